@@ -1,0 +1,47 @@
+"""What can go wrong, sorted by what the caller should do about it.
+
+One root, three branches: `UsageError` (nothing was sent, mend the call), `RunError` (the job cannot
+do its work, stop) and `FileError` (set this one file aside, go on with the others).
+"""
+
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Why a listed file did not reach the lake; the report's `kind` (CONTRACT, "The report")."""
+
+    HTTP = "http"
+    NOT_FOUND = "not_found"
+    THROTTLED = "throttled"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    LAKE = "lake"
+
+
+class AhtEtlError(Exception):
+    """The root of all errors that this package raises on purpose; its text is one line."""
+
+
+class UsageError(AhtEtlError):
+    """A flag or a configuration value is wrong; nothing was sent (exit code 2)."""
+
+
+class RunError(AhtEtlError):
+    """The job cannot do its work (exit code 1): listing or authentication refused, no lake."""
+
+
+class FileError(AhtEtlError):
+    """One file cannot be loaded; the others can.
+
+    `kind` is the report's; `message` says what happened and what to do, without the path, which
+    the report has beside it.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message

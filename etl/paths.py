@@ -1,0 +1,64 @@
+"""The vendor's path of a file, parsed once, at the edge."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Self
+
+# API.md, "The two calls". [0-9] and \Z, not \d and $: other scripts' digits and a newline at the
+# end are not part of the documented pattern.
+_PATTERN: Final = re.compile(
+    r"/(?P<directory>year=(?P<year>[0-9]{4})/month=(?P<month>[0-9]{1,2})/day=(?P<day>[0-9]{1,2})"
+    r"/hour=(?P<hour>[0-9]{1,2})/accountId=[a-zA-Z0-9]+)/[a-zA-Z0-9_.-]+\.json\.gz\Z"
+)
+
+
+class InvalidPathError(ValueError):
+    """A listed path that does not fit the documented pattern or names no real hour."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """One directory of the vendor's tree: an hour of an account, the unit of work.
+
+    Ordered by time. `directory` is the source's own spelling, letter for letter: `month=6` and
+    `month=06` are two partitions.
+    """
+
+    hour: datetime
+    directory: str
+
+    def share_of(self, shards: int) -> int:
+        """Return which of `shards` shares this is in: the same on every machine, for ever."""
+        return stable_share(self.directory, shards)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownPath:
+    """A path as the Breakdown API lists it, known to be safe as a URL's and a file's name."""
+
+    text: str
+    partition: Partition
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a listed path.
+
+        Raises InvalidPathError, with the reason, for anything but the documented pattern and a
+        real hour.
+        """
+        match = _PATTERN.match(text)
+        if match is None:
+            raise InvalidPathError("does not fit the documented pattern of a file's path")
+        year, month, day, hour = (int(match[name]) for name in ("year", "month", "day", "hour"))
+        try:
+            at = datetime(year, month, day, hour, tzinfo=UTC)
+        except ValueError:
+            raise InvalidPathError("names no hour that exists") from None
+        return cls(text, Partition(at, match["directory"]))
+
+
+def stable_share(text: str, shards: int) -> int:
+    """Return a number in [0, shards) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()) % shards

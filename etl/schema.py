@@ -1,0 +1,31 @@
+"""The lake's columns (the contract, "The lake"), in the order in which every part has them."""
+
+from typing import Final
+
+import pyarrow as pa
+
+TIMESTAMP: Final = pa.timestamp("ms", tz="UTC")
+
+STRING_COLUMNS: Final = ("segmentId", "startReason", "endReason")
+INTEGER_COLUMNS: Final = ("sequence", "handleTimeMillis")
+TIMESTAMP_COLUMNS: Final = ("startTimestamp", "endTimestamp", "insertTimestamp")
+
+#: A year from 1 to 9999, in epoch milliseconds. What lies beyond would make a part unreadable:
+#: neither Python nor DuckDB (microseconds) can hold every int64 of milliseconds.
+TIMESTAMP_MIN_MS: Final = -62_135_596_800_000
+TIMESTAMP_MAX_MS: Final = 253_402_300_799_999
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("segmentId", pa.string()),
+        pa.field("sequence", pa.int64()),
+        pa.field("startReason", pa.string()),
+        pa.field("endReason", pa.string()),
+        pa.field("startTimestamp", TIMESTAMP),
+        pa.field("endTimestamp", TIMESTAMP),
+        pa.field("insertTimestamp", TIMESTAMP),
+        pa.field("handleTimeMillis", pa.int64()),
+        pa.field("extras", pa.string()),
+        pa.field("sourcePath", pa.string()),
+    ]
+)
