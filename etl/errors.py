@@ -38,10 +38,25 @@ class FileError(AhtEtlError):
     """One file cannot be loaded; the others can.
 
     `kind` is the report's; `message` says what happened and what to do, without the path, which
-    the report has beside it.
+    the report has beside it. `status` is the answer's, where there was one. `attempts` is how many
+    requests were sent for it, filled in by whoever counts them.
     """
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    def __init__(self, kind: FailureKind, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.status = status
+        self.attempts = 0
+
+    @property
+    def passing(self) -> bool:
+        """Whether the vendor asks to try again after this (API.md, "When it says no")."""
+        if self.kind is FailureKind.HTTP:
+            return self.status is not None and self.status >= 500
+        return self.kind in {
+            FailureKind.TIMEOUT,
+            FailureKind.CONNECTION,
+            FailureKind.TRUNCATED,
+            FailureKind.CORRUPT,
+        }

@@ -1,6 +1,6 @@
 """The lake's columns (the contract, "The lake"), in the order in which every part has them."""
 
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -15,17 +15,17 @@ TIMESTAMP_COLUMNS: Final = ("startTimestamp", "endTimestamp", "insertTimestamp")
 TIMESTAMP_MIN_MS: Final = -62_135_596_800_000
 TIMESTAMP_MAX_MS: Final = 253_402_300_799_999
 
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("segmentId", pa.string()),
-        pa.field("sequence", pa.int64()),
-        pa.field("startReason", pa.string()),
-        pa.field("endReason", pa.string()),
-        pa.field("startTimestamp", TIMESTAMP),
-        pa.field("endTimestamp", TIMESTAMP),
-        pa.field("insertTimestamp", TIMESTAMP),
-        pa.field("handleTimeMillis", pa.int64()),
-        pa.field("extras", pa.string()),
-        pa.field("sourcePath", pa.string()),
-    ]
-)
+_FIELDS: "Final[list[pa.Field[Any]]]" = [
+    pa.field("segmentId", pa.string()),
+    pa.field("sequence", pa.int64()),
+    pa.field("startReason", pa.string()),
+    pa.field("endReason", pa.string()),
+    pa.field("startTimestamp", TIMESTAMP),
+    pa.field("endTimestamp", TIMESTAMP),
+    pa.field("insertTimestamp", TIMESTAMP),
+    pa.field("handleTimeMillis", pa.int64()),
+    pa.field("extras", pa.string()),
+    pa.field("sourcePath", pa.string()),
+]
+
+SCHEMA: Final = pa.schema(_FIELDS)

@@ -1,0 +1,1 @@
+"""The vendor: finding its host, proving who we are, listing and downloading."""

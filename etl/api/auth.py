@@ -1,0 +1,148 @@
+"""Who is calling: OAuth 1.0a signatures, OAuth 2.0 tokens, or nobody (API.md, "Who may call")."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from oauthlib import oauth1
+
+from etl.errors import RunError
+from etl.settings import AuthSettings
+
+# A token is renewed when this share of its life is left, and this many seconds at most.
+_MARGIN_SHARE: Final = 0.2
+_MARGIN_MOST_S: Final = 60.0
+
+
+class Authenticator(Protocol):
+    """Makes the Authorization header of each single attempt."""
+
+    async def header(self, url: str) -> str | None:
+        """Return the header for one GET of this URL, to be sent once; None for no header."""
+        ...
+
+    async def refused(self, header: str | None) -> bool:
+        """Take note of a 401 for this header; tell whether a new one may do better."""
+        ...
+
+
+class Anonymous:
+    """No authentication."""
+
+    async def header(self, url: str) -> None:
+        """Return no header."""
+
+    async def refused(self, header: str | None) -> bool:  # noqa: ARG002
+        """Nothing else to try."""
+        return False
+
+
+class OAuth1:
+    """One-legged OAuth 1.0a (RFC 5849): a fresh nonce, timestamp and signature for each attempt."""
+
+    def __init__(self, auth: AuthSettings) -> None:
+        def value(name: str) -> str:
+            return str(getattr(auth, name).get_secret_value())
+
+        self._client = oauth1.Client(
+            value("consumer_key"),
+            client_secret=value("consumer_secret"),
+            resource_owner_key=value("access_token"),
+            resource_owner_secret=value("access_token_secret"),
+            signature_method=auth.signature_method,
+        )
+
+    async def header(self, url: str) -> str:
+        """Sign one GET of this URL."""
+        _, headers, _ = self._client.sign(url, http_method="GET")
+        return str(headers["Authorization"])
+
+    async def refused(self, header: str | None) -> bool:  # noqa: ARG002
+        """Report that signing again would change nothing: keys are wrong or lack a permission."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token and when it should be replaced, on the caller's clock."""
+
+    value: str
+    renew_at: float
+
+    @property
+    def header(self) -> str:
+        """The Authorization header."""
+        return f"Bearer {self.value}"
+
+
+class OAuth2:
+    """OAuth 2.0 client credentials: one token for all workers, never asked for by two at once.
+
+    `request` fetches a token answer; it retries by itself and raises RunError when there is no
+    token to be had.
+    """
+
+    def __init__(
+        self,
+        request: Callable[[], Awaitable[Any]],
+        clock: Callable[[], float],
+        on_token: Callable[[str], None],
+    ) -> None:
+        self._request = request
+        self._clock = clock
+        self._on_token = on_token
+        self._token: Token | None = None
+        self._renewing = asyncio.Lock()
+
+    async def header(self, url: str) -> str:  # noqa: ARG002
+        """Return the header with a token that is good for a while."""
+        async with self._renewing:
+            if self._token is None or self._clock() >= self._token.renew_at:
+                asked_at = self._clock()
+                self._token = parse_token(await self._request(), asked_at)
+                self._on_token(self._token.value)
+            return self._token.header
+
+    async def refused(self, header: str | None) -> bool:
+        """Drop the token if it is still the one refused; a new one may do better."""
+        if self._token is not None and self._token.header == header:
+            self._token = None
+        return True
+
+
+def parse_token(answer: Any, asked_at: float) -> Token:
+    """Read a token answer; `asked_at` is when it was asked for, on the caller's clock.
+
+    `expires_in` may be missing: then the JWT's own `exp` counts. Where neither says, the token is
+    used until it is refused. Raises RunError, which never quotes the answer: it may hold a token.
+    """
+    value = answer.get("access_token") if isinstance(answer, dict) else None
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise RunError("authentication: the OAuth 2.0 server's answer holds no access_token")
+    life_s = _seconds(answer.get("expires_in")) or _jwt_life_s(value)
+    if life_s is None:
+        return Token(value, float("inf"))
+    return Token(value, asked_at + life_s - min(_MARGIN_MOST_S, life_s * _MARGIN_SHARE))
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if 0 < seconds < float("inf") else None
+
+
+def _jwt_life_s(token: str) -> float | None:
+    """Return the seconds until a JWT's `exp` (RFC 7519 section 4.1.4), None where it has none."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return _seconds(float(claims["exp"]) - datetime.now(UTC).timestamp())
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return None

@@ -1,0 +1,119 @@
+"""The bytes of an answer: small ones whole in memory, files in memory or spooled to disk."""
+
+import asyncio
+import errno
+import gzip
+import io
+import json
+import tempfile
+import zlib
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, Self
+
+from aiofiles.threadpool import wrap
+from aiohttp import ClientResponse
+
+from etl.errors import FailureKind, FileError
+
+# An answer that is read whole: a million paths are about 130 MB.
+_JSON_MAX_BYTES: Final = 256 * 2**20
+_DISK_ERRORS: Final = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EFBIG,
+}
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+def scratch_error(error: OSError) -> FileError:
+    """Return what to tell when the temporary folder refuses."""
+    return FileError(
+        FailureKind.LAKE,
+        f"the temporary folder {tempfile.gettempdir()}: {error.strerror or error}; make room, or "
+        "set TMPDIR to another",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A downloaded answer, seekable; closing it frees memory and disk."""
+
+    size: int
+    stream: BinaryIO
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+
+async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) -> Body:
+    """Read an answer to its end, beyond `memory_bytes` into an unnamed temporary file.
+
+    Raises FileError (too_large) beyond `max_bytes`. Whether the answer was whole is known to the
+    transport (the length on the wire) and to the decoder (the gzip trailer), not here.
+    """
+    memory = io.BytesIO()
+    raw: BinaryIO | None = None
+    size = 0
+    try:
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > max_bytes:
+                raise FileError(
+                    FailureKind.TOO_LARGE,
+                    f"more than {max_bytes} bytes came; if right, raise limits.max_file_size",
+                )
+            if raw is not None:
+                await wrap(raw).write(chunk)
+            elif size <= memory_bytes:
+                memory.write(chunk)
+            else:
+                # Unnamed: a killed run leaves nothing behind.
+                raw = tempfile.TemporaryFile()  # noqa: SIM115 - the Body closes it
+                await wrap(raw).write(memory.getvalue() + chunk)
+                memory.close()
+    except BaseException as error:
+        if raw is not None:
+            raw.close()
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise scratch_error(error) from error
+        raise
+    return Body(size, raw if raw is not None else memory)
+
+
+async def read_json(response: ClientResponse) -> Any:
+    """Read an answer that should be JSON, packed by gzip or not, whatever its headers say.
+
+    Raises FileError: truncated where nothing or half of it came, corrupt where it is no JSON.
+    """
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _JSON_MAX_BYTES:
+            raise FileError(
+                FailureKind.TOO_LARGE, f"an answer of more than {_JSON_MAX_BYTES} bytes"
+            )
+    return await asyncio.to_thread(_parse, bytes(body))
+
+
+def _parse(body: bytes) -> Any:
+    if not body:
+        raise FileError(FailureKind.TRUNCATED, "an answer without a body")
+    try:
+        if body.startswith(_GZIP_MAGIC):
+            with gzip.GzipFile(fileobj=io.BytesIO(body)) as unpacked:
+                body = unpacked.read(_JSON_MAX_BYTES + 1)
+        if len(body) > _JSON_MAX_BYTES:
+            raise FileError(
+                FailureKind.TOO_LARGE, f"an answer of more than {_JSON_MAX_BYTES} bytes"
+            )
+        return json.loads(body)
+    except EOFError:
+        raise FileError(FailureKind.TRUNCATED, "an answer whose gzip ends too early") from None
+    except (ValueError, RecursionError, OSError, zlib.error):
+        raise FileError(FailureKind.CORRUPT, "an answer that is not JSON") from None

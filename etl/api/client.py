@@ -1,0 +1,108 @@
+"""The vendor's API for one account: what the rest of the program knows of it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from tenacity import AsyncRetrying
+
+from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
+from etl.api.body import Body, download, read_json
+from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
+from etl.api.listing import Listing, list_windows
+from etl.api.retry import Unauthorized
+from etl.api.throttle import Limiter
+from etl.api.transport import HttpCounts, Transport
+from etl.errors import FileError, RunError
+from etl.paths import BreakdownPath
+from etl.settings import Settings
+from etl.times import Window
+
+_SERVICE: Final = "/api/account/{account}/agent-segments"
+
+
+class Client:
+    """Lists and downloads files of one account. Made by `connect`."""
+
+    def __init__(self, transport: Transport, auth: Authenticator, base: str, source: str) -> None:
+        self._transport = transport
+        self._auth = auth
+        self._base = base
+        self._source = source
+
+    async def list(self, windows: list[Window]) -> Listing:
+        """List each window; RunError if one cannot be had."""
+        return await list_windows(
+            self._transport, self._auth, f"{self._base}/breakdown", self._source, windows
+        )
+
+    def attempts(self, path: BreakdownPath) -> AsyncRetrying:
+        """Return the attempts of one file, by the vendor's retry policy."""
+        return self._transport.attempts(path.text)
+
+    async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+        """Make one attempt to download a file, whole; FileError says what went wrong."""
+        # A path's characters (API.md, "The two calls") may all stand in a query as they are, and
+        # there are servers that compare the parameter undecoded.
+        url = f"{self._base}/files?path={path.text}&source={self._source}"
+        async with self._transport.get(url, self._auth) as response:
+            return await download(response, memory_bytes, max_bytes)
+
+
+@asynccontextmanager
+async def connect(
+    settings: Settings,
+    account: str,
+    limiter: Limiter,
+    clock: Callable[[], float],
+    counts: HttpCounts,
+    sleep: Callable[[float], Awaitable[None]],
+    on_token: Callable[[str], None],
+) -> AsyncIterator[Client]:
+    """Open the connection to the vendor: hosts looked up, authentication ready.
+
+    `on_token` hears of every access token, so that it can be kept out of the logs. Raises
+    RunError.
+    """
+    api = settings.api
+    async with Transport(
+        limiter, settings.retry, settings.fetch.timeout, counts, sleep
+    ) as transport:
+        base = api.base_url or await look_up(transport, api.domain_url, account, AGENT_ACTIVITY)
+        auth: Authenticator
+        match settings.auth.scheme:
+            case "oauth1":
+                auth = OAuth1(settings.auth)
+            case "oauth2":
+                sentinel = await look_up(transport, api.domain_url, account, SENTINEL)
+                url = f"{sentinel}/sentinel/api/v2/account/{account}/app/token"
+                auth = OAuth2(partial(_token, transport, url, settings), clock, on_token)
+            case "none":
+                auth = Anonymous()
+        yield Client(transport, auth, base + _SERVICE.format(account=account), api.source)
+
+
+async def _token(transport: Transport, url: str, settings: Settings) -> Any:
+    """Ask for an access token (API.md, "Who may call"); RunError if there is none to be had."""
+    client_id, client_secret = settings.auth.client_id, settings.auth.client_secret
+    assert client_id is not None  # noqa: S101 - the scheme is set
+    assert client_secret is not None  # noqa: S101
+    form = {
+        "client_id": client_id.get_secret_value(),
+        "client_secret": client_secret.get_secret_value(),
+        "grant_type": "client_credentials",
+    }
+    try:
+        async for attempt in transport.attempts("OAuth 2.0 token"):
+            with attempt:
+                async with transport.post(url, form) as response:
+                    return await read_json(response)
+    except FileError as error:
+        advice = (
+            "; check auth.client_id and auth.client_secret"
+            if isinstance(error, Unauthorized) or error.status == 400
+            else ""
+        )
+        raise RunError(f"authentication: no OAuth 2.0 token: {error.message}{advice}") from error
+    raise AssertionError  # attempts end with an answer or an error

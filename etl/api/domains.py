@@ -1,0 +1,54 @@
+"""Finding the vendor's hosts through the Domain API (API.md, "Finding the host")."""
+
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from etl.api.auth import Anonymous
+from etl.api.body import read_json
+from etl.api.transport import Transport
+from etl.errors import FileError, RunError
+from etl.settings import is_loopback
+
+#: Service names of the Domain API.
+AGENT_ACTIVITY: Final = "agentActivityDomain"
+SENTINEL: Final = "sentinel"
+
+_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
+
+async def look_up(transport: Transport, domain_url: str, account: str, service: str) -> str:
+    """Return the origin (`https://host`) of a service for this account.
+
+    Always https, but for a host on loopback, which is called by the Domain API's own scheme.
+    Raises RunError.
+    """
+    url = f"{domain_url}/api/account/{account}/service/{service}/baseURI.json?version=1.0"
+    where = f"looking up the host of {service} at {domain_url}"
+    try:
+        async for attempt in transport.attempts(where):
+            with attempt:
+                async with transport.get(url, Anonymous()) as response:
+                    answer = await read_json(response)
+    except FileError as error:
+        raise RunError(
+            f"{where}: {error.message}; check account and api.domain_url, or set api.base_url"
+        ) from error
+    host = _base_uri(answer, service)
+    match = _HOST.fullmatch(host) if host else None
+    if match is None:
+        raise RunError(f"{where}: the answer names no host; check account, or set api.base_url")
+    name = match["host"].strip("[]")
+    scheme = urlsplit(domain_url).scheme if is_loopback(name) else "https"
+    return f"{scheme}://{host}"
+
+
+def _base_uri(answer: Any, service: str) -> str | None:
+    if not isinstance(answer, dict):
+        return None
+    services = answer.get("baseURIs")
+    for entry in services if isinstance(services, list) else [answer]:
+        if isinstance(entry, dict) and entry.get("service", service) == service:
+            host = entry.get("baseURI")
+            return host if isinstance(host, str) else None
+    return None

@@ -1,0 +1,229 @@
+"""One HTTP attempt: limited, signed, sent once, its status and its errors made sense of."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
+
+import aiohttp
+import structlog
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+from tenacity import AsyncRetrying
+from yarl import URL
+
+from etl import __version__
+from etl.api.auth import Anonymous, Authenticator
+from etl.api.retry import Unauthorized, attempts, retry_after_s
+from etl.api.throttle import Limiter
+from etl.errors import FailureKind, FileError
+from etl.settings import RetrySettings
+
+log = structlog.stdlib.get_logger()
+
+# Servers close idle connections after five seconds or more; a request that meets the close would
+# cost a retry and its delay.
+_KEEPALIVE_S: Final = 4.0
+_ERROR_BODY_MAX_BYTES: Final = 8192
+_MESSAGE_MAX_CHARS: Final = 300
+
+
+@dataclass(slots=True)
+class HttpCounts:
+    """What was sent, for the report."""
+
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+
+
+class _NotRepeatedError(Exception):
+    """Wraps a broken connection so that aiohttp does not send the request again by itself."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    # aiohttp repeats a GET whose kept-alive connection was dropped, with the same headers: a used
+    # nonce. It does so for the two errors below only; under another name they reach our own retry,
+    # which signs anew and is counted.
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _NotRepeatedError(error) from error
+
+
+class Transport:
+    """The session, its limits and counts; an async context manager.
+
+    Redirects are never followed, bodies never decompressed, cookies never kept.
+    """
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        retry: RetrySettings,
+        timeout: timedelta,
+        counts: HttpCounts,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._sleep = sleep
+        self.counts = counts
+        self._limiter = limiter
+        self._retry = retry
+        self._timeout_s = timeout.total_seconds()
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self._timeout_s,
+                sock_connect=self._timeout_s,
+                sock_read=self._timeout_s,
+            ),
+            headers={"User-Agent": f"aht-etl/{__version__}", "Accept-Encoding": "gzip"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_send_once,),
+            read_bufsize=2**18,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    def attempts(self, what: str) -> AsyncRetrying:
+        """Return the attempts of one request by the vendor's policy; `what` is for the log."""
+
+        def on_retry(error: FileError, attempt: int) -> None:
+            self.counts.retries += 1
+            log.warning(
+                "request.retry",
+                what=what,
+                kind=error.kind.value,
+                reason=error.message,
+                attempt=attempt,
+            )
+
+        return attempts(
+            self._retry.server_delays, self._retry.throttle_attempts, self._sleep, on_retry
+        )
+
+    @asynccontextmanager
+    async def get(
+        self,
+        url: str,
+        auth: Authenticator,
+        accept: frozenset[int] = frozenset({200}),
+    ) -> AsyncIterator[ClientResponse]:
+        """Send one request and yield the answer, its status among `accept`, its body not yet read.
+
+        `url` is sent as it stands: it must be percent-encoded already. Any other status, a broken
+        connection or a timeout, also while the body is read inside the block, is a FileError of
+        the kind that the contract gives it, or Unauthorized. Nothing is retried here.
+        """
+        async with self._limiter.slot() as started_at:
+            header = await auth.header(url)
+            headers = {"Authorization": header} if header else {}
+            async with self._send("GET", url, headers, None) as response:
+                if response.status not in accept:
+                    raise await self._refusal(response, auth, header, started_at)
+                yield response
+
+    @asynccontextmanager
+    async def post(self, url: str, form: dict[str, str]) -> AsyncIterator[ClientResponse]:
+        """Send one form without credentials in the header; all else as `get`.
+
+        It takes no place of its own among the requests in flight: it is sent for the sake of a
+        request that holds one and waits for it.
+        """
+        started_at = await self._limiter.gate()
+        async with self._send("POST", url, {}, form) as response:
+            if response.status != 200:
+                raise await self._refusal(response, Anonymous(), None, started_at)
+            yield response
+
+    @asynccontextmanager
+    async def _send(
+        self, method: str, url: str, headers: dict[str, str], form: dict[str, str] | None
+    ) -> AsyncIterator[ClientResponse]:
+        self.counts.requests += 1
+        answered = False
+        try:
+            async with self._session.request(
+                method, URL(url, encoded=True), data=form, headers=headers, allow_redirects=False
+            ) as response:
+                answered = True
+                yield response
+        except (TimeoutError, _NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
+            raise self._broken(error, answered=answered) from error
+
+    def _broken(self, error: Exception, *, answered: bool) -> FileError:
+        if isinstance(error, TimeoutError):
+            return FileError(
+                FailureKind.TIMEOUT,
+                f"no byte arrived for {self._timeout_s:g} s; raise fetch.timeout if that is normal",
+            )
+        cause = error.cause if isinstance(error, _NotRepeatedError) else error
+        if answered:
+            return FileError(FailureKind.TRUNCATED, "the connection broke before the answer's end")
+        detail = str(cause).splitlines()[0][:_MESSAGE_MAX_CHARS] if str(cause) else ""
+        return FileError(
+            FailureKind.CONNECTION,
+            f"no answer: {type(cause).__name__}{': ' if detail else ''}{detail}",
+        )
+
+    async def _refusal(
+        self, response: ClientResponse, auth: Authenticator, header: str | None, started_at: float
+    ) -> FileError:
+        status = response.status
+        wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
+        if status == 429:
+            self.counts.throttled += 1
+            self._limiter.refused(started_at)
+            self._pause(max(self._retry.throttle_delay, wait_s))
+            return FileError(
+                FailureKind.THROTTLED,
+                "429, too many requests; lower fetch.concurrency or set fetch.rate",
+                status=status,
+            )
+        if status == 503:
+            self._limiter.refused(started_at)
+            self._pause(wait_s)
+        said = await _said(response)
+        if status == 401:
+            return Unauthorized(said, renewable=await auth.refused(header))
+        if status == 404:
+            return FileError(FailureKind.NOT_FOUND, f"404, no such file{said}", status=status)
+        if 300 <= status < 400:
+            said = ", a redirect, which is never followed"
+        return FileError(FailureKind.HTTP, f"status {status}{said}", status=status)
+
+    def _pause(self, seconds: float) -> None:
+        if seconds > 60:
+            log.warning("throttle.long", seconds=seconds, reason="the server asked to wait")
+        self._limiter.pause(seconds)
+
+
+async def _said(response: ClientResponse) -> str:
+    """Return what an error's body says (API.md, "When it says no"), ready to be appended."""
+    try:
+        body = await response.content.read(_ERROR_BODY_MAX_BYTES)
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return ""
+    try:
+        content: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(content, dict):
+        return ""
+    causes = content.get("causes")
+    parts = [content.get("reason"), content.get("internalCode"), content.get("message")]
+    parts += causes if isinstance(causes, list) else [causes]
+    text = "; ".join(dict.fromkeys(str(part) for part in parts if part not in (None, "")))
+    text = " ".join(text.split())[:_MESSAGE_MAX_CHARS]
+    return f": {text}" if text else ""

@@ -1,0 +1,1 @@
+"""The lake: parts of Parquet with their receipts, committed by conditional create."""

@@ -1,0 +1,144 @@
+"""Reading what a partition holds, and committing a part to it: optimistic, without locks.
+
+The next part's number is the highest + 1, never a gap, and a writer has read every lower part. So
+of two writers only one can get a number, and the other learns, from the part that is there, which
+of its sources are loaded already.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from etl.lake.part import Encoded, PartBuilder, without
+from etl.lake.receipts import PartReceipts, Receipt, UnreadablePartError, read_receipts
+from etl.lake.store import AlreadyExistsError, LakeError, LocalStore
+
+log = structlog.stdlib.get_logger()
+
+_PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
+# A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.
+_DOUBTFUL_PUTS: Final = 5
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """What a partition holds: the sources that have a receipt, and the next part's number.
+
+    `damage` names a part that cannot be read: then nothing may be written here, because any
+    source might be in it.
+    """
+
+    loaded: set[str] = field(default_factory=set)
+    next_number: int = 0
+    damage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """How a commit ended.
+
+    The part that is now in the lake (None if every source was there already), and the sources
+    that another run had brought.
+    """
+
+    name: str | None
+    encoded: Encoded | None
+    brought_by_others: frozenset[str]
+
+
+def read_state(store: LocalStore, directory: str) -> PartitionState:
+    """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
+    state = PartitionState()
+    try:
+        names = store.names(directory)
+    except LakeError as error:
+        state.damage = str(error)
+        return state
+    for name in names:
+        if not name.endswith(".parquet") or name.startswith((".", "_")):
+            continue
+        if not name.startswith("part-"):
+            log.warning("lake.foreign", file=f"{directory}/{name}", reason="no part; left alone")
+            continue
+        if match := _PART.fullmatch(name):
+            state.next_number = max(state.next_number, int(match["number"]) + 1)
+        try:
+            state.loaded.update(r.path for r in _receipts(store, f"{directory}/{name}").sources)
+        except UnreadablePartError as error:
+            state.damage = str(error)
+        except FileNotFoundError:
+            pass  # an operator deleted it just now
+    return state
+
+
+def commit(
+    store: LocalStore,
+    directory: str,
+    state: PartitionState,
+    encoded: Encoded,
+    new_builder: Callable[[], PartBuilder],
+) -> Committed:
+    """Put a part into the lake under the next free number, each source exactly once.
+
+    Sources that another run brought in the meantime are taken out first. `state` is brought up to
+    date. Blocking. Raises LakeError or UnreadablePartError, both with nothing of ours in the lake.
+    """
+    theirs: set[str] = set()
+    left: Encoded | None = encoded
+    doubts = 0
+    try:
+        while left is not None:
+            name = f"{directory}/part-{state.next_number:05d}.parquet"
+            refusal: LakeError | None = None
+            try:
+                store.create(left.staged, name)
+            except LakeError as error:
+                refusal = error
+            if refusal is not None:
+                # A put that failed proves nothing: its success may have been lost on the way.
+                there = _look(store, name)
+                if there is None:
+                    doubts += 1
+                    if not isinstance(refusal, AlreadyExistsError) or doubts >= _DOUBTFUL_PUTS:
+                        raise refusal
+                    continue
+                if there.commit != left.commit:
+                    state.next_number += 1
+                    brought = {source.path for source in there.sources}
+                    state.loaded |= brought
+                    taken = brought & {source.path for source in left.sources}
+                    theirs |= taken
+                    if taken:
+                        left = without(left, taken, new_builder())
+                    continue
+            state.next_number += 1
+            state.loaded.update(source.path for source in left.sources)
+            return Committed(name, left, frozenset(theirs))
+        return Committed(None, None, frozenset(theirs))
+    finally:
+        if left is not None:
+            left.staged.close()
+
+
+def _look(store: LocalStore, name: str) -> PartReceipts | None:
+    try:
+        return _receipts(store, name)
+    except FileNotFoundError:
+        return None
+
+
+def _receipts(store: LocalStore, name: str) -> PartReceipts:
+    with store.open(name) as stream:
+        try:
+            return read_receipts(stream)
+        except UnreadablePartError as error:
+            raise UnreadablePartError(
+                f"{name} is {error}; nothing is written to its partition until it is mended or "
+                "deleted"
+            ) from None
+
+
+__all__ = ["Committed", "PartitionState", "Receipt", "commit", "read_state"]

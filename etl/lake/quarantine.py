@@ -1,0 +1,27 @@
+"""Bad rows, kept beside the lake where no reader of its parts looks."""
+
+import shutil
+from typing import BinaryIO, Final
+
+from etl.lake.store import LakeError, LocalStore
+
+_FOLDER: Final = "_quarantine"
+
+
+def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> None:
+    """Write the bad rows of one source file, whole; the same again changes nothing.
+
+    Blocking. Raises LakeError.
+    """
+    name = _FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
+    try:
+        staged = store.stage()
+    except OSError as error:
+        raise LakeError.of("writing", name, error) from error
+    try:
+        shutil.copyfileobj(bad_rows, staged.stream)
+        store.replace(staged, name)
+    except OSError as error:
+        raise LakeError.of("writing", name, error) from error
+    finally:
+        staged.close()

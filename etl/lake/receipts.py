@@ -1,0 +1,71 @@
+"""Receipts: what a part's own metadata says of the source files that it holds, each whole."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl import __version__
+
+SCHEMA_VERSION: Final = "1"
+_SOURCES: Final = b"aht_etl.sources"
+_COMMIT: Final = b"aht_etl.commit"
+
+
+class UnreadablePartError(Exception):
+    """A part that is no Parquet file, or one without receipts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One source file that is whole in a part."""
+
+    path: str
+    rows: int
+    quarantined: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartReceipts:
+    """All that a part says of itself."""
+
+    commit: str
+    sources: tuple[Receipt, ...]
+
+
+def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
+    """Return a part's Parquet metadata (the contract, "Receipts")."""
+    return {
+        _SOURCES.decode(): json.dumps([asdict(source) for source in sources]),
+        _COMMIT.decode(): commit,
+        "aht_etl.run": run_id,
+        "aht_etl.version": __version__,
+        "aht_etl.schema": SCHEMA_VERSION,
+    }
+
+
+def read_receipts(part: BinaryIO) -> PartReceipts:
+    """Read a part's receipts from its footer; UnreadablePartError says what is wrong with it."""
+    try:
+        metadata: dict[bytes, bytes] = pq.read_metadata(part).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadablePartError(f"no readable Parquet file: {_first_line(error)}") from None
+    try:
+        sources: Any = json.loads(metadata[_SOURCES])
+        return PartReceipts(
+            commit=metadata[_COMMIT].decode(),
+            sources=tuple(Receipt(**source) for source in sources),
+        )
+    except KeyError:
+        raise UnreadablePartError("a Parquet file without receipts") from None
+    except (ValueError, TypeError):
+        raise UnreadablePartError("a Parquet file with damaged receipts") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

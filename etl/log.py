@@ -1,0 +1,67 @@
+"""Logs on standard error: readable on a terminal, one JSON object a line elsewhere.
+
+Set up by the command line only; as a library the package logs through structlog as its host has
+configured it.
+"""
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from etl.redact import Redactor
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> None:
+    """Send all logs, other libraries' warnings too, to standard error, without secrets."""
+    as_json = is_json(log_format)
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+
+    def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {key: redactor.tree(value) for key, value in event.items()}
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=_StandardErrorFactory(),
+        cache_logger_on_first_use=False,
+    )
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+def is_json(log_format: LogFormat) -> bool:
+    """Tell whether this format means JSON here."""
+    return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+
+
+class _StandardErrorFactory:
+    """Makes loggers that look standard error up anew: a live display may have taken it over."""
+
+    def __call__(self, *_: Any) -> structlog.WriteLogger:
+        return structlog.WriteLogger(sys.stderr)
+
+
+class _Forward(logging.Handler):
+    """Passes the warnings of other libraries on as one event each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().warning(
+            "library.message", logger=record.name, message=record.getMessage()
+        )

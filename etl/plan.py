@@ -1,0 +1,111 @@
+"""What to do: what is listed, less what the lake holds, by partition, oldest first."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from etl.lake.commit import PartitionState
+from etl.paths import BreakdownPath, InvalidPathError, Partition, stable_share
+
+# Partitions whose receipts one thread reads before it hands back.
+_READ_AT_ONCE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The I-th (from 0) of N disjoint shares."""
+
+    index: int = 0
+    count: int = 1
+
+    def holds(self, text: str) -> bool:
+        """Tell whether this text's stable hash falls into the share."""
+        return self.count == 1 or stable_share(text, self.count) == self.index
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidPath:
+    """A listed entry that is never requested, and why."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlan:
+    """One partition's files: which are loaded already, which are to be."""
+
+    partition: Partition
+    state: PartitionState
+    already_loaded: tuple[BreakdownPath, ...]
+    to_load: tuple[BreakdownPath, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every listed path of this share, each in exactly one place."""
+
+    invalid: tuple[InvalidPath, ...]
+    skipped: tuple[BreakdownPath, ...]
+    partitions: tuple[PartitionPlan, ...]
+
+    @property
+    def listed(self) -> int:
+        """How many distinct paths were listed."""
+        in_partitions = sum(len(p.already_loaded) + len(p.to_load) for p in self.partitions)
+        return len(self.invalid) + len(self.skipped) + in_partitions
+
+
+async def make_plan(
+    entries: Iterable[str],
+    skip: Sequence[str],
+    shard: Shard,
+    read_state: Callable[[str], PartitionState],
+) -> Plan:
+    """Parse and sort the listed entries and subtract what the lake holds.
+
+    `entries` are distinct; `skip` holds paths or glob patterns; `read_state` reads a partition's
+    receipts by its directory, in threads. Nothing is fetched and nothing written.
+    """
+    invalid: list[InvalidPath] = []
+    skipped: list[BreakdownPath] = []
+    by_partition: dict[Partition, list[BreakdownPath]] = {}
+    for entry in entries:
+        try:
+            path = BreakdownPath.parse(entry)
+        except InvalidPathError as error:
+            if shard.holds(entry):
+                invalid.append(InvalidPath(entry, str(error)))
+            continue
+        if not shard.holds(path.partition.directory):
+            continue
+        if any(entry == pattern or fnmatchcase(entry, pattern) for pattern in skip):
+            skipped.append(path)
+        else:
+            by_partition.setdefault(path.partition, []).append(path)
+
+    def split(partitions: Sequence[Partition]) -> list[PartitionPlan]:
+        plans = []
+        for partition in partitions:
+            state = read_state(partition.directory)
+            files = by_partition[partition]
+            plans.append(
+                PartitionPlan(
+                    partition,
+                    state,
+                    tuple(path for path in files if path.text in state.loaded),
+                    tuple(path for path in files if path.text not in state.loaded),
+                )
+            )
+        return plans
+
+    oldest_first = sorted(by_partition)
+    groups = await asyncio.gather(
+        *(
+            asyncio.to_thread(split, oldest_first[start : start + _READ_AT_ONCE])
+            for start in range(0, len(oldest_first), _READ_AT_ONCE)
+        )
+    )
+    return Plan(tuple(invalid), tuple(skipped), tuple(plan for group in groups for plan in group))

@@ -1,0 +1,58 @@
+"""Keeps secrets out of everything that is shown: logs, the report, error lines.
+
+A server may echo what it was sent, so it is not enough never to print a key: each text on its way
+out passes `Redactor.text`.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
+
+_HIDDEN: Final = "***"
+
+# The credentials part of an Authorization header, wherever an answer quotes it (RFC 5849 section
+# 3.5.1, RFC 6750 section 2.1), and single OAuth 1.0a parameters.
+_HEADER: Final = re.compile(
+    r"(?i)\b(authorization\b\W{0,4})?\b(oauth|bearer)\s+[^\s'\"\\<>{}][^\r\n]*"
+)
+_PARAMETER: Final = re.compile(r"(?i)\boauth_(?!problem)\w+\W{1,8}[^\"\\&,\s]*")
+
+#: Shorter values (`true`, `eu`) name nothing secret and would garble any text.
+_SHORTEST: Final = 6
+
+
+class Redactor:
+    """Replaces known secret values, and whatever looks like an Authorization header."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._values: list[str] = []
+        for secret in secrets:
+            self.add(secret)
+
+    def add(self, secret: str) -> None:
+        """Hide this value, as it is and percent-encoded, from now on."""
+        if len(secret) >= _SHORTEST:
+            forms = {secret, quote(secret, safe=""), quote(quote(secret, safe=""), safe="")}
+            self._values = sorted({*self._values, *forms}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """Return the text without secrets."""
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, _HIDDEN)
+        if "auth" in text or "Auth" in text or "earer" in text or "BEARER" in text:
+            text = _HEADER.sub(lambda m: f"{m[2]} {_HIDDEN}", text)
+            text = _PARAMETER.sub(_HIDDEN, text)
+        return text
+
+    def tree(self, value: Any) -> Any:
+        """Return a JSON-like value without secrets; keys and numbers are left as they are."""
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                return {key: self.tree(item) for key, item in value.items()}
+            case list() | tuple():
+                return [self.tree(item) for item in value]
+        return value

@@ -1,0 +1,197 @@
+"""What was done: every listed path's one outcome, and their sum (the contract, "The report")."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from etl import __version__
+from etl.api.listing import Listing
+from etl.api.transport import HttpCounts
+from etl.errors import FailureKind
+from etl.lake.commit import Committed
+from etl.plan import InvalidPath, Plan
+from etl.times import Window, rfc3339
+
+Status = Literal["ok", "partial", "failed", "interrupted"]
+
+#: Exit codes (the contract, "Exit codes"); an interrupted run ends with 128 + the signal's number.
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_PARTIAL: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A listed file that did not reach the lake, and why."""
+
+    path: str
+    kind: FailureKind
+    message: str
+    attempts: int
+
+
+@dataclass(slots=True)
+class Bytes:
+    """Bytes that moved: answers' bodies, text unpacked from loaded files, parts committed."""
+
+    downloaded: int = 0
+    decompressed: int = 0
+    written: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Collects outcomes while the run goes on; `to_report` sums them up whenever it ends.
+
+    A path is resolved once: a second outcome for it is a KeyError.
+    """
+
+    run_id: str
+    account: str | None
+    window: Window | None
+    started_at: datetime
+    http: HttpCounts = field(default_factory=HttpCounts)
+    bytes: Bytes = field(default_factory=Bytes)
+    listing: Listing = field(default_factory=Listing)
+    plan: Plan = field(default_factory=lambda: Plan((), (), ()))
+    already_loaded: int = 0
+    loaded: int = 0
+    rows_loaded: int = 0
+    rows_quarantined: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    _open: set[str] = field(default_factory=set)
+
+    def planned(self, plan: Plan) -> None:
+        """Take the plan: from now on each of its files to load waits for its outcome."""
+        self.plan = plan
+        for partition in plan.partitions:
+            self.already_loaded += len(partition.already_loaded)
+            self._open.update(path.text for path in partition.to_load)
+
+    def committed(self, result: Committed) -> None:
+        """Take a commit: its sources are loaded, those that another run brought already were."""
+        for path in result.brought_by_others:
+            self._open.remove(path)
+            self.already_loaded += 1
+        if result.encoded is None:
+            return
+        for source in result.encoded.sources:
+            self._open.remove(source.path)
+            self.loaded += 1
+            self.rows_loaded += source.rows
+            self.rows_quarantined += source.quarantined
+        self.bytes.written += result.encoded.bytes
+        self.parts.append(
+            {
+                "path": result.name,
+                "rows": result.encoded.rows,
+                "bytes": result.encoded.bytes,
+                "sources": len(result.encoded.sources),
+            }
+        )
+
+    def failed(
+        self, paths: Iterable[str], kind: FailureKind, message: str, attempts: int = 0
+    ) -> None:
+        """Take files that cannot be loaded."""
+        for path in paths:
+            self._open.remove(path)
+            self.failures.append(Failure(path, kind, message, attempts))
+
+    @property
+    def not_attempted(self) -> int:
+        """How many files have no outcome yet."""
+        return len(self._open)
+
+    @property
+    def invalid(self) -> tuple[InvalidPath, ...]:
+        """The listed entries that are no paths."""
+        return self.plan.invalid
+
+    def status(self, error: str | None, signal: int | None) -> tuple[Status, int]:
+        """Return the run's status and exit code."""
+        if signal is not None:
+            return "interrupted", 128 + signal
+        if error is not None:
+            return "failed", EXIT_FAILED
+        if self.failures or self.invalid:
+            return "partial", EXIT_PARTIAL
+        return "ok", EXIT_OK
+
+    def to_report(self, error: str | None, signal: int | None) -> dict[str, Any]:
+        """Return the report as it stands now; every listed path is accounted for."""
+        status, exit_code = self.status(error, signal)
+        finished_at = datetime.now(UTC)
+        return {
+            "run_id": self.run_id,
+            "version": __version__,
+            "status": status,
+            "exit_code": exit_code,
+            "account": self.account,
+            "window": self.window.as_json() if self.window else None,
+            "started_at": rfc3339(self.started_at),
+            "finished_at": rfc3339(finished_at),
+            "duration_seconds": round((finished_at - self.started_at).total_seconds(), 3),
+            "listing": {
+                "requests": self.listing.requests,
+                "empty_windows": [window.as_json() for window in self.listing.empty_windows],
+                "partial_windows": [window.as_json() for window in self.listing.partial_windows],
+            },
+            "files": {
+                "listed": self.plan.listed,
+                "already_loaded": self.already_loaded,
+                "loaded": self.loaded,
+                "failed": len(self.failures),
+                "invalid": len(self.invalid),
+                "skipped": len(self.plan.skipped),
+                "not_attempted": self.not_attempted,
+            },
+            "rows": {"loaded": self.rows_loaded, "quarantined": self.rows_quarantined},
+            "bytes": {
+                "downloaded": self.bytes.downloaded,
+                "decompressed": self.bytes.decompressed,
+                "written": self.bytes.written,
+            },
+            "http": {
+                "requests": self.http.requests,
+                "retries": self.http.retries,
+                "throttled": self.http.throttled,
+            },
+            "parts": self.parts,
+            "failures": [
+                {
+                    "path": failure.path,
+                    "kind": failure.kind.value,
+                    "message": failure.message,
+                    "attempts": failure.attempts,
+                }
+                for failure in self.failures
+            ],
+            "invalid_paths": [
+                {"path": invalid.text, "message": invalid.reason} for invalid in self.invalid
+            ],
+            "error": error,
+        }
+
+
+def write_report(report: dict[str, Any], file: Path) -> None:
+    """Write the report whole or not at all. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(report, stream, indent=2)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

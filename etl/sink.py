@@ -1,0 +1,180 @@
+"""Where decoded files end: gathered by partition, encoded off the loop, committed as parts."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from etl.decode import Decoded
+from etl.errors import FailureKind
+from etl.lake.commit import Committed, commit
+from etl.lake.part import PartBuilder
+from etl.lake.quarantine import write_bad_rows
+from etl.lake.receipts import Receipt, UnreadablePartError
+from etl.lake.store import LakeError, LocalStore, StagedFile
+from etl.plan import PartitionPlan
+from etl.report import Tally
+from etl.settings import Compression
+
+log = structlog.stdlib.get_logger()
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """One partition's part in the making."""
+
+    plan: PartitionPlan
+    builder: PartBuilder
+    waiting_for: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Sink:
+    """Takes each file of a plan once, decoded or failed, and commits a partition when it is whole.
+
+    Rows that wait for their partition's last file are held in memory up to `pending_bytes` for
+    all partitions together; beyond that the largest are encoded to disk, so a partition that
+    waits never holds the memory that the file it waits for needs.
+    """
+
+    def __init__(
+        self,
+        store: LocalStore,
+        tally: Tally,
+        *,
+        compression: Compression,
+        target_part_bytes: int,
+        pending_bytes: int,
+    ) -> None:
+        self._store = store
+        self._tally = tally
+        self._compression = compression
+        self._target_part_bytes = target_part_bytes
+        self._pending_bytes = pending_bytes
+        self._gathering: dict[str, _Gathering] = {}
+
+    def expect(self, plan: PartitionPlan) -> None:
+        """Prepare for a partition's files, before the first of them."""
+        self._gathering[plan.partition.directory] = _Gathering(
+            plan, self._new_builder(), len(plan.to_load)
+        )
+
+    async def add(self, plan: PartitionPlan, path: str, decoded: Decoded) -> None:
+        """Take a decoded file and close it. A lake that refuses is told to the tally."""
+        gathering = self._gathering[plan.partition.directory]
+        receipt = Receipt(path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256)
+
+        def take() -> None:
+            with decoded:
+                bad_rows = decoded.bad_rows()
+                if bad_rows is not None:
+                    # Before the part that vouches for them: a receipt never counts bad rows that
+                    # are nowhere.
+                    write_bad_rows(self._store, path, bad_rows)
+                gathering.builder.add(receipt, decoded.batches())
+
+        async with gathering.lock:
+            try:
+                await asyncio.to_thread(take)
+            except (LakeError, OSError) as error:
+                self._give_up(gathering, error, path)
+            else:
+                if gathering.builder.size_guess >= self._target_part_bytes:
+                    await self._commit(gathering)
+        await self._settle(gathering)
+        await self._relieve()
+
+    async def failed(self, plan: PartitionPlan) -> None:
+        """Take note that a file of the partition will not come."""
+        await self._settle(self._gathering[plan.partition.directory])
+
+    async def close(self) -> None:
+        """Commit all that was gathered, in partitions that are not whole too."""
+        for gathering in list(self._gathering.values()):
+            async with gathering.lock:
+                await self._commit(gathering)
+        self._gathering.clear()
+
+    def discard(self) -> None:
+        """Throw away all that was not committed."""
+        for gathering in self._gathering.values():
+            gathering.builder.close()
+        self._gathering.clear()
+
+    async def _settle(self, gathering: _Gathering) -> None:
+        gathering.waiting_for -= 1
+        if gathering.waiting_for == 0:
+            async with gathering.lock:
+                await self._commit(gathering)
+            del self._gathering[gathering.plan.partition.directory]
+
+    async def _relieve(self) -> None:
+        while sum(g.builder.pending_bytes for g in self._gathering.values()) > self._pending_bytes:
+            largest = max(self._gathering.values(), key=lambda g: g.builder.pending_bytes)
+            async with largest.lock:
+                try:
+                    await asyncio.to_thread(largest.builder.flush)
+                except (LakeError, OSError) as error:
+                    self._give_up(largest, error)
+
+    async def _commit(self, gathering: _Gathering) -> None:
+        if gathering.builder.sources:
+            await _to_its_end(self._commit_now(gathering))
+
+    async def _commit_now(self, gathering: _Gathering) -> None:
+        builder = gathering.builder
+        directory, state = gathering.plan.partition.directory, gathering.plan.state
+
+        def finish_and_commit() -> Committed:
+            encoded = builder.finish()
+            return commit(self._store, directory, state, encoded, self._new_builder)
+
+        try:
+            result = await asyncio.to_thread(finish_and_commit)
+        except (LakeError, UnreadablePartError, OSError) as error:
+            self._give_up(gathering, error)
+            return
+        gathering.builder = self._new_builder()
+        self._tally.committed(result)
+        log.info(
+            "part.committed" if result.name else "part.superseded",
+            partition=directory,
+            part=result.name,
+            rows=result.encoded.rows if result.encoded else 0,
+            sources=len(result.encoded.sources) if result.encoded else 0,
+            brought_by_others=len(result.brought_by_others),
+        )
+
+    def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
+        """Fail all that the partition had gathered, and go on with what is still to come."""
+        reason = str(error).splitlines()[0]
+        paths = [source.path for source in gathering.builder.sources]
+        paths += [path for path in more if path not in paths]
+        self._tally.failed(paths, FailureKind.LAKE, reason)
+        log.error(
+            "part.failed",
+            partition=gathering.plan.partition.directory,
+            files=len(paths),
+            reason=reason,
+        )
+        gathering.builder.close()
+        gathering.builder = self._new_builder()
+
+    def _new_builder(self) -> PartBuilder:
+        stage: Callable[[], StagedFile] = self._store.stage
+        return PartBuilder(stage, self._compression, self._tally.run_id)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work that cannot be called back, also when the waiting is cancelled.
+
+    A commit that has begun will happen; the report must know how it ended.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

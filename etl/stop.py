@@ -1,0 +1,65 @@
+"""Being told to end: what waits for the network ends at once, what is downloaded may finish."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from etl.errors import RunError
+
+T = TypeVar("T")
+
+
+class StoppedError(Exception):
+    """The run was told to end; what raises this was not done."""
+
+
+class Stop:
+    """Set once, by a signal (with its number) or by an error that ends the run."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.error: RunError | None = None
+        self._interruptible: set[asyncio.Future[Any]] = set()
+        self._on_request: list[Callable[[], None]] = []
+
+    def requested(self) -> bool:
+        """Whether the run should end."""
+        return self.signal is not None or self.error is not None
+
+    def request(self, *, signal: int | None = None, error: RunError | None = None) -> None:
+        """Tell the run to end; the first reason counts."""
+        if self.requested():
+            return
+        self.signal, self.error = signal, error
+        for future in self._interruptible:
+            future.cancel()
+        for callback in self._on_request:
+            callback()
+
+    def on_request(self, callback: Callable[[], None]) -> None:
+        """Call back when the run is told to end, at once if it was already."""
+        self._on_request.append(callback)
+        if self.requested():
+            callback()
+
+    async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work, but drop it and raise StoppedError when the run is told to end."""
+        if self.requested():
+            work.close()
+            raise StoppedError
+        task = asyncio.ensure_future(work)
+        self._interruptible.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if self.requested() and not (current and current.cancelling()):
+                raise StoppedError from None
+            raise
+        finally:
+            self._interruptible.discard(task)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, or raise StoppedError when the run is told to end."""
+        if seconds > 0:
+            await self.interruptible(asyncio.sleep(seconds))

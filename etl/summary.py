@@ -1,0 +1,50 @@
+"""The report in a few lines, for people."""
+
+from typing import Any, Final
+
+_SHOWN_FAILURES: Final = 10
+
+
+def to_text(report: dict[str, Any], lake: str) -> str:
+    """Return what a run did and what to do next."""
+    files, rows, moved = report["files"], report["rows"], report["bytes"]
+    lines = [
+        f"{report['status']}: {files['listed']:,} files listed in "
+        f"{report['duration_seconds']:.1f} s, lake {lake}",
+        f"  loaded         {files['loaded']:>12,} files  {rows['loaded']:,} rows in "
+        f"{len(report['parts']):,} parts",
+        f"  already loaded {files['already_loaded']:>12,} files",
+    ]
+    for key, words in (
+        ("failed", "will be tried again by the next run"),
+        ("invalid", "not a path of the API, never requested"),
+        ("skipped", "by fetch.skip"),
+        ("not_attempted", "left to the next run"),
+    ):
+        if files[key]:
+            lines.append(f"  {key.replace('_', ' '):<14} {files[key]:>12,} files  {words}")
+    if rows["quarantined"]:
+        lines.append(f"  bad rows       {rows['quarantined']:>12,}        in {lake}/_quarantine")
+    lines.append(
+        f"  moved          {_size(moved['downloaded']):>12}  came down, "
+        f"{_size(moved['decompressed'])} unpacked, {_size(moved['written'])} of Parquet written"
+    )
+    for window in report["listing"]["partial_windows"]:
+        lines.append(
+            f"  partial        {window['from']} to {window['to']}: the vendor misses paths"
+        )
+    for failure in report["failures"][:_SHOWN_FAILURES]:
+        lines.append(f"  {failure['kind']}: {failure['path']}: {failure['message']}")
+    if len(report["failures"]) > _SHOWN_FAILURES:
+        more = len(report["failures"]) - _SHOWN_FAILURES
+        lines.append(f"  … and {more:,} more; --report FILE has them all")
+    return "\n".join(lines) + "\n"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
