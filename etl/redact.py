@@ -14,7 +14,7 @@ _HIDDEN: Final = "***"
 # The credentials part of an Authorization header, wherever an answer quotes it (RFC 5849 section
 # 3.5.1, RFC 6750 section 2.1), and single OAuth 1.0a parameters.
 _HEADER: Final = re.compile(
-    r"(?i)\b(authorization\b\W{0,4})?\b(oauth|bearer)\s+[^\s'\"\\<>{}][^\r\n]*"
+    r"(?i)\b(oauth)\s+\w+=[^\r\n]*|\b(bearer)\s+[\w.~+/=-]{6,}|\b(authorization)['\"]?\s*[:=][^\r\n]*"
 )
 _PARAMETER: Final = re.compile(r"(?i)\boauth_(?!problem)\w+\W{1,8}[^\"\\&,\s]*")
 
@@ -41,10 +41,8 @@ class Redactor:
         for value in self._values:
             if value in text:
                 text = text.replace(value, _HIDDEN)
-        if "auth" in text or "Auth" in text or "earer" in text or "BEARER" in text:
-            text = _HEADER.sub(lambda m: f"{m[2]} {_HIDDEN}", text)
-            text = _PARAMETER.sub(_HIDDEN, text)
-        return text
+        text = _HEADER.sub(lambda m: f"{m[1] or m[2] or m[3]} {_HIDDEN}", text)
+        return _PARAMETER.sub(_HIDDEN, text)
 
     def tree(self, value: Any) -> Any:
         """Return a JSON-like value without secrets; keys and numbers are left as they are."""

@@ -1,0 +1,117 @@
+"""Tokens: one for all, renewed in time; signatures: never the same twice."""
+
+import asyncio
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from etl.api.auth import OAuth1, OAuth2, parse_token
+from etl.errors import RunError
+from etl.settings import AuthSettings
+
+URL = "http://127.0.0.1:1/files?path=/year=2022/month=6/x.json.gz&source=aht_etl"
+
+
+def jwt(**claims: Any) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e30.{payload}.c2ln"
+
+
+class Server:
+    """Hands out tokens with a life, slowly enough for others to ask meanwhile."""
+
+    def __init__(self, life_s: float) -> None:
+        self.life_s = life_s
+        self.asked = 0
+        self.now = 0.0
+
+    async def request(self) -> dict[str, Any]:
+        self.asked += 1
+        number = self.asked
+        await asyncio.sleep(0)
+        return {"access_token": f"token-{number}", "expires_in": self.life_s}
+
+    def clock(self) -> float:
+        return self.now
+
+
+async def test_one_renewal_serves_all() -> None:
+    """However many workers ask at once, one token is fetched."""
+    server = Server(3600)
+    auth = OAuth2(server.request, server.clock, lambda _: None)
+    headers = await asyncio.gather(*(auth.header(URL) for _ in range(50)))
+    assert set(headers) == {"Bearer token-1"}
+    assert server.asked == 1
+
+
+@pytest.mark.parametrize(("life_s", "renewed_at"), [(3600, 3540), (10, 8)])
+async def test_renewed_before_it_ends(life_s: float, renewed_at: float) -> None:
+    """A fifth of the life, and 60 s at most, before the end a new one is fetched."""
+    server = Server(life_s)
+    auth = OAuth2(server.request, server.clock, lambda _: None)
+    await auth.header(URL)
+    server.now = renewed_at - 0.01
+    assert await auth.header(URL) == "Bearer token-1"
+    server.now = renewed_at
+    assert await auth.header(URL) == "Bearer token-2"
+
+
+async def test_many_401s_renew_once() -> None:
+    """Workers that were refused with the old token share the one new one."""
+    server = Server(3600)
+    auth = OAuth2(server.request, server.clock, lambda _: None)
+    old = await auth.header(URL)
+
+    async def again() -> str:
+        assert await auth.refused(old)
+        return await auth.header(URL)
+
+    assert set(await asyncio.gather(*(again() for _ in range(16)))) == {"Bearer token-2"}
+    assert server.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "renew_at"),
+    [
+        ({"access_token": "t", "expires_in": "100"}, 180),
+        ({"access_token": "t", "expires_in": 100}, 180),
+        ({"access_token": "t"}, float("inf")),
+        ({"access_token": "t", "expires_in": None}, float("inf")),
+        ({"access_token": "a.b.c", "expires_in": "soon"}, float("inf")),
+        ({"access_token": jwt(sub="x")}, float("inf")),
+    ],
+)
+def test_lives(answer: dict[str, Any], renew_at: float) -> None:
+    """The life is a number or a string; without one the token is used until it is refused."""
+    assert parse_token(answer, asked_at=100).renew_at == pytest.approx(renew_at)
+
+
+def test_the_jwt_itself_says_when_it_ends() -> None:
+    """Without `expires_in` the token's own `exp` counts."""
+    token = parse_token({"access_token": jwt(exp=datetime.now(UTC).timestamp() + 1000)}, 0)
+    assert token.renew_at == pytest.approx(940, abs=5)
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"access_token": 1}, {"access_token": "a\nb"}])
+def test_no_token_is_an_error(answer: Any) -> None:
+    """An answer without a usable token ends the run; it is not quoted."""
+    with pytest.raises(RunError, match="access_token"):
+        parse_token(answer, 0)
+
+
+async def test_every_signature_is_new() -> None:
+    """Signing the same URL twice gives two nonces and two signatures."""
+    keys = {
+        "consumer_key": "ck",
+        "consumer_secret": "cs",
+        "access_token": "at",
+        "access_token_secret": "ats",
+    }
+    auth = OAuth1(AuthSettings.model_validate(keys))
+    first, second = await auth.header(URL), await auth.header(URL)
+    assert first.startswith("OAuth ")
+    assert first != second
+    assert not await auth.refused(first)

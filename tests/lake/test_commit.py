@@ -1,0 +1,277 @@
+"""The commit protocol: each source once, whoever else writes, whatever a put's answer is."""
+
+import errno
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.lake import store as store_module
+from etl.lake.commit import Committed, PartitionState, commit, read_state
+from etl.lake.part import PartBuilder
+from etl.lake.receipts import Receipt, UnreadablePartError
+from etl.lake.store import AlreadyExistsError, LakeError, LocalStore, StagedFile
+from etl.schema import SCHEMA
+
+DIRECTORY = "year=2022/month=6/day=1/hour=6/accountId=le1"
+
+
+def batch(path: str, rows: int) -> pa.RecordBatch:
+    columns = [
+        pa.array([f"{path}-{n}" for n in range(rows)], pa.string()),
+        pa.array(range(rows), pa.int64()),
+        *(pa.nulls(rows, field.type) for field in list(SCHEMA)[2:-1]),
+        pa.array([path] * rows, pa.string()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "lake")
+    store.prepare()
+    return store
+
+
+def new_builder(store: LocalStore) -> PartBuilder:
+    return PartBuilder(store.stage, "zstd", "run")
+
+
+def put(store: LocalStore, state: PartitionState, sources: dict[str, int]) -> Committed:
+    """Build a part of these sources (path → rows) and commit it."""
+    builder = new_builder(store)
+    for path, rows in sources.items():
+        builder.add(Receipt(path, rows, 0, 1, "0" * 64), [batch(path, rows)])
+    return commit(store, DIRECTORY, state, builder.finish(), lambda: new_builder(store))
+
+
+def parts(store: LocalStore) -> list[Path]:
+    return sorted((store.root / DIRECTORY).iterdir())
+
+
+def rows_by_source(store: LocalStore) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in parts(store):
+        for path in pq.read_table(part, columns=["sourcePath"])["sourcePath"].to_pylist():
+            counts[path] = counts.get(path, 0) + 1
+    return counts
+
+
+def staged(store: LocalStore) -> list[Path]:
+    return list((store.root / "_staging").iterdir())
+
+
+def test_first_part(store: LocalStore) -> None:
+    """A part gets number 0, its receipts are the truth, nothing is left staged."""
+    state = read_state(store, DIRECTORY)
+    result = put(store, state, {"/a": 3, "/b": 0})
+    assert result.name == f"{DIRECTORY}/part-00000.parquet"
+    assert [part.name for part in parts(store)] == ["part-00000.parquet"]
+    assert read_state(store, DIRECTORY) == PartitionState({"/a", "/b"}, 1, None)
+    assert rows_by_source(store) == {"/a": 3}
+    assert staged(store) == []
+
+
+def test_metadata_is_the_contracts(store: LocalStore) -> None:
+    """The footer's keys are those that the contract names."""
+    put(store, PartitionState(), {"/a": 1})
+    metadata = pq.read_metadata(parts(store)[0]).metadata
+    assert {key for key in metadata if key.startswith(b"aht_etl.")} == {
+        b"aht_etl.sources",
+        b"aht_etl.commit",
+        b"aht_etl.run",
+        b"aht_etl.version",
+        b"aht_etl.schema",
+    }
+    assert metadata[b"aht_etl.schema"] == b"1"
+
+
+def test_a_part_of_files_without_rows(store: LocalStore) -> None:
+    """A file with no rows gets its receipt, in a part with no rows."""
+    put(store, PartitionState(), {"/a": 0})
+    assert pq.read_table(parts(store)[0]).num_rows == 0
+    assert pq.read_schema(parts(store)[0]).names == SCHEMA.names
+    assert read_state(store, DIRECTORY).loaded == {"/a"}
+
+
+def test_the_slower_of_two_brings_the_rest(store: LocalStore) -> None:
+    """Sources that another run committed are taken out; what is left gets the next number."""
+    mine, theirs = PartitionState(), PartitionState()
+    put(store, theirs, {"/a": 3, "/b": 2})
+    result = put(store, mine, {"/b": 2, "/c": 4})
+    assert result.brought_by_others == {"/b"}
+    assert result.encoded is not None
+    assert [source.path for source in result.encoded.sources] == ["/c"]
+    assert result.name == f"{DIRECTORY}/part-00001.parquet"
+    assert rows_by_source(store) == {"/a": 3, "/b": 2, "/c": 4}
+    assert mine == PartitionState({"/a", "/b", "/c"}, 2, None)
+    assert staged(store) == []
+
+
+def test_nothing_left_to_bring(store: LocalStore) -> None:
+    """Where others brought everything, no part is written."""
+    put(store, PartitionState(), {"/a": 3, "/b": 2})
+    result = put(store, PartitionState(), {"/a": 3})
+    assert (result.name, result.encoded) == (None, None)
+    assert result.brought_by_others == {"/a"}
+    assert len(parts(store)) == 1
+
+
+def test_another_runs_part_without_ours(store: LocalStore) -> None:
+    """A part with other sources costs a number, nothing else."""
+    put(store, PartitionState(), {"/a": 3})
+    result = put(store, PartitionState(), {"/b": 1})
+    assert result.name == f"{DIRECTORY}/part-00001.parquet"
+    assert rows_by_source(store) == {"/a": 3, "/b": 1}
+
+
+def test_many_writers_at_once(store: LocalStore) -> None:
+    """Eight writers of overlapping sources end with each source once, numbers without a gap."""
+    shares = [{f"/{n}": n % 5 for n in range(i, i + 12)} for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda share: put(store, PartitionState(), share), shares))
+    claimed = [s.path for r in results if r.encoded for s in r.encoded.sources]
+    assert sorted(claimed) == sorted({path for share in shares for path in share})
+    assert rows_by_source(store) == {f"/{n}": n % 5 for n in range(19) if n % 5}
+    names = [part.name for part in parts(store)]
+    assert names == [f"part-{n:05d}.parquet" for n in range(len(names))]
+
+
+class LosesAnswers(LocalStore):
+    """Puts the file, and says that it failed."""
+
+    def __init__(self, root: Path, refusal: type[LakeError]) -> None:
+        super().__init__(root)
+        self.refusal = refusal
+
+    def create(self, staged: StagedFile, name: str) -> None:
+        super().create(staged, name)
+        raise self.refusal("the answer was lost")
+
+
+@pytest.mark.parametrize("refusal", [LakeError, AlreadyExistsError])
+def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[LakeError]) -> None:
+    """A put that succeeded, but seemed to fail, is found to be our own by its commit id."""
+    result = put(LosesAnswers(store.root, refusal), PartitionState(), {"/a": 3})
+    assert result.name == f"{DIRECTORY}/part-00000.parquet"
+    assert result.brought_by_others == frozenset()
+    assert rows_by_source(store) == {"/a": 3}
+
+
+class RefusesTwice(LocalStore):
+    """Says that the name is taken though nothing is there, as S3's 409 does."""
+
+    refusals = 2
+
+    def create(self, staged: StagedFile, name: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise AlreadyExistsError("409")
+        super().create(staged, name)
+
+
+def test_a_refusal_with_nothing_there_is_asked_again(store: LocalStore) -> None:
+    """The same number is tried again while nothing stands under it."""
+    result = put(RefusesTwice(store.root), PartitionState(), {"/a": 3})
+    assert result.name == f"{DIRECTORY}/part-00000.parquet"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no parquet", None])
+def test_damaged_parts_stop_their_partition(store: LocalStore, content: bytes | None) -> None:
+    """A part that cannot be read, or has no receipts, is never treated as absent."""
+    put(store, PartitionState(), {"/a": 3})
+    damaged = store.root / DIRECTORY / "part-00001.parquet"
+    if content is None:
+        pq.write_table(pa.table({"x": [1]}), damaged)
+    else:
+        damaged.write_bytes(content)
+    state = read_state(store, DIRECTORY)
+    assert state.loaded == {"/a"}
+    assert state.damage is not None
+    assert "part-00001.parquet" in state.damage
+    with pytest.raises(UnreadablePartError):
+        put(store, PartitionState({"/a"}, 1), {"/b": 1})
+    assert len(parts(store)) == 2
+    assert staged(store) == []
+
+
+def test_foreign_files_are_left_alone(store: LocalStore) -> None:
+    """Files that are no parts are neither read nor counted nor touched."""
+    put(store, PartitionState(), {"/a": 1})
+    foreign = store.root / DIRECTORY / "theirs.parquet"
+    foreign.write_bytes(b"theirs")
+    assert read_state(store, DIRECTORY) == PartitionState({"/a"}, 1, None)
+    assert foreign.read_bytes() == b"theirs"
+
+
+def test_numbers_go_on_behind_the_highest(store: LocalStore) -> None:
+    """A part that an operator deleted leaves a hole that is not filled."""
+    put(store, PartitionState(), {"/a": 1})
+    put(store, read_state(store, DIRECTORY), {"/b": 1})
+    parts(store)[0].unlink()
+    result = put(store, read_state(store, DIRECTORY), {"/a": 1})
+    assert result.name == f"{DIRECTORY}/part-00002.parquet"
+
+
+@pytest.fixture
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(store_module.os, "link", refuse)
+    yield
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_disks_without_hard_links(store: LocalStore) -> None:
+    """Where there are no hard links, a rename that does not replace does the same."""
+    put(store, PartitionState(), {"/a": 3})
+    result = put(store, PartitionState(), {"/a": 3, "/b": 2})
+    assert result.brought_by_others == {"/a"}
+    assert rows_by_source(store) == {"/a": 3, "/b": 2}
+    assert staged(store) == []
+
+
+def test_leftovers_go_unless_somebody_writes_them(store: LocalStore) -> None:
+    """A killed run's staged file is removed by a later run; one in use is not."""
+    leftover = store.root / "_staging" / ".dead.tmp"
+    leftover.write_bytes(b"half a part")
+    alive = store.stage()
+    store.prepare()
+    assert not leftover.exists()
+    assert alive.path.exists()
+    alive.close()
+    assert staged(store) == []
+
+
+def test_a_lake_that_is_no_folder(tmp_path: Path) -> None:
+    """A lake that cannot be used says so before anything is fetched."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(LakeError, match="file"):
+        LocalStore(tmp_path / "file").check_readable()
+    with pytest.raises(LakeError, match="file"):
+        LocalStore(tmp_path / "file").prepare()
+
+
+def test_order_of_effects(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are synced before the name appears, the folder after it."""
+    effects: list[str] = []
+    real_fsync, real_link = os.fsync, os.link
+
+    def fsync(descriptor: int) -> None:
+        effects.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).suffix)
+        real_fsync(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        effects.append("link")
+        real_link(source, target)
+
+    put(store, PartitionState(), {"/x": 1})  # the folders are there from now on
+    monkeypatch.setattr(store_module.os, "fsync", fsync)
+    monkeypatch.setattr(store_module.os, "link", link)
+    put(store, PartitionState({"/x"}, 1), {"/a": 1})
+    assert effects == ["sync .tmp", "link", "sync "]

@@ -1,0 +1,168 @@
+"""The configuration: precedence of sources, unknown keys, and no secret in any message."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.errors import UsageError
+from etl.settings import Settings, load
+
+
+def test_defaults_read_nothing() -> None:
+    """Constructed directly, the settings are the documented defaults."""
+    settings = Settings()
+    assert settings.fetch.concurrency == 16
+    assert settings.retry.server_delays == (5, 10, 15)
+    assert settings.limits.memory == 512 * 2**20
+    assert settings.auth.scheme == "none"
+
+
+def test_precedence(tmp_path: Path) -> None:
+    """Flags beat the environment, that beats secret files, those beat YAML; key by key."""
+    config = tmp_path / "c.yaml"
+    config.write_text("account: y\napi: {source: y}\nfetch: {concurrency: 1, rate: 1}\n")
+    secrets = tmp_path / "secrets"
+    (secrets / "..data").mkdir(parents=True)
+    (secrets / "..data" / "account").write_text("s\n")
+    (secrets / "account").symlink_to("..data/account")
+    (secrets / "fetch__concurrency").write_text("2")
+    (secrets / "api__source").write_text("s")
+    environ = {
+        "AHT_ETL_SECRETS_DIR": str(secrets),
+        "AHT_ETL_FETCH__CONCURRENCY": "3",
+        "AHT_ETL_API__SOURCE": "e",
+    }
+    settings = load({"fetch": {"concurrency": "4"}}, config, environ)
+    assert settings.fetch.concurrency == 4
+    assert settings.api.source == "e"
+    assert settings.account == "s"
+    assert settings.fetch.rate == 1
+
+
+def test_yaml_scalars_stay_text(tmp_path: Path) -> None:
+    """An account id of digits keeps its zeros, a date is a time, options are strings."""
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "account: 0123\nwindow: {from: 2022-06-01}\nlake: {options: {allow_http: true}}\nraw:\n"
+    )
+    settings = load({}, config, {})
+    assert settings.account == "0123"
+    assert settings.window.start is not None
+    assert settings.lake.options["allow_http"].get_secret_value() == "true"
+
+
+def test_environment_forms() -> None:
+    """Lists are JSON, sizes and durations have units, Kubernetes' own variables are passed over."""
+    settings = load(
+        {},
+        None,
+        {
+            "AHT_ETL_RETRY__SERVER_DELAYS": "[0.5, 1]",
+            "AHT_ETL_LIMITS__MEMORY": "64MB",
+            "AHT_ETL_SHUTDOWN__GRACE": "0.5s",
+            "AHT_ETL_LAKE__OPTIONS__ACCESS_KEY_ID": "123",
+            "AHT_ETL_SERVICE_HOST": "10.0.0.1",
+            "AHT_ETL_WEB_SERVICE_PORT_HTTP": "80",
+            "AHT_ETL_PORT_80_TCP_ADDR": "10.0.0.1",
+            "AHT_ETL_PORT": "tcp://10.0.0.1:80",
+            "AHT_ETL_FETCH__RATE": "",
+        },
+    )
+    assert settings.retry.server_delays == (0.5, 1)
+    assert settings.limits.memory == 64_000_000
+    assert settings.shutdown.grace.total_seconds() == 0.5
+    assert settings.lake.options["access_key_id"].get_secret_value() == "123"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "named"),
+    [
+        ({"fetch": {"concurency": "3"}}, {}, "did you mean concurrency"),
+        ({"windov": {}}, {}, "windov"),
+        ({}, {"AHT_ETL_FETCH_RATE": "1"}, "AHT_ETL_FETCH_RATE"),
+        ({}, {"AHT_ETL_FETCH__RATTE": "1"}, "fetch.ratte"),
+        ({}, {"AHT_ETL_FETCH__SKIP": "abc"}, "fetch.skip"),
+        ({}, {"AHT_ETL_AUTH": "[1"}, "auth"),
+        ({"window": {"start": "2022-06-01"}}, {}, "window.start"),
+        ({"window": {"from": "yesterday"}}, {}, "window.from"),
+        ({"account": "le-1"}, {}, "account"),
+        ({"account": "le1\n"}, {}, "account"),
+        ({"api": {"source": "a" * 21}}, {}, "api.source"),
+        ({"api": {"base_url": "http://example.com"}}, {}, "base_url"),
+        ({"api": {"base_url": "ftp://example.com"}}, {}, "api.base_url"),
+        ({"api": {"base_url": "https://user:pw@example.com"}}, {}, "api.base_url"),
+        ({"fetch": {"concurrency": "0"}}, {}, "fetch.concurrency"),
+        ({"limits": {"memory": "lots"}}, {}, "limits.memory"),
+        ({"retry": {"server_delays": ["-1"]}}, {}, "retry.server_delays"),
+        ({"lake": {"uri": "s3://bucket"}}, {}, "lake.uri"),
+        ({}, {"AHT_ETL_SECRETS_DIR": "/nonexistent"}, "AHT_ETL_SECRETS_DIR"),
+    ],
+)
+def test_wrong_configuration_names_the_key(
+    flags: dict[str, Any], environ: dict[str, str], named: str
+) -> None:
+    """Each wrong or unknown key is named in one line."""
+    with pytest.raises(UsageError) as caught:
+        load(flags, None, environ)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost/"])
+def test_http_to_loopback_is_allowed(url: str) -> None:
+    """Plain http is fine where it does not leave the machine; a slash at the end goes."""
+    assert load({"api": {"base_url": url}}, None, {}).api.base_url == url.rstrip("/")
+
+
+def test_unknown_secret_file(tmp_path: Path) -> None:
+    """A secret file that is no key is named, its content is not."""
+    (tmp_path / "auth__client_idd").write_text("hush-hush")
+    (tmp_path / "acount").write_text("hush-hush")
+    with pytest.raises(UsageError, match="acount") as caught:
+        load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("auth", "said"),
+    [
+        ({"client_id": "hush-1"}, "auth.client_secret"),
+        ({"consumer_key": "hush-1", "access_token": "hush-2"}, "auth.consumer_secret"),
+        (
+            {
+                "client_id": "hush-1",
+                "client_secret": "hush-2",
+                "consumer_key": "hush-3",
+            },
+            "keep those of one",
+        ),
+        ({"consumer_kee": "hush-1"}, "consumer_key"),
+        ({"signature_method": "hush-1"}, "auth.signature_method"),
+    ],
+)
+def test_authentication_is_one_whole_scheme(auth: dict[str, str], said: str) -> None:
+    """Half a scheme or two of them are wrong, and the message holds no value."""
+    with pytest.raises(UsageError) as caught:
+        load({"auth": auth}, None, {})
+    assert said in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["auth: {client_secret: 'hush-hush", "- hush-hush", "auth: hush-hush", "hush: [}"]
+)
+def test_broken_yaml_is_not_quoted(text: str, tmp_path: Path) -> None:
+    """A YAML error names the place, not the line: a secret may stand there."""
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load({}, config, {})
+    assert "hush-hush" not in str(caught.value)
+
+
+def test_secrets_are_hidden_when_shown() -> None:
+    """Neither repr nor str of the settings shows a secret."""
+    settings = load({"auth": {"client_id": "hush-1", "client_secret": "hush-2"}}, None, {})
+    assert "hush" not in repr(settings)
+    assert sorted(settings.secret_values()) == ["hush-1", "hush-2"]
