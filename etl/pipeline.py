@@ -270,6 +270,7 @@ class _Loader:
                 with body:
                     async with self._decoders:
                         decoded = await asyncio.to_thread(self._decode, body, path)
+                        self._job.tally.bytes.decompressed += decoded.decompressed
                         await self._sink.add(partition, path.text, decoded)
 
     def _decode(self, body: Body, path: BreakdownPath) -> Decoded:

@@ -13,8 +13,8 @@ def test_defaults_read_nothing() -> None:
     """Constructed directly, the settings are the documented defaults."""
     settings = Settings()
     assert settings.fetch.concurrency == 16
-    assert settings.retry.server_delays == (5, 10, 15)
-    assert settings.limits.memory == 512 * 2**20
+    assert list(settings.retry.server_delays) == [5, 10, 15]
+    assert int(settings.limits.memory) == 512 * 2**20
     assert settings.auth.scheme == "none"
 
 
@@ -69,8 +69,8 @@ def test_environment_forms() -> None:
             "AHT_ETL_FETCH__RATE": "",
         },
     )
-    assert settings.retry.server_delays == (0.5, 1)
-    assert settings.limits.memory == 64_000_000
+    assert list(settings.retry.server_delays) == [0.5, 1]
+    assert int(settings.limits.memory) == 64_000_000
     assert settings.shutdown.grace.total_seconds() == 0.5
     assert settings.lake.options["access_key_id"].get_secret_value() == "123"
 

@@ -11,7 +11,7 @@ from etl.times import Window, parse_duration, parse_instant, rfc3339, to_millis
 instants = st.datetimes(
     datetime(1990, 1, 1),
     datetime(2100, 1, 1),
-    timezones=st.just(UTC),  # noqa: DTZ001
+    timezones=st.just(UTC),
 )
 
 

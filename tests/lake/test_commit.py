@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.lake import store as store_module
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
@@ -57,6 +55,7 @@ def rows_by_source(store: LocalStore) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in parts(store):
         for path in pq.read_table(part, columns=["sourcePath"])["sourcePath"].to_pylist():
+            assert path is not None
             counts[path] = counts.get(path, 0) + 1
     return counts
 
@@ -79,7 +78,7 @@ def test_first_part(store: LocalStore) -> None:
 def test_metadata_is_the_contracts(store: LocalStore) -> None:
     """The footer's keys are those that the contract names."""
     put(store, PartitionState(), {"/a": 1})
-    metadata = pq.read_metadata(parts(store)[0]).metadata
+    metadata = pq.read_metadata(parts(store)[0]).metadata or {}
     assert {key for key in metadata if key.startswith(b"aht_etl.")} == {
         b"aht_etl.sources",
         b"aht_etl.commit",
@@ -218,12 +217,11 @@ def test_numbers_go_on_behind_the_highest(store: LocalStore) -> None:
 
 
 @pytest.fixture
-def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(store_module.os, "link", refuse)
-    yield
+    monkeypatch.setattr(os, "link", refuse)
 
 
 @pytest.mark.usefixtures("no_hard_links")
@@ -263,7 +261,7 @@ def test_order_of_effects(store: LocalStore, monkeypatch: pytest.MonkeyPatch) ->
     real_fsync, real_link = os.fsync, os.link
 
     def fsync(descriptor: int) -> None:
-        effects.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).suffix)
+        effects.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().suffix)
         real_fsync(descriptor)
 
     def link(source: Path, target: Path) -> None:
@@ -271,7 +269,7 @@ def test_order_of_effects(store: LocalStore, monkeypatch: pytest.MonkeyPatch) ->
         real_link(source, target)
 
     put(store, PartitionState(), {"/x": 1})  # the folders are there from now on
-    monkeypatch.setattr(store_module.os, "fsync", fsync)
-    monkeypatch.setattr(store_module.os, "link", link)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
     put(store, PartitionState({"/x"}, 1), {"/a": 1})
     assert effects == ["sync .tmp", "link", "sync "]

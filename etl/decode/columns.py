@@ -1,0 +1,182 @@
+"""JSON values → the lake's columns, or the reason why a value is a bad row."""
+
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, Final, NoReturn
+
+import pyarrow as pa
+
+from etl.decode.values import NOT_A_NUMBER, Number
+from etl.schema import (
+    INTEGER_COLUMNS,
+    SCHEMA,
+    STRING_COLUMNS,
+    TIMESTAMP_COLUMNS,
+    TIMESTAMP_MAX_MS,
+    TIMESTAMP_MIN_MS,
+)
+
+_DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
+# No number with more digits in front of its point is an int64; with an exponent it could still
+# be written in few characters and take for ever to convert.
+_MOST_DIGITS: Final = 19
+
+
+class BadRowError(Exception):
+    """A value that is no row; its text is the reason."""
+
+
+class Columns:
+    """Rows on their way into columns."""
+
+    def __init__(self, source_path: str) -> None:
+        self._source_path = source_path
+        self._clear()
+
+    def __len__(self) -> int:
+        return len(self._extras)
+
+    def add(self, value: Any) -> None:
+        """Add a row. Raises BadRowError, with nothing added, where the value is none."""
+        if not isinstance(value, dict):
+            raise BadRowError("not an object")
+        strings = [_string(name, value.pop(name, None)) for name in STRING_COLUMNS]
+        if strings[0] is None:
+            raise BadRowError("no segmentId")
+        integers = [
+            _integer(name, value.pop(name, None), _INT64_MIN, _INT64_MAX)
+            for name in INTEGER_COLUMNS
+        ]
+        timestamps = [
+            _integer(name, value.pop(name, None), TIMESTAMP_MIN_MS, TIMESTAMP_MAX_MS)
+            for name in TIMESTAMP_COLUMNS
+        ]
+        extras = _to_json(value) if value else None
+        for names, values in (
+            (STRING_COLUMNS, strings),
+            (INTEGER_COLUMNS, integers),
+            (TIMESTAMP_COLUMNS, timestamps),
+        ):
+            for name, item in zip(names, values, strict=True):
+                self._columns[name].append(item)
+        self._extras.append(extras)
+
+    def take(self) -> pa.RecordBatch:
+        """Return the rows that were added and begin anew."""
+        columns: dict[str, Any] = {
+            **self._columns,
+            "extras": self._extras,
+            "sourcePath": pa.repeat(pa.scalar(self._source_path), len(self)),
+        }
+        arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
+        self._clear()
+        return pa.record_batch(arrays, schema=SCHEMA)
+
+    def _clear(self) -> None:
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in (*STRING_COLUMNS, *INTEGER_COLUMNS, *TIMESTAMP_COLUMNS)
+        }
+        self._extras: list[str | None] = []
+
+
+def _string(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise BadRowError(f"{name} is not a string")
+    if not _is_unicode(value):
+        raise BadRowError(f"{name} holds half a surrogate pair, which is no character")
+    return value
+
+
+def _integer(name: str, value: Any, least: int, most: int) -> int | None:
+    if value is None:
+        return None
+    if type(value) is int:
+        number = value
+    elif isinstance(value, Number):
+        number = _integral(name, value.text)
+    elif isinstance(value, str) and _DIGITS.fullmatch(value):
+        if len(value.lstrip("-0")) > _MOST_DIGITS:
+            raise BadRowError(f"{name} is out of range")
+        number = int(value)
+    else:
+        raise BadRowError(f"{name} is not an integer")
+    if not least <= number <= most:
+        raise BadRowError(f"{name} is out of range")
+    return number
+
+
+def _integral(name: str, text: str) -> int:
+    """Return a number that has nothing behind its point, by its digits, not by a float's."""
+    try:
+        number = Decimal(text)
+        if number and number.adjusted() >= _MOST_DIGITS:
+            raise BadRowError(f"{name} is out of range")
+        if number.is_finite() and number == number.to_integral_value():
+            return int(number)
+    except ArithmeticError:
+        pass
+    raise BadRowError(f"{name} is not an integer")
+
+
+def _to_json(fields: dict[str, Any]) -> str:
+    """Return the fields as JSON, each number as it was written."""
+    try:
+        text = _dump(fields, ensure_ascii=False)
+        return text if _is_unicode(text) else _dump(fields, ensure_ascii=True)
+    except RecursionError:
+        raise BadRowError("not readable: nested too deeply") from None
+
+
+def _dump(value: Any, *, ensure_ascii: bool) -> str:
+    try:
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, separators=(",", ":"), default=_not_plain
+        )
+    except _NotPlainError:
+        return "".join(_tokens(value, ensure_ascii=ensure_ascii))
+
+
+class _NotPlainError(Exception):
+    """There is a number in it that json would not write as it was."""
+
+
+def _not_plain(_: Any) -> NoReturn:
+    raise _NotPlainError
+
+
+def _tokens(value: Any, *, ensure_ascii: bool) -> Iterator[str]:
+    """Yield JSON with each Number's own text."""
+    match value:
+        case Number():
+            yield value.text
+        case dict():
+            for index, (key, item) in enumerate(value.items()):
+                yield "," if index else "{"
+                yield json.dumps(key, ensure_ascii=ensure_ascii) + ":"
+                yield from _tokens(item, ensure_ascii=ensure_ascii)
+            yield "}" if value else "{}"
+        case list():
+            for index, item in enumerate(value):
+                yield "," if index else "["
+                yield from _tokens(item, ensure_ascii=ensure_ascii)
+            yield "]" if value else "[]"
+        case _ if value is NOT_A_NUMBER:
+            raise BadRowError("not JSON: NaN or Infinity")
+        case _:
+            yield json.dumps(value, ensure_ascii=ensure_ascii)
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

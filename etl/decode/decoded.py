@@ -1,0 +1,110 @@
+"""What a file was decoded to: rows in memory or spilled to disk, and its bad rows."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Final, Self, cast
+
+import pyarrow as pa
+
+from etl.schema import SCHEMA
+
+_BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
+#: The contract, "Bad rows": the raw text is cut at 64 KiB.
+RAW_MAX_BYTES: Final = 2**16
+
+
+class Decoded:
+    """The rows of one file; a context manager that frees memory and disk at its end.
+
+    Rows beyond `spill_bytes` go to an unnamed file in `scratch`, which a killed run does not
+    leave behind. Raises OSError where that folder refuses.
+    """
+
+    def __init__(self, path: str, spill_bytes: int, scratch: Path) -> None:
+        self._path = path
+        self._spill_bytes = spill_bytes
+        self._scratch = scratch
+        self._batches: list[pa.RecordBatch] = []
+        self.in_memory_bytes = 0
+        self._spill: Any = None
+        self._writer: Any = None
+        self._bad_rows: IO[bytes] | None = None
+        self.rows = 0
+        self.quarantined = 0
+        self.first_reason = ""
+        #: Of the file itself: see etl.decode.unpack.Unpacked.
+        self.bytes = 0
+        self.sha256 = ""
+        self.decompressed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what is held."""
+        self._batches = []
+        for file in (self._spill, self._bad_rows):
+            if file is not None:
+                file.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take rows."""
+        self.rows += batch.num_rows
+        if self._writer is None and self.in_memory_bytes + batch.nbytes <= self._spill_bytes:
+            self._batches.append(batch)
+            self.in_memory_bytes += batch.nbytes
+            return
+        if self._writer is None:
+            self._spill = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - see close
+            self._writer = pa.ipc.new_stream(
+                self._spill, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")
+            )
+            for waiting in self._batches:
+                self._writer.write_batch(waiting)
+            self._batches = []
+            self.in_memory_bytes = 0
+        self._writer.write_batch(batch)
+
+    def add_bad_row(self, row: int, reason: str, raw: str) -> None:
+        """Take a bad row: its number in the file from 0, why it is bad, and its text."""
+        if self._bad_rows is None:
+            self._bad_rows = cast(
+                "IO[bytes]",
+                tempfile.SpooledTemporaryFile(  # noqa: SIM115 - see close
+                    _BAD_ROWS_IN_MEMORY_BYTES, dir=str(self._scratch)
+                ),
+            )
+            self.first_reason = f"row {row}: {reason}"
+        raw = raw[:RAW_MAX_BYTES].encode()[:RAW_MAX_BYTES].decode("utf-8", "ignore")
+        line = {"sourcePath": self._path, "row": row, "reason": reason, "raw": raw}
+        self._bad_rows.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self.quarantined += 1
+
+    def finish(self) -> None:
+        """All rows were added."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in the order of the file; every call from the first on."""
+        if self._spill is None:
+            yield from self._batches
+            return
+        self._spill.seek(0)
+        with pa.ipc.open_stream(self._spill) as reader:
+            yield from reader
+
+    def bad_rows(self) -> BinaryIO | None:
+        """Return the bad rows, one JSON object a line, from the first on; None if there are none.
+
+        Each has `sourcePath`, `row`, `reason` and `raw` (the contract, "Bad rows").
+        """
+        if self._bad_rows is None:
+            return None
+        self._bad_rows.seek(0)
+        return cast("BinaryIO", self._bad_rows)

@@ -1,0 +1,134 @@
+"""What a file holds, found the slow and simple way: the whole text at once, no pieces."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+INT64 = range(-(2**63), 2**63)
+MILLIS = range(-62_135_596_800_000, 253_402_300_800_000)
+RANGES = {
+    "sequence": INT64,
+    "handleTimeMillis": INT64,
+    "startTimestamp": MILLIS,
+    "endTimestamp": MILLIS,
+    "insertTimestamp": MILLIS,
+}
+STRINGS = ("segmentId", "startReason", "endReason")
+
+
+@dataclass
+class Truth:
+    """Rows as dictionaries (timestamps as integers, extras parsed) and bad rows' raw texts."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+def truth(text: bytes) -> Truth:
+    """Return what the contract says that this text holds."""
+    found = Truth()
+    for index, (value, raw) in enumerate(_values(text)):
+        row = _row(value)
+        if row is None:
+            found.bad.append((index, raw))
+        else:
+            found.rows.append(row)
+    return found
+
+
+class _Bad:
+    pass
+
+
+def _constant(_: str) -> Any:
+    return _Bad()
+
+
+def _values(raw_text: bytes) -> list[tuple[Any, str]]:
+    text = raw_text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    decoder = json.JSONDecoder(parse_constant=_constant)
+    position = len(text) - len(text.lstrip(" \t\r\n"))
+    if text.startswith("[", position):
+        try:
+            whole, end = decoder.raw_decode(text, position)
+        except ValueError:
+            pass
+        else:
+            if not text[end:].strip(" \t\r\n"):
+                return _elements(text, position, decoder, len(whole))
+    values = []
+    while match := re.compile(r"[^ \t\r\n\ufeff]").search(text, position):
+        position = match.start()
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except ValueError:
+            value = _Bad()
+            newline = text.find("\n", position)
+            end = len(text) if newline < 0 else newline
+            raw = text[position:end].removesuffix("\r")
+        else:
+            raw = text[position:end]
+        values.append(_unless_invalid(value, raw))
+        position = end
+    return values
+
+
+def _elements(
+    text: str, position: int, decoder: json.JSONDecoder, count: int
+) -> list[tuple[Any, str]]:
+    space = re.compile(r"[ \t\r\n]*")
+    values = []
+    for _ in range(count):
+        position = space.match(text, position + 1).end()  # type: ignore[union-attr]
+        value, end = decoder.raw_decode(text, position)
+        values.append(_unless_invalid(value, text[position:end]))
+        position = space.match(text, end).end()  # type: ignore[union-attr]
+    return values
+
+
+def _unless_invalid(value: Any, raw: str) -> tuple[Any, str]:
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        value = _Bad()
+    return value, raw.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _row(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict) or _holds_bad(value):
+        return None
+    row: dict[str, Any] = {}
+    for name in STRINGS:
+        item = value.pop(name, None)
+        if item is not None and not isinstance(item, str):
+            return None
+        if item is not None and re.search("[\ud800-\udfff]", item):
+            return None
+        row[name] = item
+    if row["segmentId"] is None:
+        return None
+    for name, allowed in RANGES.items():
+        item = value.pop(name, None)
+        if isinstance(item, bool):
+            return None
+        if isinstance(item, float) and item.is_integer():
+            item = int(item)
+        if isinstance(item, str) and re.fullmatch("-?[0-9]+", item):
+            item = int(item)
+        if item is not None and (not isinstance(item, int) or item not in allowed):
+            return None
+        row[name] = item
+    row["extras"] = value or None
+    return row
+
+
+def _holds_bad(value: Any) -> bool:
+    match value:
+        case _Bad():
+            return True
+        case dict():
+            return any(map(_holds_bad, value.values()))
+        case list():
+            return any(map(_holds_bad, value))
+    return False
