@@ -271,6 +271,14 @@ class _Loader:
                     async with self._decoders:
                         decoded = await asyncio.to_thread(self._decode, body, path)
                         self._job.tally.bytes.decompressed += decoded.decompressed
+                        log.debug(
+                            "file.decoded",
+                            path=path.text,
+                            rows=decoded.rows,
+                            bad_rows=decoded.quarantined,
+                            fast_blocks=decoded.fast_blocks,
+                            patient_blocks=decoded.patient_blocks,
+                        )
                         await self._sink.add(partition, path.text, decoded)
 
     def _decode(self, body: Body, path: BreakdownPath) -> Decoded:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import pyarrow as pa
+
 from etl.decode.columns import BadRowError, Columns
 from etl.decode.decoded import RAW_MAX_BYTES, Decoded
+from etl.decode.fast import Template
 from etl.decode.unpack import Unpacked
 from etl.decode.values import (
     ArrayReader,
@@ -142,6 +145,7 @@ class _Rows:
 
     def __init__(self, decoded: Decoded, path: str) -> None:
         self._decoded = decoded
+        self._path = path
         self._columns = Columns(path)
         self._row = 0
 
@@ -173,6 +177,12 @@ class _Rows:
 
     def _read_block(self, block: bytes, array: ArrayReader | None, *, final: bool) -> int:
         """Take all rows that are whole in the block; return how many of its bytes were read."""
+        if array is None and (batch := self._read_fast(block)) is not None:
+            self._decoded.add(batch)
+            self._decoded.fast_blocks += 1
+            self._row += batch.num_rows
+            return len(block)
+        self._decoded.patient_blocks += 1
         valid = True
         try:
             text = block.decode()
@@ -191,6 +201,10 @@ class _Rows:
         finally:
             self._flush()
         return len(block)
+
+    def _read_fast(self, block: bytes) -> pa.RecordBatch | None:
+        template = Template.learn(block)
+        return template.read(block, self._path) if template else None
 
     def _take(self, item: Value | Unreadable, text: str, *, valid: bool) -> None:
         if isinstance(item, Unreadable):
