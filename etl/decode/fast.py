@@ -15,6 +15,7 @@ text. So what is cut out is what a JSON parser would give. A block that fails go
 path, alone.
 """
 
+import io
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -97,7 +98,7 @@ class Template:
     def _split(self, block: bytes) -> list[Any] | None:
         names = [str(index) for index in range(len(self.fields))]
         table = csv.read_csv(
-            pa.BufferReader(block),
+            io.BytesIO(block),
             read_options=csv.ReadOptions(
                 use_threads=False, column_names=names, block_size=len(block) + 1
             ),
@@ -114,7 +115,9 @@ class Template:
             if not (
                 _all(pc.starts_with(column, field.before))
                 and _all(pc.ends_with(column, field.after))
-                and _all(pc.greater_equal(pc.binary_length(column), shortest))
+                and _all(
+                    pc.greater_equal(pc.binary_length(column), pa.scalar(shortest, pa.int32()))
+                )
             ):
                 return False
         count = _Counter(block)

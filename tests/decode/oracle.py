@@ -3,7 +3,8 @@
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from decimal import Decimal
+from typing import Any, Self
 
 INT64 = range(-(2**63), 2**63)
 MILLIS = range(-62_135_596_800_000, 253_402_300_800_000)
@@ -41,13 +42,24 @@ class _Bad:
     pass
 
 
+class _Float(float):
+    """A number that remembers how it was written: a float may be another integer than that."""
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number.exact = Decimal(text)
+        return number
+
+    exact: Decimal
+
+
 def _constant(_: str) -> Any:
     return _Bad()
 
 
 def _values(raw_text: bytes) -> list[tuple[Any, str]]:
     text = raw_text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    decoder = json.JSONDecoder(parse_constant=_constant)
+    decoder = json.JSONDecoder(parse_constant=_constant, parse_float=_Float)
     position = len(text) - len(text.lstrip(" \t\r\n"))
     if text.startswith("[", position):
         try:
@@ -112,8 +124,8 @@ def _row(value: Any) -> dict[str, Any] | None:
         item = value.pop(name, None)
         if isinstance(item, bool):
             return None
-        if isinstance(item, float) and item.is_integer():
-            item = int(item)
+        if isinstance(item, _Float) and item.exact == item.exact.to_integral_value():
+            item = int(item.exact)
         if isinstance(item, str) and re.fullmatch("-?[0-9]+", item):
             item = int(item)
         if item is not None and (not isinstance(item, int) or item not in allowed):

@@ -1,0 +1,16 @@
+"""The vendor's stand-in on loopback: for the demo, the tests, the benchmarks and trying things."""
+
+from etl.emulator.dataset import Dataset, EmulatedFile
+from etl.emulator.faults import Fault
+from etl.emulator.options import EmulatorOptions
+from etl.emulator.server import Emulator, Request, run_in_thread
+
+__all__ = [
+    "Dataset",
+    "EmulatedFile",
+    "Emulator",
+    "EmulatorOptions",
+    "Fault",
+    "Request",
+    "run_in_thread",
+]

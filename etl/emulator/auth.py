@@ -1,0 +1,131 @@
+"""The emulator's gate: verifies OAuth 1.0a signatures and OAuth 2.0 tokens.
+
+The keys are invented.
+"""
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from aiohttp import web
+from oauthlib.oauth1 import RequestValidator
+from oauthlib.oauth1.rfc5849.endpoints import ResourceEndpoint
+
+Scheme = Literal["none", "oauth1", "oauth2"]
+
+KEYS: Final[Mapping[Scheme, Mapping[str, str]]] = {
+    "none": {},
+    "oauth1": {
+        "consumer_key": "emulator-consumer-key-0001",
+        "consumer_secret": "emulator-consumer-secret-0001",
+        "access_token": "emulator-access-token-0001",
+        "access_token_secret": "emulator-access-token-secret-0001",
+    },
+    "oauth2": {
+        "client_id": "emulator-client-id-0001",
+        "client_secret": "emulator-client-secret-0001",
+    },
+}
+_TIMESTAMP_LIFE_S: Final = 300
+
+
+class OAuth1Gate:
+    """Verifies each request's signature (RFC 5849, section 3.2); a nonce is good once."""
+
+    def __init__(self) -> None:
+        self._endpoint = ResourceEndpoint(_Validator())
+
+    def refusal(self, request: web.Request) -> str | None:
+        """Return why the request is refused; None if it is not."""
+        valid, seen = self._endpoint.validate_protected_resource_request(
+            str(request.url), request.method, None, dict(request.headers)
+        )
+        if valid:
+            return None
+        if seen is not None and getattr(seen, "nonce_used", False):
+            return "nonce used"
+        return "signature invalid" if seen is not None else "signature missing"
+
+
+class _Validator(RequestValidator):
+    """What oauthlib asks about keys and nonces."""
+
+    enforce_ssl = False
+    timestamp_lifetime = _TIMESTAMP_LIFE_S
+    dummy_client = "unknown"
+    dummy_access_token = "unknown"  # noqa: S105
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nonces: set[tuple[str, str]] = set()
+
+    def check_client_key(self, _: str) -> bool:
+        return True
+
+    def check_access_token(self, _: str) -> bool:
+        return True
+
+    def check_nonce(self, nonce: str) -> bool:
+        return bool(nonce)
+
+    def validate_client_key(self, client_key: str, _: Any) -> bool:
+        return client_key == KEYS["oauth1"]["consumer_key"]
+
+    def validate_access_token(self, _: str, token: str, __: Any) -> bool:
+        return token == KEYS["oauth1"]["access_token"]
+
+    def validate_realms(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def get_client_secret(self, *_: Any) -> str:
+        return KEYS["oauth1"]["consumer_secret"]
+
+    def get_access_token_secret(self, *_: Any) -> str:
+        return KEYS["oauth1"]["access_token_secret"]
+
+    def validate_timestamp_and_nonce(
+        self,
+        client_key: str,  # noqa: ARG002 - oauthlib's signature
+        timestamp: str,
+        nonce: str,
+        request: Any,
+        request_token: str | None = None,  # noqa: ARG002
+        access_token: str | None = None,  # noqa: ARG002
+    ) -> bool:
+        request.nonce_used = (timestamp, nonce) in self._nonces
+        self._nonces.add((timestamp, nonce))
+        return not request.nonce_used
+
+
+class OAuth2Gate:
+    """Issues and verifies access tokens of client credentials (RFC 6749, section 4.4)."""
+
+    def __init__(self) -> None:
+        self._ends_at: dict[str, float] = {}
+
+    def issue(self, life_s: float) -> str:
+        """Return a new token, a JWT whose `exp` tells its end."""
+        ends_at = time.time() + life_s
+        claims = {"exp": int(ends_at), "jti": secrets.token_hex(8)}
+        token = ".".join((_part({"alg": "HS256", "typ": "JWT"}), _part(claims), "c2lnbmF0dXJl"))
+        self._ends_at[token] = ends_at
+        return token
+
+    def revoke_all(self) -> None:
+        """Make all tokens that were issued invalid."""
+        self._ends_at.clear()
+
+    def refusal(self, request: web.Request) -> str | None:
+        """Return why the request is refused; None if it is not."""
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        if kind != "Bearer":
+            return "token missing"
+        return None if self._ends_at.get(token, 0) > time.time() else "token invalid"
+
+
+def _part(content: Mapping[str, Any]) -> str:
+    raw = base64.urlsafe_b64encode(json.dumps(content).encode())
+    return raw.rstrip(b"=").decode()

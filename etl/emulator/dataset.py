@@ -1,0 +1,170 @@
+"""What the emulator serves: files of handling-time units (HTUs), generated from a seed.
+
+All times are epoch milliseconds.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
+
+from etl.emulator import shapes
+from etl.paths import BreakdownPath, InvalidPathError
+from etl.times import to_millis
+
+DEFAULT_ACCOUNT: Final = "le79344075"
+_HOUR_MS: Final = 3_600_000
+_MINUTE_MS: Final = 60_000
+_FOR_EVER: Final = (-(2**62), 2**62)
+
+# How busy a contact centre is, hour by hour (UTC), against its average.
+_LOAD: Final = (
+    0.2, 0.1, 0.1, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 1.9, 2.0, 1.9,
+    1.7, 1.7, 1.8, 1.8, 1.7, 1.5, 1.2, 0.9, 0.7, 0.5, 0.4, 0.3,
+)  # fmt: skip
+_STARTS: Final = ("consumerMessage", "focusIn", "agentResponse", "stepUp")
+_ENDS: Final = ("agentResponse", "focusOut", "consumerMessage", "agentLogout")
+_WEIGHTS: Final = (60, 25, 12, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedFile:
+    """One file: its gzip bytes, the span in which its segments closed, when it was written.
+
+    `rows` are the JSON objects in it, in order; None where they are not known.
+    """
+
+    path: str
+    content: bytes
+    closed_ms: tuple[int, int]
+    available_from_ms: int
+    rows: tuple[dict[str, Any], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The files by their paths."""
+
+    files: dict[str, EmulatedFile]
+
+    @classmethod
+    def of(cls, files: Mapping[str, bytes]) -> Self:
+        """Serve just these bytes; their segments closed in the hour that the path names.
+
+        What is no valid path is listed in every window.
+        """
+        return cls(
+            {
+                path: EmulatedFile(path, content, _hour_of(path), _FOR_EVER[0])
+                for path, content in files.items()
+            }
+        )
+
+    @classmethod
+    def generate(
+        cls,
+        seed: int,
+        start: datetime,
+        end: datetime,
+        *,
+        account: str = DEFAULT_ACCOUNT,
+        files_per_hour: float = 3,
+        rows_per_file: float = 300,
+        late_share: float = 0.05,
+        mixed_shapes: bool = False,
+    ) -> Self:
+        """Generate the files of the hours in [start, end): the same for the same arguments.
+
+        Busier by day than by night, sizes log-normal around `rows_per_file` with an empty file
+        now and then. `late_share` of the files is written up to 18 days after their hour, the
+        others within 90 minutes. `mixed_shapes` writes every shape that a reader has to take,
+        else all are lines.
+        """
+        rng = random.Random(seed)  # noqa: S311 - data to try things on
+        files: dict[str, EmulatedFile] = {}
+        hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        while hour < end:
+            for _ in range(_file_count(rng, files_per_hour * _LOAD[hour.hour])):
+                file = _generate_file(
+                    rng, hour, account, rows_per_file, late_share, mixed_shapes=mixed_shapes
+                )
+                files[file.path] = file
+            hour += timedelta(hours=1)
+        return cls(files)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each row with its file's path: what a complete lake holds."""
+        for file in self.files.values():
+            for row in file.rows or ():
+                yield file.path, row
+
+
+def _hour_of(path: str) -> tuple[int, int]:
+    try:
+        hour = to_millis(BreakdownPath.parse(path).partition.hour)
+    except InvalidPathError:
+        return _FOR_EVER
+    return hour, hour + _HOUR_MS - 1
+
+
+def _file_count(rng: random.Random, average: float) -> int:
+    return max(1, int(average + rng.random()))
+
+
+def _generate_file(
+    rng: random.Random,
+    hour: datetime,
+    account: str,
+    rows_per_file: float,
+    late_share: float,
+    *,
+    mixed_shapes: bool,
+) -> EmulatedFile:
+    hour_ms = to_millis(hour)
+    if rng.random() < late_share:
+        written_ms = hour_ms + _HOUR_MS + rng.randrange(6 * _HOUR_MS, 18 * 24 * _HOUR_MS)
+    else:
+        written_ms = hour_ms + _HOUR_MS + rng.randrange(5 * _MINUTE_MS, 90 * _MINUTE_MS)
+    count = 0 if rng.random() < 0.01 else 1 + int(rows_per_file * rng.lognormvariate(0, 0.8))
+    rows = _rows(rng, account, hour_ms, written_ms, count)
+    written = datetime.fromtimestamp(written_ms / 1000, UTC)
+    path = (
+        f"/year={hour.year}/month={hour.month}/day={hour.day}/hour={hour.hour}"
+        f"/accountId={account}/sequences.{written_ms}.{written:%Y%m%d%H%M%S}"
+        f".{rng.randrange(100_000):05d}.json.gz"
+    )
+    write = rng.choice(shapes.ALL) if mixed_shapes else shapes.lines
+    rows, content = write(rows, rng)
+    closed = (hour_ms, hour_ms + _HOUR_MS - 1)
+    return EmulatedFile(path, content, closed, written_ms, tuple(rows))
+
+
+def _rows(
+    rng: random.Random, account: str, hour_ms: int, written_ms: int, count: int
+) -> list[dict[str, Any]]:
+    """Return segments that closed in this hour, each some HTUs one after another."""
+    rows: list[dict[str, Any]] = []
+    while len(rows) < count:
+        conversation = f"{rng.getrandbits(128):032x}"
+        segment_id = f"account:{account}:conversation:{conversation}-{rng.randrange(4)}"
+        units = min(count - len(rows), 1 + int(rng.expovariate(0.3)))
+        at = hour_ms + rng.randrange(_HOUR_MS)
+        # Backwards from the close, so that no unit ends after it.
+        for sequence in range(units, 0, -1):
+            duration = int(rng.lognormvariate(10, 1.2))
+            rows.append(
+                {
+                    "segmentId": segment_id,
+                    "sequence": sequence,
+                    "startReason": rng.choices(_STARTS, _WEIGHTS)[0],
+                    "endReason": "close" if sequence == units else rng.choices(_ENDS, _WEIGHTS)[0],
+                    "startTimestamp": at - duration,
+                    "endTimestamp": at,
+                    "handleTimeMillis": duration,
+                    "insertTimestamp": written_ms - rng.randrange(4 * _MINUTE_MS),
+                }
+            )
+            at -= duration + int(rng.expovariate(1 / 30_000))
+        rows[-units:] = reversed(rows[-units:])
+    return rows

@@ -1,0 +1,350 @@
+"""The emulator's server: the two calls, the Domain API and the token endpoint, as documented."""
+
+import asyncio
+import gzip
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, Self
+
+from aiohttp import web
+
+from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
+from etl.emulator.dataset import Dataset, EmulatedFile
+from etl.emulator.faults import Endpoint, Fault, json_body, misbehave, packed
+from etl.emulator.options import EmulatorOptions
+from etl.times import Window, parse_instant, rfc3339, to_millis
+
+# The patterns of the vendor's documentation.
+_SOURCE: Final = re.compile(r"[a-zA-Z0-9_]{1,20}")
+_PATH: Final = re.compile(
+    r"/year=[0-9]{4}/month=[0-9]{1,2}/day=[0-9]{1,2}/hour=[0-9]{1,2}/accountId=[a-zA-Z0-9]+"
+    r"/[a-zA-Z0-9_.-]+\.json\.gz"
+)
+_MILLIS: Final = re.compile(r"[0-9]{1,16}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY: Final = timedelta(days=1)
+_SERVICES: Final = ("agentActivityDomain", "sentinel")
+# A limit of requests a second forgives this much of a second's share coming at once.
+_BURST_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that was answered, or not (status 0)."""
+
+    at_s: float
+    endpoint: Endpoint
+    path: str | None
+    status: int
+    authorization: str | None
+
+
+class _RefusedError(Exception):
+    """An answer that is not a good one."""
+
+    def __init__(
+        self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(status)
+        self.response = web.json_response(content, status=status, headers=headers)
+
+
+def _bad_request(*causes: str) -> _RefusedError:
+    return _RefusedError(400, {"causes": list(causes), "message": "Bad request"})
+
+
+class Emulator:
+    """Serves a dataset on loopback; an async context manager.
+
+    `dataset` and `options` may be replaced while it runs; `options.faults` then begin anew.
+    """
+
+    def __init__(self, dataset: Dataset, options: EmulatorOptions | None = None) -> None:
+        self.dataset = dataset
+        self.base_url = ""
+        self.requests: list[Request] = []
+        self.most_at_once = 0
+        self._in_flight = 0
+        self._rate_ready_at_s = 0.0
+        self._oauth1 = OAuth1Gate()
+        self._oauth2 = OAuth2Gate()
+        self.options = options or EmulatorOptions()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def options(self) -> EmulatorOptions:
+        """How it behaves."""
+        return self._options
+
+    @options.setter
+    def options(self, options: EmulatorOptions) -> None:
+        self._options = options
+        self._faults_left = [fault.times for fault in options.faults]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys that are accepted, named like the settings' `auth.*`."""
+        return dict(KEYS[self.options.auth])
+
+    def revoke_tokens(self) -> None:
+        """Make all OAuth 2.0 tokens that were issued invalid."""
+        self._oauth2.revoke_all()
+
+    def count(self, endpoint: Endpoint | None = None, status: int | None = None) -> int:
+        """Return how many requests were answered, there and so."""
+        return sum(
+            endpoint in {None, request.endpoint} and status in {None, request.status}
+            for request in self.requests
+        )
+
+    def file_requests(self) -> Counter[str]:
+        """Return how often each file was asked for."""
+        return Counter(request.path for request in self.requests if request.path is not None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; port 0 is any free one. Raises OSError."""
+        app = web.Application()
+        account = r"/api/account/{account:[a-zA-Z0-9]+}"
+        app.router.add_get(f"{account}/agent-segments/breakdown", self._listing)
+        app.router.add_get(f"{account}/agent-segments/files", self._file)
+        app.router.add_get(f"{account}/service/{{name}}/baseURI.json", self._domain)
+        app.router.add_get(f"{account}/service/baseURI.json", self._domain)
+        app.router.add_post(
+            "/sentinel/api/v2/account/{account:[a-zA-Z0-9]+}/app/token", self._token
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        try:
+            await site.start()
+        except OSError:
+            await self.stop()
+            raise
+        self.base_url = f"http://{host}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """End, whatever is still being answered."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _listing(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer("listing", request, self._good_listing)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer("file", request, self._good_file)
+
+    async def _domain(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer("domain", request, self._good_domain)
+
+    async def _token(self, request: web.Request) -> web.StreamResponse:
+        form = dict(await request.post())
+        return await self._answer("token", request, lambda _: self._good_token(form))
+
+    async def _answer(
+        self, endpoint: Endpoint, request: web.Request, good: Any
+    ) -> web.StreamResponse:
+        path = request.query.get("path") if endpoint == "file" else None
+        self._in_flight += 1
+        self.most_at_once = max(self.most_at_once, self._in_flight)
+        at_s, status = time.monotonic(), 0
+        try:
+            self._limit()
+            if self.options.latency_s:
+                await asyncio.sleep(self.options.latency_s)
+            fault = self._fault(endpoint, path)
+            if fault is not None and fault.kind in {"status", "hang", "reset_before"}:
+                response = await misbehave(fault, request, b"")
+            else:
+                response = good(request)
+                if fault is not None:
+                    response = await misbehave(fault, request, response.body)
+            status = response.status
+        except _RefusedError as refused:
+            response = refused.response
+            status = response.status
+        finally:
+            self._in_flight -= 1
+            self.requests.append(
+                Request(at_s, endpoint, path, status, request.headers.get("Authorization"))
+            )
+        return response
+
+    def _limit(self) -> None:
+        options = self.options
+        now = time.monotonic()
+        too_fast = False
+        if options.rate is not None:
+            ready_at = max(self._rate_ready_at_s, now)
+            too_fast = ready_at - now > _BURST_S
+            if not too_fast:
+                self._rate_ready_at_s = ready_at + 1 / options.rate
+        too_many = options.max_concurrent is not None and self._in_flight > options.max_concurrent
+        if too_fast or too_many:
+            headers = {"Retry-After": options.retry_after} if options.retry_after else None
+            raise _RefusedError(429, {"message": "Too many requests"}, headers)
+
+    def _fault(self, endpoint: Endpoint, path: str | None) -> Fault | None:
+        for index, fault in enumerate(self.options.faults):
+            left = self._faults_left[index]
+            if fault.endpoint == endpoint and fault.path in {None, path} and left != 0:
+                self._faults_left[index] = None if left is None else left - 1
+                return fault
+        return None
+
+    def _check_caller(self, request: web.Request) -> None:
+        reason = None
+        if self.options.auth == "oauth1":
+            reason = self._oauth1.refusal(request)
+        elif self.options.auth == "oauth2":
+            reason = self._oauth2.refusal(request)
+        if reason is not None:
+            raise _RefusedError(401, {"reason": reason, "message": "Unauthorized"})
+        if not _SOURCE.fullmatch(request.query.get("source", "")):
+            raise _bad_request("source must match ^[a-zA-Z0-9_]+$, 20 characters at most")
+
+    def _now(self) -> datetime:
+        return self.options.now or datetime.now(UTC)
+
+    def _good_listing(self, request: web.Request) -> web.Response:
+        self._check_caller(request)
+        window = self._window(request)
+        start_ms, end_ms = to_millis(window.start), to_millis(window.end)
+        now_ms = to_millis(self._now())
+        files = [
+            file.path
+            for file in self.dataset.files.values()
+            if file.closed_ms[0] <= end_ms
+            and file.closed_ms[1] >= start_ms
+            and file.available_from_ms <= now_ms
+        ]
+        partial = any(p.start < window.end and window.start < p.end for p in self.options.partial)
+        if not files and not partial:
+            raise _RefusedError(404, {"message": "No paths for this window"})
+        number = int if self.options.numeric_timeframe else str
+        timeframe = {
+            "startTime": rfc3339(window.start),
+            "endTime": rfc3339(window.end),
+            "startTimeL": number(start_ms),
+            "endTimeL": number(end_ms),
+        }
+        return web.Response(
+            status=206 if partial else 200,
+            body=json_body({"timeframe": timeframe, "files": files}),
+            content_type="application/json",
+        )
+
+    def _window(self, request: web.Request) -> Window:
+        start = _window_end(request, "from")
+        end = _window_end(request, "to")
+        if end is None:
+            end = self._now() if start is None else start + _DAY
+        if start is None:
+            start = end - _DAY
+        causes = []
+        if start >= end:
+            causes.append("from must be before to")
+        if end - start > self.options.max_window:
+            causes.append(f"the window must not be longer than {self.options.max_window}")
+        if self.options.oldest is not None and start < self._now() - self.options.oldest:
+            causes.append(f"the window must not be older than {self.options.oldest}")
+        if causes:
+            raise _bad_request(*causes)
+        return Window(start, end)
+
+    def _good_file(self, request: web.Request) -> web.Response:
+        self._check_caller(request)
+        path = request.query.get("path", "")
+        if not _PATH.fullmatch(path):
+            raise _bad_request("path does not match the pattern of a file's path")
+        file = self.dataset.files.get(path)
+        if file is None or file.available_from_ms > to_millis(self._now()):
+            raise _RefusedError(404, {"message": "No such file"})
+        return self._packed(file)
+
+    def _packed(self, file: EmulatedFile) -> web.Response:
+        match self.options.encoding:
+            case "plain":
+                return web.Response(body=gzip.decompress(file.content))
+            case "on_top":
+                headers = {"Content-Encoding": "gzip"}
+                return web.Response(body=packed(file.content), headers=headers)
+            case "declared":
+                return web.Response(body=file.content, headers={"Content-Encoding": "gzip"})
+        return web.Response(body=file.content, content_type="application/gzip")
+
+    def _good_domain(self, request: web.Request) -> web.Response:
+        if request.query.get("version") != "1.0":
+            raise _bad_request("version must be 1.0")
+        account = request.match_info["account"]
+        entries = [
+            {"service": name, "account": account, "baseURI": request.host} for name in _SERVICES
+        ]
+        name = request.match_info.get("name")
+        if name is None:
+            return web.json_response({"baseURIs": entries})
+        for entry in entries:
+            if entry["service"] == name:
+                return web.json_response(entry)
+        raise _RefusedError(404, {"message": "No such service"})
+
+    def _good_token(self, form: dict[str, Any]) -> web.Response:
+        if form.get("grant_type") != "client_credentials":
+            raise _bad_request("grant_type must be client_credentials")
+        keys = KEYS["oauth2"]
+        if any(form.get(name) != keys[name] for name in keys):
+            raise _RefusedError(401, {"reason": "client unknown", "message": "Unauthorized"})
+        life_s = self.options.token_life_s
+        content: dict[str, Any] = {
+            "access_token": self._oauth2.issue(life_s),
+            "token_type": "Bearer",
+        }
+        if self.options.expires_in:
+            content["expires_in"] = life_s
+        return web.json_response(content)
+
+
+def _window_end(request: web.Request, name: Literal["from", "to"]) -> datetime | None:
+    millis, text = request.query.get(f"{name}Millis"), request.query.get(name)
+    if millis is not None and text is not None:
+        raise _bad_request(f"{name} and {name}Millis must not both be given")
+    try:
+        if millis is not None:
+            if not _MILLIS.fullmatch(millis):
+                raise ValueError(millis)
+            return _EPOCH + timedelta(milliseconds=int(millis))
+        return None if text is None else parse_instant(text)
+    except (ValueError, OverflowError):
+        raise _bad_request(f"{name}Millis must be epoch milliseconds, {name} RFC 3339") from None
+
+
+@contextmanager
+def run_in_thread(dataset: Dataset, options: EmulatorOptions | None = None) -> Iterator[Emulator]:
+    """Serve from a thread of its own, for callers that are not async."""
+    emulator = Emulator(dataset, options)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="emulator", daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(emulator.start(), loop).result()
+        yield emulator
+    finally:
+        asyncio.run_coroutine_threadsafe(emulator.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
