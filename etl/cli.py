@@ -9,26 +9,43 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from etl import __version__
 from etl.errors import AhtEtlError, UsageError
+from etl.flags import (
+    Account,
+    BaseUrl,
+    Concurrency,
+    Config,
+    From,
+    Lake,
+    LogFormat,
+    LogLevel,
+    Lookback,
+    Paths,
+    Progress,
+    ReportFile,
+    ShardOption,
+    To,
+)
+from etl.signals import HANDLED, SIGNALS
 
 if TYPE_CHECKING:
     from etl.log import LogFormat as LogFormatName
     from etl.pipeline import Job
     from etl.plan import Shard
     from etl.progress import ProgressMode
+    from etl.redact import Redactor
     from etl.settings import Settings
-    from etl.stop import Stop
     from etl.times import Window
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 app = typer.Typer(
@@ -43,108 +60,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML with the configuration.")
-]
-Account = Annotated[
-    str | None, typer.Option("--account", metavar="ID", help="The vendor's account (site) id.")
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option("--base-url", metavar="URL", help="The API's host; else it is looked up."),
-]
-From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="T",
-        help="Begin of the window: 2022-06-01T00:00:00Z, 2022-06-01 or epoch milliseconds.",
-    ),
-]
-To = Annotated[str | None, typer.Option("--to", metavar="T", help="End of the window, else now.")]
-Lookback = Annotated[
-    str | None,
-    typer.Option(
-        "--lookback", metavar="DURATION", help="Window without --from: 90s, 48h, 7d (default)."
-    ),
-]
-Paths = Annotated[
-    str | None,
-    typer.Option(
-        "--paths",
-        metavar="FILE|-",
-        help="Saved Breakdown answers, or one path a line, instead of a listing; - is stdin.",
-    ),
-]
-Lake = Annotated[
-    str | None, typer.Option("--lake", metavar="URI", help="The lake's folder (default ./lake).")
-]
-Concurrency = Annotated[
-    str | None,
-    typer.Option("--concurrency", metavar="N", help="Requests in flight at most (default 16)."),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option("--shard", metavar="I/N", help="Load the I-th (from 0) of N disjoint shares."),
-]
-ReportFile = Annotated[
-    str | None,
-    typer.Option("--report", metavar="FILE", help="Write the JSON report here; - is stdout."),
-]
-Progress = Annotated[
-    Literal["auto", "on", "off"], typer.Option("--progress", help="Show how far the run is.")
-]
-LogFormat = Annotated[
-    Literal["auto", "console", "json"],
-    typer.Option("--log-format", help="auto: readable on a terminal, JSON elsewhere."),
-]
-LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"],
-    typer.Option("--log-level", help="The least that is logged."),
-]
-
 
 def main() -> None:
     """Run the command line; the entry point of `aht-etl`."""
     # Before anything heavy is imported: from here on a signal ends with the promised exit code,
     # also as process 1 of a container, for which the kernel ignores unhandled ones.
-    for number in _SIGNALS:
-        signal.signal(number, _signals)
+    for number in HANDLED:
+        signal.signal(number, SIGNALS)
     app()
-
-
-class _Signals:
-    """Tells the job to end at the first signal, ends the process at the second.
-
-    Without a job to report on, it ends at the first.
-    """
-
-    def __init__(self) -> None:
-        self.first: int | None = None
-        self._deferred = False
-        self._stop: Stop | None = None
-
-    def __call__(self, number: int, _frame: FrameType | None = None) -> None:
-        if self.first is not None or not self._deferred:
-            os._exit(128 + number)
-        self.first = number
-        if self._stop is not None:
-            self._stop.request(signal=number)
-
-    def defer(self) -> None:
-        """From now on there will be a job to report on: keep the first signal for it."""
-        self._deferred = True
-
-    def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:
-        """From now on tell the job itself, inside its loop."""
-        self._stop = stop
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self, number)
-        if self.first is not None:
-            stop.request(signal=self.first)
-
-
-_signals = _Signals()
 
 
 def _print_version(value: bool) -> None:
@@ -201,41 +124,145 @@ def run(
         "lake.uri": lake,
         "fetch.concurrency": concurrency,
     }
-    try:
+    with _usage_errors(log_format):
         settings = load(_nested(flags), config, os.environ)
-        for secret in settings.secret_values():
-            redactor.add(secret)
         if settings.account is None:
             raise UsageError(
                 "account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key"
             )
-        if paths is not None and (from_ or to or lookback):
-            raise UsageError(
-                "--paths takes its files from a list; --from, --to and --lookback do not go with it"
-            )
         now = datetime.now(UTC)
+        # A list of paths has no window; one that is configured is for other runs.
         window = _window(settings, now) if paths is None else None
         parsed_shard = _shard(shard)
         _check_report_file(report)
         listing = _read_paths(paths) if paths is not None else None
+
+    SIGNALS.defer()
+    job = _new_job(settings, window, now, redactor)
+    job.saved_listing, job.shard = listing, parsed_shard
+    raise typer.Exit(_execute(job, progress, log_format, report))
+
+
+@app.command()
+def demo(
+    lake: Lake = "./demo-lake",
+    report: ReportFile = None,
+    progress: Progress = "auto",
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Load two days from the emulator, no account needed; repeat it to see nothing loaded twice.
+
+    Example: aht-etl demo --lake ./demo-lake
+    """
+    from etl import demo as demonstration
+    from etl import log
+    from etl.redact import Redactor
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    with _usage_errors(log_format), demonstration.served() as emulator:
+        _check_report_file(report)
+        settings = demonstration.settings(lake or "./demo-lake", emulator)
+        SIGNALS.defer()
+        job = _new_job(settings, demonstration.WINDOW, demonstration.NOW, redactor)
+        if report != "-":
+            typer.echo(demonstration.introduction(emulator))
+        code = _execute(job, progress, log_format, report)
+    if report != "-" and code == 0:
+        typer.echo(demonstration.epilogue(settings.lake.uri))
+    raise typer.Exit(code)
+
+
+@app.command()
+def emulator(
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")
+    ] = 8080,
+    account: Annotated[
+        str, typer.Option("--account", metavar="ID", help="Whose data it is.")
+    ] = "le79344075",
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="T", help="Begin of the data, else 2 days ago.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="End of the data, else tomorrow.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 1,
+    files_per_hour: Annotated[
+        float, typer.Option("--files-per-hour", min=0, help="On average; more by day.")
+    ] = 3,
+    rows_per_file: Annotated[
+        float, typer.Option("--rows-per-file", min=0, help="The median; sizes differ widely.")
+    ] = 300,
+    mixed_shapes: Annotated[
+        bool, typer.Option("--mixed-shapes", help="Files in all documented forms, not only lines.")
+    ] = False,
+    auth: Annotated[
+        Literal["none", "oauth1", "oauth2"], typer.Option("--auth", help="What callers need.")
+    ] = "none",
+    latency: Annotated[
+        str, typer.Option("--latency", metavar="DURATION", help="Before each answer.")
+    ] = "0s",
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Requests a second; more are answered 429.")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", help="Requests at once; more are answered 429.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="ENDPOINT:KIND[:TIMES]",
+            help=(
+                "Something to go wrong, once or TIMES times or 'always'; may be repeated. For "
+                "example file:503:2, listing:429, file:reset_middle:always."
+            ),
+        ),
+    ] = None,
+) -> None:
+    """Serve the API's stand-in on loopback, for trying things out.
+
+    Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
+    """
+    from etl import serve
+
+    with _usage_errors("console"):
+        dataset = serve.dataset(
+            account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
+        )
+        options = serve.options(auth, latency, rate, at_once, fault or [])
+    try:
+        serve.serve(dataset, options, port, account)
+    except OSError as error:
+        typer.echo(f"aht-etl: error: port {port}: {error.strerror}; try --port", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _usage_errors(log_format: "LogFormatName") -> Iterator[None]:
+    """End with exit code 2 and one line when the block finds wrong usage or configuration."""
+    try:
+        yield
     except UsageError as error:
         _complain(f"wrong usage: {error}", "usage.wrong", log_format)
         raise typer.Exit(2) from None
 
-    _signals.defer()
+
+def _new_job(
+    settings: "Settings", window: "Window | None", now: datetime, redactor: "Redactor"
+) -> "Job":
+    import uuid
+
     from etl.pipeline import Job
     from etl.report import Tally
 
-    tally = Tally(_new_run_id(), settings.account, window, now)
-    job = Job(
-        settings, settings.account, window, listing, tally, now, parsed_shard, redactor=redactor
-    )
-    _finish(_execute(job, progress, log_format, report))
-
-
-@app.command()
-def emulator() -> None:
-    """Placeholder"""
+    for secret in settings.secret_values():
+        redactor.add(secret)
+    account = settings.account or ""
+    tally = Tally(str(uuid.uuid4()), account, window, datetime.now(UTC))
+    return Job(settings, account, window, tally, now, redactor=redactor)
 
 
 def _nested(flags: dict[str, str | None]) -> dict[str, Any]:
@@ -287,12 +314,6 @@ def _check_report_file(report: str | None) -> None:
         raise UsageError(f"--report {report}: not a file in a folder that can be written to")
 
 
-def _new_run_id() -> str:
-    import uuid
-
-    return str(uuid.uuid4())
-
-
 def _execute(
     job: "Job", progress: "ProgressMode", log_format: "LogFormatName", report_file: str | None
 ) -> int:
@@ -308,7 +329,7 @@ def _execute(
     error: str | None = None
 
     async def go() -> None:
-        _signals.hand_to(job.stop, asyncio.get_running_loop())
+        SIGNALS.hand_to(job.stop, asyncio.get_running_loop())
         async with shown(job.tally, progress, live=live):
             await pipeline.run(job)
 
@@ -356,7 +377,3 @@ def _complain(line: str, event: str, log_format: "LogFormatName") -> None:
         structlog.get_logger().error(event, reason=line)
     else:
         sys.stderr.write(f"aht-etl: {line}\n")
-
-
-def _finish(code: int) -> NoReturn:
-    raise typer.Exit(code)

@@ -67,14 +67,17 @@ class Memory:
 
 @dataclass(slots=True)
 class Job:
-    """One run of the job: what to do it with, and what has come of it so far (`tally`)."""
+    """One run of the job: what to do it with, and what has come of it so far (`tally`).
+
+    `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
+    """
 
     settings: Settings
     account: str
     window: Window | None
-    saved_listing: str | None
     tally: Tally
     now: datetime
+    saved_listing: str | None = None
     shard: Shard = field(default_factory=Shard)
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)

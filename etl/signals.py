@@ -1,0 +1,47 @@
+"""SIGINT and SIGTERM: the first ends the job, the second the process."""
+
+import asyncio
+import os
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from etl.stop import Stop
+
+HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """Tells the job to end at the first signal, ends the process at the second.
+
+    Without a job to report on, it ends at the first.
+    """
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._deferred = False
+        self._stop: Stop | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None = None) -> None:
+        """Handle a signal: 128 + its number is the exit code (the contract, "Exit codes")."""
+        if self.first is not None or not self._deferred:
+            os._exit(128 + number)
+        self.first = number
+        if self._stop is not None:
+            self._stop.request(signal=number)
+
+    def defer(self) -> None:
+        """From now on there will be a job to report on: keep the first signal for it."""
+        self._deferred = True
+
+    def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:
+        """From now on tell the job itself, inside its loop."""
+        self._stop = stop
+        for number in HANDLED:
+            loop.add_signal_handler(number, self, number)
+        if self.first is not None:
+            stop.request(signal=self.first)
+
+
+SIGNALS: Final = Signals()
