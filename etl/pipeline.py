@@ -18,6 +18,7 @@ from etl.api.client import Client, connect
 from etl.api.listing import Listing, read_listing
 from etl.api.retry import Unauthorized
 from etl.api.throttle import Limiter
+from etl.api.transport import Transport
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.commit import read_state
@@ -95,13 +96,21 @@ async def run(job: Job) -> None:
     loop = asyncio.get_running_loop()
     limiter = Limiter(settings.fetch.concurrency, settings.fetch.rate, loop.time, stop.sleep)
     try:
-        await _readable(store)
-        async with connect(
-            settings, job.account, limiter, loop.time, tally.http, stop.sleep, job.redactor.add
-        ) as client:
+        await stop.interruptible(asyncio.to_thread(_open_lake, store))
+        async with Transport(
+            limiter, settings.retry, settings.fetch.timeout, tally.http, stop.sleep
+        ) as transport:
+            client = await stop.interruptible(
+                connect(transport, settings, job.account, loop.time, job.redactor.add)
+            )
             tally.listing = await stop.interruptible(_list(job, client))
-            plan = await make_plan(
-                tally.listing.entries, settings.fetch.skip, job.shard, partial(read_state, store)
+            plan = await stop.interruptible(
+                make_plan(
+                    tally.listing.entries,
+                    settings.fetch.skip,
+                    job.shard,
+                    partial(read_state, store),
+                )
             )
             _say(plan)
             tally.planned(plan)
@@ -112,11 +121,12 @@ async def run(job: Job) -> None:
         raise stop.error
 
 
-async def _readable(store: LocalStore) -> None:
+def _open_lake(store: LocalStore) -> None:
     try:
-        await asyncio.to_thread(store.check_readable)
+        store.check_readable()
     except LakeError as error:
         raise RunError(f"{error}; check lake.uri") from error
+    store.clean_up()
 
 
 async def _list(job: Job, client: Client) -> Listing:
@@ -166,7 +176,7 @@ async def _load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None
     if not todo:
         return
     try:
-        await asyncio.to_thread(store.prepare)
+        await stop.interruptible(asyncio.to_thread(store.prepare))
     except LakeError as error:
         raise RunError(f"{error}; check lake.uri, its permissions and its free space") from error
     workers = min(settings.fetch.concurrency, sum(len(p.to_load) for p in todo))

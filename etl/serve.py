@@ -102,6 +102,8 @@ async def _serve(data: Dataset, how: EmulatorOptions, port: int, account: str) -
             f"export AHT_ETL_AUTH__{name.upper()}={value}\n"
             for name, value in emulator.keys.items()
         )
+        if how.auth == "oauth2":
+            keys += f"export AHT_ETL_API__DOMAIN_URL={emulator.base_url}\n"
         print(  # noqa: T201 - the command's result
             f"The emulator serves {len(data.files)} files of account {account} on "
             f"{emulator.base_url}; Ctrl-C ends it. In another terminal:\n\n"

@@ -1,7 +1,6 @@
 """The vendor's API for one account: what the rest of the program knows of it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -12,8 +11,7 @@ from etl.api.body import Body, download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
 from etl.api.retry import Unauthorized
-from etl.api.throttle import Limiter
-from etl.api.transport import HttpCounts, Transport
+from etl.api.transport import Transport
 from etl.errors import FileError, RunError
 from etl.paths import BreakdownPath
 from etl.settings import Settings
@@ -50,37 +48,31 @@ class Client:
             return await download(response, memory_bytes, max_bytes)
 
 
-@asynccontextmanager
 async def connect(
+    transport: Transport,
     settings: Settings,
     account: str,
-    limiter: Limiter,
     clock: Callable[[], float],
-    counts: HttpCounts,
-    sleep: Callable[[float], Awaitable[None]],
     on_token: Callable[[str], None],
-) -> AsyncIterator[Client]:
-    """Open the connection to the vendor: hosts looked up, authentication ready.
+) -> Client:
+    """Find the vendor's hosts and prepare the authentication.
 
     `on_token` hears of every access token, so that it can be kept out of the logs. Raises
     RunError.
     """
     api = settings.api
-    async with Transport(
-        limiter, settings.retry, settings.fetch.timeout, counts, sleep
-    ) as transport:
-        base = api.base_url or await look_up(transport, api.domain_url, account, AGENT_ACTIVITY)
-        auth: Authenticator
-        match settings.auth.scheme:
-            case "oauth1":
-                auth = OAuth1(settings.auth)
-            case "oauth2":
-                sentinel = await look_up(transport, api.domain_url, account, SENTINEL)
-                url = f"{sentinel}/sentinel/api/v2/account/{account}/app/token"
-                auth = OAuth2(partial(_token, transport, url, settings), clock, on_token)
-            case "none":
-                auth = Anonymous()
-        yield Client(transport, auth, base + _SERVICE.format(account=account), api.source)
+    base = api.base_url or await look_up(transport, api.domain_url, account, AGENT_ACTIVITY)
+    auth: Authenticator
+    match settings.auth.scheme:
+        case "oauth1":
+            auth = OAuth1(settings.auth)
+        case "oauth2":
+            sentinel = await look_up(transport, api.domain_url, account, SENTINEL)
+            url = f"{sentinel}/sentinel/api/v2/account/{account}/app/token"
+            auth = OAuth2(partial(_token, transport, url, settings), clock, on_token)
+        case "none":
+            auth = Anonymous()
+    return Client(transport, auth, base + _SERVICE.format(account=account), api.source)
 
 
 async def _token(transport: Transport, url: str, settings: Settings) -> Any:

@@ -25,19 +25,20 @@ async def look_up(transport: Transport, domain_url: str, account: str, service: 
     """
     url = f"{domain_url}/api/account/{account}/service/{service}/baseURI.json?version=1.0"
     where = f"looking up the host of {service} at {domain_url}"
+    advice = "check account and api.domain_url" + (
+        ", or set api.base_url" if service == AGENT_ACTIVITY else ""
+    )
     try:
         async for attempt in transport.attempts(where):
             with attempt:
                 async with transport.get(url, Anonymous()) as response:
                     answer = await read_json(response)
     except FileError as error:
-        raise RunError(
-            f"{where}: {error.message}; check account and api.domain_url, or set api.base_url"
-        ) from error
+        raise RunError(f"{where}: {error.message}; {advice}") from error
     host = _base_uri(answer, service)
     match = _HOST.fullmatch(host) if host else None
     if match is None:
-        raise RunError(f"{where}: the answer names no host; check account, or set api.base_url")
+        raise RunError(f"{where}: the answer names no host; {advice}")
     name = match["host"].strip("[]")
     scheme = urlsplit(domain_url).scheme if is_loopback(name) else "https"
     return f"{scheme}://{host}"

@@ -119,12 +119,6 @@ def _files(answer: Any) -> list[Any]:
 
 
 def _advice(error: FileError) -> str:
-    match error.status:
-        case 401:
-            return (
-                " (401: the keys are wrong, or lack the permission Data > Workforce Management > "
-                "Agent Activity API)"
-            )
-        case 400:
-            return "; check the window (the vendor keeps one month), api.source and account"
+    if error.status == 400:
+        return "; check the window (the vendor keeps one month), api.source and account"
     return ""

@@ -196,9 +196,13 @@ class Transport:
             self._pause(wait_s)
         said = await _said(response)
         if status == 401:
-            return Unauthorized(said, renewable=await auth.refused(header))
+            return Unauthorized(
+                f"status 401{said}; the keys are wrong, or lack the permission Data > Workforce "
+                "Management > Agent Activity API",
+                renewable=await auth.refused(header),
+            )
         if status == 404:
-            return FileError(FailureKind.NOT_FOUND, f"404, no such file{said}", status=status)
+            return FileError(FailureKind.NOT_FOUND, f"404, not found{said}", status=status)
         if 300 <= status < 400:
             said = ", a redirect, which is never followed"
         return FileError(FailureKind.HTTP, f"status {status}{said}", status=status)

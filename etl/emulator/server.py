@@ -70,7 +70,7 @@ class Emulator:
         self.base_url = ""
         self.requests: list[Request] = []
         self.most_at_once = 0
-        self._in_flight = 0
+        self.in_flight = 0
         self._rate_ready_at_s = 0.0
         self._oauth1 = OAuth1Gate()
         self._oauth2 = OAuth2Gate()
@@ -160,8 +160,8 @@ class Emulator:
         self, endpoint: Endpoint, request: web.Request, good: Any
     ) -> web.StreamResponse:
         path = request.query.get("path") if endpoint == "file" else None
-        self._in_flight += 1
-        self.most_at_once = max(self.most_at_once, self._in_flight)
+        self.in_flight += 1
+        self.most_at_once = max(self.most_at_once, self.in_flight)
         at_s, status = time.monotonic(), 0
         try:
             self._limit()
@@ -179,7 +179,7 @@ class Emulator:
             response = refused.response
             status = response.status
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             self.requests.append(
                 Request(at_s, endpoint, path, status, request.headers.get("Authorization"))
             )
@@ -194,7 +194,7 @@ class Emulator:
             too_fast = ready_at - now > _BURST_S
             if not too_fast:
                 self._rate_ready_at_s = ready_at + 1 / options.rate
-        too_many = options.max_concurrent is not None and self._in_flight > options.max_concurrent
+        too_many = options.max_concurrent is not None and self.in_flight > options.max_concurrent
         if too_fast or too_many:
             headers = {"Retry-After": options.retry_after} if options.retry_after else None
             raise _RefusedError(429, {"message": "Too many requests"}, headers)

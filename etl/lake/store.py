@@ -67,17 +67,21 @@ class LocalStore:
         self.root = root
 
     def prepare(self) -> None:
-        """Make sure that the store can be written, and remove what killed runs left behind.
-
-        Raises LakeError.
-        """
+        """Make sure that the store can be written. Raises LakeError."""
         try:
             _make_folders(self.root / _STAGING)
             self.stage().close()
-            for leftover in (self.root / _STAGING).iterdir():
-                _remove_if_abandoned(leftover)
         except OSError as error:
             raise LakeError.of("writing to the lake", str(self.root), error) from error
+
+    def clean_up(self) -> None:
+        """Remove what killed runs left behind, never what a living one writes, as far as it goes.
+
+        What cannot be removed is in nobody's way.
+        """
+        with contextlib.suppress(OSError):
+            for leftover in (self.root / _STAGING).iterdir():
+                _remove_if_abandoned(leftover)
 
     def check_readable(self) -> None:
         """Raise LakeError if the root is there but is no folder that can be read."""

@@ -239,7 +239,7 @@ def test_leftovers_go_unless_somebody_writes_them(store: LocalStore) -> None:
     leftover = store.root / "_staging" / ".dead.tmp"
     leftover.write_bytes(b"half a part")
     alive = store.stage()
-    store.prepare()
+    store.clean_up()
     assert not leftover.exists()
     assert alive.path.exists()
     alive.close()

@@ -1,0 +1,136 @@
+"""Running the installed command as its users do: as a process."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import pipeline
+from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
+from etl.pipeline import Job
+from etl.report import Tally
+from etl.settings import Settings
+from etl.times import Window
+
+COMMAND = str(Path(sys.executable).with_name("aht-etl"))
+#: The vendor's delays are seconds; nothing in a test waits for them.
+QUICK = {
+    "AHT_ETL_RETRY__SERVER_DELAYS": "[0.01, 0.02, 0.03]",
+    "AHT_ETL_RETRY__THROTTLE_DELAY": "0.05",
+}
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+    report: dict[str, Any]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment with only these settings in it."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("AHT_ETL_")}
+    return {**clean, **QUICK, **more}
+
+
+def keys_of(emulator: Emulator) -> dict[str, str]:
+    """Return the variables with which a run is accepted."""
+    keys = {f"AHT_ETL_AUTH__{name.upper()}": value for name, value in emulator.keys.items()}
+    return {**keys, "AHT_ETL_API__DOMAIN_URL": emulator.base_url}
+
+
+class Runner:
+    """Starts `aht-etl run` against an emulator, by default over the demo's two days."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lake = folder / "lake"
+        self._count = 0
+
+    def arguments(self, emulator: Emulator, *more: str, report: str) -> list[str]:
+        return [
+            *(COMMAND, "run", "--account", "le79344075", "--base-url", emulator.base_url),
+            *("--lake", str(self.lake), "--report", report),
+            *(more or ("--from", "2022-06-01", "--to", "2022-06-03")),
+        ]
+
+    def start(self, emulator: Emulator, *more: str, **env: str) -> subprocess.Popen[str]:
+        self._count += 1
+        return subprocess.Popen(
+            self.arguments(emulator, *more, report=f"{self.folder}/report-{self._count}.json"),
+            env=environment(**{**keys_of(emulator), **env}),
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self, process: subprocess.Popen[str], stdin: str | None = None) -> Ended:
+        out, err = process.communicate(stdin, timeout=60)
+        assert isinstance(process.args, list)
+        report = Path(str(process.args[process.args.index("--report") + 1]))
+        content = json.loads(report.read_text()) if report.exists() else {}
+        if content:
+            check_report(content, process.returncode)
+        return Ended(process.returncode, out, err, content)
+
+    def __call__(self, emulator: Emulator, *more: str, **env: str) -> Ended:
+        return self.end(self.start(emulator, *more, **env))
+
+
+def load(emulator: Emulator, lake: Path) -> dict[str, Any]:
+    """Run the job inside this process, over the same two days; return its report."""
+    flags: Any = {"api": {"base_url": emulator.base_url}, "lake": {"uri": str(lake)}}
+    window = Window(datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC))
+    now = datetime.now(UTC)
+    tally = Tally("00000000-0000-0000-0000-000000000000", "le79344075", window, now)
+    asyncio.run(pipeline.run(Job(Settings(**flags), "le79344075", window, tally, now)))
+    report = tally.to_report(None, None)
+    check_report(report, report["exit_code"])
+    return report
+
+
+def check_report(report: dict[str, Any], code: int) -> None:
+    """Every listed path is accounted for, whatever the end."""
+    files = dict(report["files"])
+    assert files.pop("listed") == sum(files.values())
+    assert report["exit_code"] == code
+    assert len(report["failures"]) == files["failed"]
+    assert sum(part["rows"] for part in report["parts"]) == report["rows"]["loaded"]
+    assert sum(part["sources"] for part in report["parts"]) == files["loaded"]
+    assert sum(part["bytes"] for part in report["parts"]) == report["bytes"]["written"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+Serve = Callable[..., Emulator]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve datasets until the test ends; of any age, unless told otherwise."""
+    running = []
+
+    def start(dataset: Dataset, **options: Any) -> Emulator:
+        context = run_in_thread(dataset, EmulatorOptions(**{"oldest": None, **options}))
+        running.append(context)
+        return context.__enter__()
+
+    yield start
+    for context in running:
+        context.__exit__(None, None, None)

@@ -1,0 +1,309 @@
+"""Killed, overlapped, interrupted: the lake is right at every moment, and the next run goes on."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from etl.emulator import Dataset, Emulator, Fault
+from tests.e2e.conftest import COMMAND, Runner, Serve, environment, load
+from tests.lakes import (
+    assert_lake_holds,
+    receipts,
+    rows_of,
+    through_duckdb,
+    through_pyarrow,
+)
+
+START = datetime(2022, 6, 1, tzinfo=UTC)
+DATA = Dataset.generate(
+    5, START, datetime(2022, 6, 1, 3, tzinfo=UTC), rows_per_file=20, files_per_hour=12
+)
+HOUR = "/year=2022/month=6/day=1/hour={}/accountId=le79344075/sequences.{}.json.gz"
+SMALL = Dataset.of(
+    {
+        HOUR.format(hour, name): gzip.compress(content)
+        for hour in (1, 2)
+        for name, content in (
+            ("1", b'{"segmentId": "a"}\n{"sequence": 1}\n'),
+            ("2", b'{"segmentId": "b"}\n'),
+            ("3", b""),
+        )
+    }
+)
+DAY = Dataset.generate(6, START, datetime(2022, 6, 2, tzinfo=UTC), rows_per_file=20)
+
+
+def assert_lake_is_sound(lake: Path, dataset: Dataset) -> None:
+    """Compare what is in the lake: whole files, each once; engines read nothing else."""
+    if not list(lake.rglob("*.parquet")):
+        return
+    loaded = [source["path"] for source in receipts(lake)]
+    assert len(loaded) == len(set(loaded))
+    truth = rows_of(dataset.files[path] for path in loaded)
+    assert truth == through_pyarrow(lake)
+    assert truth == through_duckdb(lake)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for something that will happen; fail after a minute."""
+    ends_at = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < ends_at
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_killed_between_any_two_effects(run: Runner, serve: Serve, first: int) -> None:
+    """After each kill the lake reads without a doubled row, and the next run completes it."""
+    emulator = serve(SMALL)
+    for at in range(first, 100, 2):
+        run.lake = run.folder / f"lake-{at}"
+        arguments = run.arguments(emulator, report=str(run.folder / "report.json"))
+        process = subprocess.run(
+            [sys.executable, "-m", "tests.e2e.killed", str(at), *arguments[1:]],
+            env=environment(AHT_ETL_FETCH__CONCURRENCY="2"),
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert_lake_is_sound(run.lake, SMALL)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        load(emulator, run.lake)
+        assert_lake_holds(run.lake, SMALL)
+        assert not list((run.lake / "_staging").iterdir())
+        assert len(list((run.lake / "_quarantine").rglob("*.ndjson"))) == 2
+    # Fewer would mean that effects are no longer seen.
+    assert at > 25
+
+
+def test_killed_at_random_moments(run: Runner, serve: Serve) -> None:
+    """Wherever a kill strikes, the lake is sound; in the end it is whole."""
+    emulator = serve(DAY, latency_s=0.005)
+    rng = random.Random(4)
+    for _ in range(8):
+        process = run.start(emulator, AHT_ETL_FETCH__CONCURRENCY="2")
+        answers = emulator.count("file") + rng.randrange(1, 12)
+        wait_until(partial(_answered, emulator, answers, process))
+        process.kill()
+        process.communicate()
+        assert_lake_is_sound(run.lake, DAY)
+    assert run(emulator).code == 0
+    assert_lake_holds(run.lake, DAY)
+
+
+def test_three_runs_at_once(run: Runner, serve: Serve) -> None:
+    """Each file ends in the lake once; each run claims only what it committed itself."""
+    emulator = serve(DAY, latency_s=0.01)
+    processes = [run.start(emulator) for _ in range(3)]
+    ended = [run.end(process) for process in processes]
+    assert [0, 0, 0] == [end.code for end in ended]
+    assert len(DAY.files) == sum(end.report["files"]["loaded"] for end in ended)
+    claimed = Counter(part["path"] for end in ended for part in end.report["parts"])
+    there = {str(part.relative_to(run.lake)) for part in run.lake.rglob("*.parquet")}
+    assert dict.fromkeys(there, 1) == dict(claimed)
+    assert_lake_holds(run.lake, DAY)
+
+
+def test_three_runs_at_once_with_kills_among_them(run: Runner, serve: Serve) -> None:
+    """Two are killed at some moment; what they leave behind hinders nobody."""
+    emulator = serve(DAY, latency_s=0.01)
+    rng = random.Random(9)
+    for _ in range(3):
+        processes = [run.start(emulator) for _ in range(3)]
+        answers = emulator.count("file") + rng.randrange(3, 30)
+        wait_until(partial(_answered, emulator, answers, processes[2]))
+        for process in processes[:2]:
+            process.kill()
+            process.communicate()
+        assert run.end(processes[2]).code == 0
+        assert_lake_holds(run.lake, DAY)
+        for part in sorted(run.lake.rglob("*.parquet"))[::2]:
+            part.unlink()
+
+
+def test_the_lake_reads_at_every_moment_of_a_run(run: Runner, serve: Serve) -> None:
+    """An engine that reads while a run writes sees whole files only."""
+    process = run.start(serve(DAY, latency_s=0.02), AHT_ETL_FETCH__CONCURRENCY="2")
+    looks = 0
+    while process.poll() is None:
+        if list(run.lake.rglob("*.parquet")):
+            through_pyarrow(run.lake)
+            with duckdb.connect() as connection:
+                connection.sql(f"SELECT count(*) FROM '{run.lake}/**/*.parquet'").fetchall()
+            looks += 1
+    assert run.end(process).code == 0
+    assert looks > 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_what_was_downloaded_in_the_lake(
+    run: Runner, serve: Serve, number: int, code: int
+) -> None:
+    """The report says what is in the lake; the next run does the rest and nothing twice."""
+    emulator = serve(DAY, latency_s=0.02)
+    process = run.start(emulator, AHT_ETL_FETCH__CONCURRENCY="2")
+    wait_until(lambda: emulator.count("file", 200) >= 20)
+    process.send_signal(number)
+    ended = run.end(process)
+    files = ended.report["files"]
+    assert (code, "interrupted", None) == (
+        ended.code,
+        ended.report["status"],
+        ended.report["error"],
+    )
+    assert files["loaded"] >= 18
+    assert files["not_attempted"] > 0
+    assert sorted(part["path"] for part in ended.report["parts"]) == sorted(
+        str(part.relative_to(run.lake)) for part in run.lake.rglob("*.parquet")
+    )
+    assert_lake_is_sound(run.lake, DAY)
+    again = run(emulator)
+    assert (0, files["loaded"]) == (again.code, again.report["files"]["already_loaded"])
+    assert_lake_holds(run.lake, DAY)
+
+
+@pytest.mark.parametrize("where", ["listing", "file", "domain"])
+def test_a_signal_while_the_server_hangs(run: Runner, serve: Serve, where: str) -> None:
+    """Waiting for the network ends at once, wherever it is."""
+    emulator = serve(DATA, faults=(Fault(where, "hang", times=None),))  # type: ignore[arg-type]
+    process = run.start(emulator, AHT_ETL_API__DOMAIN_URL=emulator.base_url)
+    if where == "domain":
+        process.kill()
+        process.communicate()
+        arguments = run.arguments(emulator, report=f"{run.folder}/report-1.json")
+        at = arguments.index("--base-url")
+        del arguments[at : at + 2]
+        process = subprocess.Popen(
+            arguments,
+            env=environment(AHT_ETL_API__DOMAIN_URL=emulator.base_url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    wait_until(lambda: emulator.in_flight > 0)
+    process.send_signal(signal.SIGTERM)
+    ended = run.end(process)
+    assert (143, "interrupted") == (ended.code, ended.report["status"])
+
+
+def test_a_signal_during_a_wait(run: Runner, serve: Serve) -> None:
+    """A retry's delay and a Retry-After are not waited out."""
+    faults = (
+        Fault("file", "status", status=503, times=2),
+        Fault("file", "status", status=429, headers={"Retry-After": "3600"}, times=None),
+    )
+    emulator = serve(DATA, faults=faults)
+    process = run.start(emulator, AHT_ETL_RETRY__SERVER_DELAYS="[3600]")
+    wait_until(lambda: emulator.count("file", 429) >= 1)
+    process.send_signal(signal.SIGTERM)
+    assert run.end(process).code == 143
+
+
+def test_a_second_signal_ends_at_once(run: Runner, serve: Serve) -> None:
+    """It does not wait for the grace: the process is gone, without a report."""
+    emulator = serve(DATA, faults=(Fault("file", "drip", times=None, delay_s=0.05),))
+    process = run.start(emulator)
+    wait_until(lambda: emulator.in_flight > 0)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) in {130, 143}
+    process.communicate()
+
+
+def test_a_signal_before_anything_is_set_up(run: Runner, serve: Serve) -> None:
+    """From its first moment on the process ends with the promised code."""
+    emulator = serve(DATA, latency_s=0.1)
+    for moment_s in (0, 0.05, 0.1, 0.2, 0.3, 0.4):
+        process = run.start(emulator)
+        time.sleep(moment_s)  # whatever moment this is: the end is the same
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+        # Before Python itself runs, the kernel's way of ending is the only one.
+        assert process.returncode in {143, -signal.SIGTERM}
+
+
+def _answered(emulator: Emulator, answers: int, process: subprocess.Popen[str]) -> bool:
+    return emulator.count("file") >= answers or process.poll() is not None
+
+
+def test_grace_over(run: Runner, serve: Serve) -> None:
+    """What cannot be committed in time is left to the next run; the exit code stays."""
+    emulator = serve(DAY, latency_s=0.02)
+    process = run.start(emulator, AHT_ETL_SHUTDOWN__GRACE="0.001s", AHT_ETL_FETCH__CONCURRENCY="2")
+    wait_until(lambda: emulator.count("file", 200) >= 10)
+    process.send_signal(signal.SIGTERM)
+    ended = run.end(process)
+    assert ended.code == 143
+    assert sum(part["sources"] for part in ended.report["parts"]) == len(receipts(run.lake))
+    assert_lake_is_sound(run.lake, DAY)
+    assert run(emulator).code == 0
+    assert_lake_holds(run.lake, DAY)
+
+
+def test_a_lake_that_cannot_be_written(run: Runner, serve: Serve) -> None:
+    """A folder where none can be made ends the run with 1 and a line that names it."""
+    run.folder.joinpath("file").write_text("")
+    run.lake = run.folder / "file" / "lake"
+    emulator = serve(DATA)
+    ended = run(emulator)
+    assert (1, "failed", 0) == (ended.code, ended.report["status"], emulator.count("file"))
+    assert "lake.uri" in ended.report["error"]
+
+
+def test_commands_by_hand(tmp_path: Path) -> None:
+    """`demo` loads two days and, repeated, nothing; `emulator` serves until it is interrupted."""
+    for loaded in (True, False):
+        done = subprocess.run(
+            [COMMAND, "demo", "--report", "report.json"],
+            env=environment(AHT_ETL_AUTH__CLIENT_ID="must-not-be-read"),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert (report["files"]["loaded"] > 100) == loaded
+        assert str(tmp_path / "demo-lake") in done.stdout
+        query = done.stdout[done.stdout.index("SELECT") : done.stdout.index(";\n\nRun")]
+        with duckdb.connect() as connection:
+            days = connection.sql(query).fetchall()
+        assert [1, 2] == [day[0] for day in days]
+    process = subprocess.Popen(
+        [COMMAND, "emulator", "--port", "0", "--auth", "oauth1", "--seed", "5"],
+        env=environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    shown = ""
+    while "aht-etl run" not in shown:
+        shown += process.stdout.readline()
+    command = "\n".join(shown.splitlines()[2:])
+    done = subprocess.run(
+        ["sh", "-ec", command],
+        env=environment(PATH=f"{Path(COMMAND).parent}:{os.environ['PATH']}"),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    process.stdout.close()

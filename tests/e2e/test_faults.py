@@ -1,0 +1,193 @@
+"""What goes wrong on the wire: survived where it passes, named where it lasts, nothing half."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from etl.emulator import Dataset, EmulatorOptions, Fault
+from tests.e2e.conftest import Runner, Serve
+from tests.lakes import assert_lake_holds
+
+START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 5, tzinfo=UTC)
+DATA = Dataset.generate(11, START, END, rows_per_file=30)
+PATHS = [path for path, file in DATA.files.items() if file.rows]
+ALL = len(DATA.files)
+
+# Each fault with the kind under which it is reported if it lasts, and the requests it takes then.
+FAULTS: dict[str, tuple[dict[str, Any], str, int]] = {
+    "500": ({"kind": "status", "status": 500}, "http", 4),
+    "503": ({"kind": "status", "status": 503}, "http", 4),
+    "429": ({"kind": "status", "status": 429}, "throttled", 4),
+    "429 for seconds": (
+        {"kind": "status", "status": 429, "headers": {"Retry-After": "0"}},
+        "throttled",
+        4,
+    ),
+    "reset before": ({"kind": "reset_before"}, "connection", 4),
+    "reset in the middle": ({"kind": "reset_middle"}, "truncated", 4),
+    "shorter than its length": ({"kind": "short"}, "truncated", 4),
+    "chunked and cut": ({"kind": "chunked_cut"}, "truncated", 4),
+    "half a gzip": ({"kind": "half_gzip"}, "truncated", 4),
+    "no bytes": ({"kind": "empty"}, "truncated", 4),
+    "damaged trailer": ({"kind": "bad_trailer"}, "corrupt", 4),
+    "damaged middle": ({"kind": "bad_middle"}, "corrupt", 4),
+    "a web page": ({"kind": "html"}, "corrupt", 4),
+    "nothing in time": ({"kind": "hang"}, "timeout", 4),
+}
+FINAL: dict[str, tuple[dict[str, Any], str, int]] = {
+    "400": (
+        {"kind": "status", "status": 400, "body": b'{"causes": ["bad path", "really"]}'},
+        "http",
+        1,
+    ),
+    "403": ({"kind": "status", "status": 403}, "http", 1),
+    "404": ({"kind": "status", "status": 404}, "not_found", 1),
+    "redirect": ({"kind": "redirect", "body": b"http://127.0.0.1:9/elsewhere"}, "http", 1),
+}
+SHORT = {"AHT_ETL_FETCH__TIMEOUT": "0.3s", "AHT_ETL_RETRY__THROTTLE_ATTEMPTS": "3"}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_passing_fault_is_survived(run: Runner, serve: Serve, name: str) -> None:
+    """Once on a file and once on the listing: all is loaded, and the retries are counted."""
+    what, _, _ = FAULTS[name]
+    on_listing = what["kind"] not in {"bad_trailer", "bad_middle"}
+    faults = [Fault("file", path=PATHS[0], **what)]
+    faults += [Fault("listing", **what)] if on_listing else []
+    emulator = serve(DATA, auth="oauth1", faults=tuple(faults))
+    ended = run(emulator, **SHORT)
+    assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
+    assert ended.report["http"]["retries"] == len(faults)
+    assert (ended.report["http"]["throttled"] > 0) == name.startswith("429")
+    assert_lake_holds(run.lake, DATA)
+    sent = [request.authorization for request in emulator.requests]
+    assert len(sent) == len(set(sent)) == ended.report["http"]["requests"]
+
+
+@pytest.mark.parametrize("name", [*FAULTS, *FINAL])
+def test_a_lasting_fault_fails_its_file_alone(run: Runner, serve: Serve, name: str) -> None:
+    """All others are loaded, the file is named with its kind; the next run makes good."""
+    what, kind, attempts = {**FAULTS, **FINAL}[name]
+    emulator = serve(DATA, faults=(Fault("file", path=PATHS[0], times=None, **what),))
+    ended = run(emulator, **SHORT)
+    assert (3, "partial", ALL - 1) == (
+        ended.code,
+        ended.report["status"],
+        ended.report["files"]["loaded"],
+    )
+    (failure,) = ended.report["failures"]
+    assert (PATHS[0], kind, attempts) == (failure["path"], failure["kind"], failure["attempts"])
+    assert emulator.file_requests()[PATHS[0]] == attempts
+    if name == "400":
+        assert "bad path" in failure["message"]
+    emulator.options = EmulatorOptions(oldest=None)
+    assert run(emulator).code == 0
+    assert_lake_holds(run.lake, DATA)
+
+
+@pytest.mark.parametrize("name", [*FAULTS, *(name for name in FINAL if name != "404"), "401"])
+def test_a_listing_that_fails_is_never_an_empty_window(
+    run: Runner, serve: Serve, name: str
+) -> None:
+    """The run ends with 1 and one line that says why; nothing was fetched, nothing written."""
+    what = {"kind": "status", "status": 401} if name == "401" else {**FAULTS, **FINAL}[name][0]
+    if what["kind"] in {"bad_trailer", "bad_middle"}:
+        pytest.skip("a listing has no gzip to damage")
+    emulator = serve(DATA, faults=(Fault("listing", times=None, **what),))
+    ended = run(emulator, **SHORT)
+    assert (1, "failed", 0) == (ended.code, ended.report["status"], ended.report["files"]["listed"])
+    assert "listing 2022-06-0" in ended.report["error"]
+    assert ended.report["error"] in json.loads(ended.err.splitlines()[-1])["reason"]
+    assert (0, False) == (emulator.count("file"), run.lake.exists())
+
+
+def test_authentication_that_fails_in_mid_run_ends_it(run: Runner, serve: Serve) -> None:
+    """What was downloaded is committed, the rest is not attempted, the exit code is 1."""
+    fault = Fault("file", "status", status=401, path=PATHS[-1], times=None)
+    emulator = serve(DATA, faults=(fault,))
+    ended = run(emulator, AHT_ETL_FETCH__CONCURRENCY="1")
+    files = ended.report["files"]
+    assert (1, "failed", 1) == (ended.code, ended.report["status"], files["failed"])
+    assert files["loaded"] + files["not_attempted"] == ALL - 1
+    assert files["loaded"] >= PATHS.index(PATHS[-1]) > 0
+    assert "status 401" in ended.report["error"]
+    emulator.options = EmulatorOptions(oldest=None)
+    assert run(emulator).code == 0
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_a_revoked_token_is_renewed_once_for_all(run: Runner, serve: Serve) -> None:
+    """A 401 in mid-run gets one new token, which serves all workers."""
+    emulator = serve(DATA, auth="oauth2", faults=(Fault("file", "status", status=401, times=1),))
+    ended = run(emulator)
+    assert (0, 2) == (ended.code, emulator.count("token"))
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_wrong_keys_end_the_run_with_what_to_do(run: Runner, serve: Serve) -> None:
+    """A 401 of the listing names the permission that the key needs."""
+    emulator = serve(DATA, auth="oauth1")
+    window = ("--from", "2022-06-01", "--to", "2022-06-02")
+    ended = run(emulator, *window, AHT_ETL_AUTH__CONSUMER_SECRET="another-secret")
+    assert (1, 1) == (ended.code, emulator.count("listing", 401))
+    assert "Agent Activity API" in ended.report["error"]
+
+
+@pytest.mark.parametrize("limit", [{"max_concurrent": 3}, {"rate": 20}])
+def test_a_limited_server_is_lived_with(run: Runner, serve: Serve, limit: dict[str, Any]) -> None:
+    """429s slow the run down; they fail nothing."""
+    emulator = serve(DATA, latency_s=0.02, **limit)
+    ended = run(emulator)
+    assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
+    assert ended.report["http"]["throttled"] == emulator.count(status=429) > 0
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_the_concurrency_is_never_exceeded(run: Runner, serve: Serve) -> None:
+    """`fetch.concurrency` counts requests in flight, whatever they are for."""
+    emulator = serve(DATA, latency_s=0.02)
+    assert (
+        run(emulator, "--from", "2022-05-25", "--to", "2022-06-02", "--concurrency", "3").code == 0
+    )
+    assert emulator.most_at_once == 3
+
+
+def test_a_dripping_answer_is_waited_for(run: Runner, serve: Serve) -> None:
+    """The time limit is for silence, not for slowness."""
+    emulator = serve(DATA, faults=(Fault("file", "drip", path=PATHS[0], delay_s=0.0005),))
+    ended = run(emulator, AHT_ETL_FETCH__TIMEOUT="0.3s")
+    assert (0, 0) == (ended.code, ended.report["http"]["retries"])
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_a_file_that_unpacks_to_too_much_fails_alone(run: Runner, serve: Serve) -> None:
+    """More than `limits.max_file_size` is a failure of that file, not of the run."""
+    ended = run(serve(DATA), AHT_ETL_LIMITS__MAX_FILE_SIZE="6kB")
+    kinds = {failure["kind"] for failure in ended.report["failures"]}
+    assert (3, {"too_large"}) == (ended.code, kinds)
+    assert 0 < ended.report["files"]["loaded"] < ALL
+
+
+def test_no_secret_in_any_output(run: Runner, serve: Serve) -> None:
+    """At level debug and with a server that shows what it was sent, nothing leaks."""
+    for scheme in ("oauth1", "oauth2"):
+        echo = (
+            b'{"causes": ["emulator-consumer-secret-0001", "Authorization: Bearer abcdef123456"]}'
+        )
+        faults = (
+            Fault("file", "status", status=400, path=PATHS[0], body=echo),
+            Fault("file", "reset_before", path=PATHS[1]),
+        )
+        emulator = serve(DATA, auth=scheme, faults=faults)
+        window = ("--from", "2022-06-01", "--to", "2022-06-02", "--log-level", "debug")
+        ended = run(emulator, *window)
+        assert ended.code in {0, 3}
+        output = ended.out + ended.err + json.dumps(ended.report)
+        secrets = {value for name, value in emulator.keys.items() if "consumer_key" not in name}
+        secrets |= {request.authorization or "-" for request in emulator.requests}
+        secrets |= {secret.partition(" ")[2] for secret in secrets if " " in secret}
+        assert [] == [secret for secret in secrets if secret != "-" and secret in output]
+        assert "oauth_signature" not in output
+        assert "abcdef123456" not in output
