@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """Why a listed file did not reach the lake; the report's `kind` (CONTRACT, "The report")."""
+    """Why a listed file did not reach the lake; the report's `kind` (README, "The report")."""
 
     HTTP = "http"
     NOT_FOUND = "not_found"
@@ -51,7 +51,7 @@ class FileError(AhtEtlError):
 
     @property
     def passing(self) -> bool:
-        """Whether the vendor asks to try again after this (API.md, "When it says no")."""
+        """Whether the vendor asks to try again after this (its documented retry policy)."""
         if self.kind is FailureKind.HTTP:
             return self.status is not None and self.status >= 500
         return self.kind in {

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Self
 
-# API.md, "The two calls". [0-9] and \Z, not \d and $: other scripts' digits and a newline at the
-# end are not part of the documented pattern.
+# As the Breakdown API documents it. [0-9] and \Z, not \d and $: other scripts' digits and a
+# newline at the end are not part of it.
 _PATTERN: Final = re.compile(
     r"/(?P<directory>year=(?P<year>[0-9]{4})/month=(?P<month>[0-9]{1,2})/day=(?P<day>[0-9]{1,2})"
     r"/hour=(?P<hour>[0-9]{1,2})/accountId=[a-zA-Z0-9]+)/[a-zA-Z0-9_.-]+\.json\.gz\Z"

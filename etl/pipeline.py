@@ -34,7 +34,7 @@ from etl.times import Window
 
 log = structlog.stdlib.get_logger()
 
-# The vendor keeps a month (API.md, "The two calls").
+# The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
 _KEPT_BY_VENDOR: Final = timedelta(days=31)
 _KIB: Final = 2**10
 _MIB: Final = 2**20

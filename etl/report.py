@@ -1,4 +1,4 @@
-"""What was done: every listed path's one outcome, and their sum (the contract, "The report")."""
+"""What was done: every listed path's one outcome, and their sum (README, "The report")."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from etl.times import Window, rfc3339
 
 Status = Literal["ok", "partial", "failed", "interrupted"]
 
-#: Exit codes (the contract, "Exit codes"); an interrupted run ends with 128 + the signal's number.
+#: Exit codes (README, "Exit codes"); an interrupted run ends with 128 + the signal's number.
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2

@@ -188,7 +188,7 @@ class FetchSettings(_Section):
 
 
 class RetrySettings(_Section):
-    """The vendor's retry policy (API.md, "When it says no")."""
+    """The vendor's documented retry policy."""
 
     server_delays: tuple[Seconds, ...] = (5, 10, 15)
     throttle_delay: Seconds = 1

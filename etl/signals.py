@@ -24,7 +24,7 @@ class Signals:
         self._stop: Stop | None = None
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: 128 + its number is the exit code (the contract, "Exit codes")."""
+        """Handle a signal: 128 + its number is the exit code (README, "Exit codes")."""
         if self.first is not None or not self._deferred:
             os._exit(128 + number)
         self.first = number

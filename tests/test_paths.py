@@ -13,7 +13,7 @@ GOOD = (
     "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
     "sequences.1654113886437.20220601160446.00066.json.gz"
 )
-# API.md, "The two calls", as it stands there; here with Python's meaning of \d.
+# The pattern as the vendor documents it; here with Python's meaning of \d.
 DOCUMENTED = (
     r"^/year=\d{4}/month=\d{1,2}/day=\d{1,2}/hour=\d{1,2}/accountId=[a-zA-Z0-9]+/"
     r"[a-zA-Z0-9_.-]+\.json\.gz$"

@@ -27,7 +27,7 @@ instants = st.datetimes(
     ],
 )
 def test_instants(text: str, expected: datetime) -> None:
-    """The three forms of a time mean what the contract says."""
+    """The three forms of a time mean what the README says."""
     assert parse_instant(text) == expected
 
 

@@ -1,4 +1,4 @@
-"""Who is calling: OAuth 1.0a signatures, OAuth 2.0 tokens, or nobody (API.md, "Who may call")."""
+"""Who is calling: OAuth 1.0a signatures, OAuth 2.0 tokens, or nobody."""
 
 import asyncio
 import base64

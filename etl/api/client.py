@@ -41,7 +41,7 @@ class Client:
 
     async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         """Make one attempt to download a file, whole; FileError says what went wrong."""
-        # A path's characters (API.md, "The two calls") may all stand in a query as they are, and
+        # A path's characters (the documented pattern) may all stand in a query as they are, and
         # there are servers that compare the parameter undecoded.
         url = f"{self._base}/files?path={path.text}&source={self._source}"
         async with self._transport.get(url, self._auth) as response:
@@ -76,7 +76,7 @@ async def connect(
 
 
 async def _token(transport: Transport, url: str, settings: Settings) -> Any:
-    """Ask for an access token (API.md, "Who may call"); RunError if there is none to be had."""
+    """Ask for an access token (RFC 6749 section 4.4); RunError if there is none to be had."""
     client_id, client_secret = settings.auth.client_id, settings.auth.client_secret
     assert client_id is not None  # noqa: S101 - the scheme is set
     assert client_secret is not None  # noqa: S101

@@ -1,4 +1,4 @@
-"""Finding the vendor's hosts through the Domain API (API.md, "Finding the host")."""
+"""Finding the vendor's hosts through the Domain API (LivePerson's "Domain API")."""
 
 import re
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Windows or saved answers → the listed paths (API.md, "The two calls")."""
+"""Windows or saved answers → the listed paths (the vendor's Breakdown API)."""
 
 import asyncio
 import json

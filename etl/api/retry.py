@@ -1,4 +1,4 @@
-"""The vendor's retry policy (API.md, "When it says no") for one request."""
+"""The vendor's documented retry policy for one request."""
 
 import email.utils
 from collections.abc import Awaitable, Callable, Sequence

@@ -124,7 +124,7 @@ class Transport:
 
         `url` is sent as it stands: it must be percent-encoded already. Any other status, a broken
         connection or a timeout, also while the body is read inside the block, is a FileError of
-        the kind that the contract gives it, or Unauthorized. Nothing is retried here.
+        its kind (README, "The report"), or Unauthorized. Nothing is retried here.
         """
         async with self._limiter.slot() as started_at:
             header = await auth.header(url)
@@ -214,7 +214,7 @@ class Transport:
 
 
 async def _said(response: ClientResponse) -> str:
-    """Return what an error's body says (API.md, "When it says no"), ready to be appended."""
+    """Return what an error's body says, in the fields that the vendor documents, to be appended."""
     try:
         body = await response.content.read(_ERROR_BODY_MAX_BYTES)
     except (TimeoutError, aiohttp.ClientError, OSError):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from etl.schema import SCHEMA
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
-#: The contract, "Bad rows": the raw text is cut at 64 KiB.
+#: README, "Bad rows": the raw text is cut at 64 KiB.
 RAW_MAX_BYTES: Final = 2**16
 
 
@@ -105,7 +105,7 @@ class Decoded:
     def bad_rows(self) -> BinaryIO | None:
         """Return the bad rows, one JSON object a line, from the first on; None if there are none.
 
-        Each has `sourcePath`, `row`, `reason` and `raw` (the contract, "Bad rows").
+        Each has `sourcePath`, `row`, `reason` and `raw` (README, "Bad rows").
         """
         if self._bad_rows is None:
             return None

@@ -1,6 +1,6 @@
 """Text → JSON values, one after another, and what stands between them that is none.
 
-Where text cannot be read, reading goes on at the next line (the contract, "Bad rows").
+Where text cannot be read, reading goes on at the next line (README, "Bad rows").
 """
 
 import json

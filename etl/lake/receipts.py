@@ -39,7 +39,7 @@ class PartReceipts:
 
 
 def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
-    """Return a part's Parquet metadata (the contract, "Receipts")."""
+    """Return a part's Parquet metadata (README, "Receipts")."""
     return {
         _SOURCES.decode(): json.dumps([asdict(source) for source in sources]),
         _COMMIT.decode(): commit,

@@ -27,7 +27,7 @@ class Truth:
 
 
 def truth(text: bytes) -> Truth:
-    """Return what the contract says that this text holds."""
+    """Return what the README says that this text holds."""
     found = Truth()
     for index, (value, raw) in enumerate(_values(text)):
         row = _row(value)

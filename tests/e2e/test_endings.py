@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from etl.emulator import Dataset, Emulator, Fault
-from tests.e2e.conftest import COMMAND, Runner, Serve, environment, load
+from tests.conftest import COMMAND, Runner, Serve, environment, load
 from tests.lakes import (
     assert_lake_holds,
     receipts,

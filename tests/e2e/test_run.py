@@ -10,7 +10,7 @@ import pytest
 
 from etl.emulator import Dataset
 from etl.times import Window, to_millis
-from tests.e2e.conftest import Runner, Serve, environment, keys_of
+from tests.conftest import Runner, Serve, environment, keys_of
 from tests.lakes import assert_lake_holds, expected, receipts, through_pyarrow
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC)

@@ -76,7 +76,7 @@ def test_first_part(store: LocalStore) -> None:
 
 
 def test_metadata_is_the_contracts(store: LocalStore) -> None:
-    """The footer's keys are those that the contract names."""
+    """The footer's keys are those that the README names."""
     put(store, PartitionState(), {"/a": 1})
     metadata = pq.read_metadata(parts(store)[0]).metadata or {}
     assert {key for key in metadata if key.startswith(b"aht_etl.")} == {
