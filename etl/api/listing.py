@@ -81,13 +81,14 @@ async def list_windows(
 def read_listing(text: str) -> Listing:
     """Read saved Breakdown API answers, one after another, or one path a line.
 
-    Raises RunError where an answer is not a good one; empty lines do not count.
+    Raises RunError where an answer is not a good one; blank lines do not count.
     """
     listing = Listing()
     text = text.removeprefix(_BOM)
     position = _skip_space(text, 0)
     if not text.startswith("{", position):
-        listing.add(line for raw in text.split("\n") if (line := raw.removesuffix("\r")))
+        lines = (line.removesuffix("\r") for line in text.split("\n"))
+        listing.add(line for line in lines if line.strip(" \t\r"))
         return listing
     decoder = json.JSONDecoder()
     while position < len(text):

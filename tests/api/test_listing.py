@@ -1,0 +1,155 @@
+"""Windows and saved answers → listed paths."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.api.auth import Anonymous
+from etl.api.listing import list_windows, read_listing
+from etl.api.throttle import Limiter
+from etl.api.transport import HttpCounts, Transport
+from etl.errors import RunError
+from etl.settings import RetrySettings
+from etl.times import Window
+from tests.api.servers import Answer, serving
+
+START = datetime(2022, 6, 1, tzinfo=UTC)
+DAYS = list(Window(START, START + timedelta(days=3)).cut(timedelta(days=1)))
+Listed = Callable[..., Any]
+
+
+@asynccontextmanager
+async def transport() -> AsyncIterator[Transport]:
+    async def no_sleep(_: float) -> None:
+        return None
+
+    limiter = Limiter(4, None, lambda: 0.0, no_sleep)
+    retry = RetrySettings(server_delays=(0, 0))
+    async with Transport(limiter, retry, timedelta(seconds=5), HttpCounts(), no_sleep) as opened:
+        yield opened
+
+
+def answering(answer: Callable[[int], web.Response]) -> AbstractAsyncContextManager[Answer]:
+    """Serve listings by the number of their window, from 0."""
+
+    async def handle(request: web.Request) -> web.Response:
+        start_ms = int(request.query["fromMillis"])
+        return answer((start_ms - int(START.timestamp() * 1000)) // 86_400_000)
+
+    return serving(handle)
+
+
+def files(*paths: Any, status: int = 200) -> web.Response:
+    return web.json_response({"files": list(paths)}, status=status)
+
+
+async def listed(answer: Callable[[int], web.Response]) -> Any:
+    async with answering(answer) as server, transport() as opened:
+        url = f"{server.url}/api/account/a1/agent-segments/breakdown"
+        return await list_windows(opened, Anonymous(), url, "aht_etl", DAYS)
+
+
+async def test_windows_in_their_order_each_path_once() -> None:
+    """However the answers arrive, entries come by window; a path listed twice counts once."""
+    result = await listed(lambda day: files(f"/{day}", "/0"))
+    assert (["/0", "/1", "/2"], 3) == (list(result.entries), result.requests)
+
+
+async def test_empty_and_partial_windows_are_named() -> None:
+    """404 has no paths, 206 has those that it has."""
+    answers = {0: files("/0"), 1: files("/1", status=206), 2: web.Response(status=404)}
+    result = await listed(answers.__getitem__)
+    assert (["/0", "/1"], [DAYS[1]], [DAYS[2]]) == (
+        list(result.entries),
+        result.partial_windows,
+        result.empty_windows,
+    )
+
+
+async def test_what_is_no_text_is_kept_as_its_json() -> None:
+    """It will be an invalid path; nothing that was listed is lost."""
+    result = await listed(lambda _: files("/a", 7, None, {"b": [1]}))
+    assert ["/a", "7", "null", '{"b": [1]}'] == list(result.entries)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "without a body"),
+        (b"<html>", "not JSON"),
+        (b"[]", "no list of files"),
+        (b"{}", "no list of files"),
+        (b'{"files": null}', "no list of files"),
+        (b'{"files": "/a"}', "no list of files"),
+        (b'{"files": ["/a"', "not JSON"),
+        (b"\x1f\x8b\x08", "ends too early"),
+    ],
+)
+async def test_an_answer_that_is_no_good_one_is_never_an_empty_window(
+    body: bytes, said: str
+) -> None:
+    """One bad window fails all, with its time and the reason."""
+    with pytest.raises(RunError, match=rf"listing 2022-06-02T00:00:00Z to .*{said}"):
+        await listed(lambda day: web.Response(body=body) if day == 1 else files("/a"))
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 400, 401, 403, 410, 500, 503])
+async def test_other_statuses_fail(status: int) -> None:
+    """Only 200, 206 and 404 say anything about files."""
+    with pytest.raises(RunError, match=str(status)):
+        await listed(lambda _: web.Response(status=status))
+
+
+async def test_the_causes_of_a_400_are_shown() -> None:
+    """And what to look at."""
+    refusal = web.json_response({"causes": ["too old"], "message": "Bad"}, status=400)
+    with pytest.raises(RunError, match=r"400: Bad; too old; check the window"):
+        await listed(lambda _: refusal)
+
+
+PATHS = st.lists(st.text(st.characters(exclude_characters="\n\r{ \t\ufeff"), min_size=1))
+
+
+@given(PATHS)
+def test_lines(paths: list[str]) -> None:
+    """One path a line, with either line end, with or without one behind the last."""
+    for end in ("\n", "\r\n"):
+        for text in (end.join(paths), "".join(path + end for path in paths)):
+            assert list(dict.fromkeys(paths)) == list(read_listing(text).entries)
+
+
+@given(st.lists(PATHS, min_size=1), st.sampled_from(["", "\n", " \r\n\t", "\n\n"]))
+def test_saved_answers(answers: list[list[str]], between: str) -> None:
+    """Any number of answers, one after another."""
+    text = between.join(json.dumps({"timeframe": {}, "files": paths}) for paths in answers)
+    flat = [path for paths in answers for path in paths]
+    assert list(dict.fromkeys(flat)) == list(read_listing("\ufeff" + text + between).entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"files": ["/a"', "not JSON at character 0"),
+        ('{"files": []}\n{"files": [', "not JSON at character 14"),
+        ('{"files": []} /a', "not JSON at character 14"),
+        ('{"paths": []}', "character 0: the answer has no list of files"),
+        ('{"files": []}[]', "character 13: the answer has no list of files"),
+        ("{" * 100_000, "not JSON"),
+    ],
+)
+def test_half_a_saved_answer_is_an_error(text: str, said: str) -> None:
+    """Not a shorter list."""
+    with pytest.raises(RunError, match=said):
+        read_listing(text)
+
+
+def test_nothing_is_an_empty_listing() -> None:
+    """An empty file lists nothing."""
+    assert [{}, {}] == [read_listing("").entries, read_listing(" \n\r\n").entries]

@@ -1,0 +1,283 @@
+"""One attempt on the wire: sent once, its answer and its errors made sense of."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from etl.api.auth import Anonymous
+from etl.api.body import download, read_json
+from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
+from etl.api.throttle import Limiter
+from etl.api.transport import HttpCounts, Transport
+from etl.errors import FailureKind, FileError, RunError
+from etl.settings import RetrySettings
+from tests.api.servers import serving
+
+
+class Signing(Anonymous):
+    """Another header for each attempt, as a signature is."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def header(self, url: str) -> str:  # type: ignore[override]
+        self.count += 1
+        return f"Signature {self.count}"
+
+
+@asynccontextmanager
+async def transport(timeout_s: float = 5, slept: list[float] | None = None) -> Any:
+    """Time stands still but for sleeping."""
+    naps = [] if slept is None else slept
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+
+    limiter = Limiter(8, None, lambda: sum(naps), sleep)
+    opened = Transport(limiter, RetrySettings(), timedelta(seconds=timeout_s), HttpCounts(), sleep)
+    async with opened:
+        yield opened
+
+
+async def fetch(opened: Transport, url: str, **how: Any) -> bytes:
+    async with opened.get(url, how.get("auth", Anonymous())) as response:
+        with await download(response, how.get("memory", 2**20), how.get("most", 2**30)) as body:
+            body.stream.seek(0)
+            return body.stream.read()
+
+
+async def failure(answer: Callable[[], web.StreamResponse], **how: Any) -> FileError:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return answer()
+
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(FileError) as caught:
+            await fetch(opened, server.url, **how)
+        assert len(server.requests) == opened.counts.requests == 1
+        return caught.value
+
+
+@asynccontextmanager
+async def closing_kept_alive() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Answer the first request of each connection, drop the connection at the second."""
+    seen: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b""):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            seen.append(next(line for line in head.split(b"\r\n") if b"Signature" in line))
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
+
+
+async def test_a_request_on_a_dropped_connection_is_not_sent_again_unsigned() -> None:
+    """The library would repeat it with the same header; here it fails, and a retry signs anew."""
+    async with closing_kept_alive() as (url, seen), transport() as opened:
+        auth = Signing()
+        assert await fetch(opened, url, auth=auth) == b"ok"
+        with pytest.raises(FileError) as caught:
+            await fetch(opened, url, auth=auth)
+        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+        assert await fetch(opened, url, auth=auth) == b"ok"
+        assert len(seen) == len(set(seen)) == opened.counts.requests == 3
+
+
+async def test_redirects_are_not_followed() -> None:
+    """Credentials go where they were meant to go, or nowhere."""
+    error = await failure(
+        lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
+    )
+    assert (FailureKind.HTTP, 302, False) == (error.kind, error.status, error.passing)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"causes": ["a", "b"], "message": "Bad"}', "status 418: Bad; a; b"),
+        (b'{"reason": "r", "message": "m"}', "status 418: r; m"),
+        (b'{"internalCode": 7, "message": "m"}', "status 418: 7; m"),
+        (b'{"causes": "one", "message": "two\\nlines"}', "status 418: two lines; one"),
+        (b"<html>", "status 418"),
+        (b"[1]", "status 418"),
+        (b"[" * 5000, "status 418"),
+        (b'{"message": "' + b"x" * 9000 + b'"}', "status 418"),
+    ],
+)
+async def test_what_an_error_says(body: bytes, shown: str) -> None:
+    """The documented fields in one line, and nothing else of the body."""
+    error = await failure(lambda: web.Response(status=418, body=body))
+    assert shown == error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "passing"),
+    [
+        (204, FailureKind.HTTP, False),
+        (206, FailureKind.HTTP, False),
+        (401, FailureKind.HTTP, False),
+        (404, FailureKind.NOT_FOUND, False),
+        (429, FailureKind.THROTTLED, False),
+        (500, FailureKind.HTTP, True),
+        (599, FailureKind.HTTP, True),
+    ],
+)
+async def test_kinds_of_statuses(status: int, kind: FailureKind, passing: bool) -> None:
+    """Each status has its kind, and tells whether to try again."""
+    error = await failure(lambda: web.Response(status=status))
+    assert (kind, status, passing) == (error.kind, error.status, error.passing)
+
+
+async def test_more_bytes_than_allowed() -> None:
+    """The answer is not read to its end."""
+    error = await failure(lambda: web.Response(body=bytes(2**20)), most=2**10)
+    assert error.kind is FailureKind.TOO_LARGE
+
+
+@pytest.mark.parametrize("memory", [0, 10, 2**20])
+async def test_large_answers_are_spooled(memory: int) -> None:
+    """The bytes are the same in memory and on disk."""
+    content = bytes(range(256)) * 1000
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=content, headers={"Content-Encoding": "gzip"})
+
+    async with serving(handle) as server, transport() as opened:
+        assert content == await fetch(opened, server.url, memory=memory)
+
+
+async def test_a_server_that_says_nothing() -> None:
+    """No byte in time is a timeout, before the answer and in its middle."""
+    ended = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if request.path == "/middle":
+            await response.prepare(request)
+            await response.write(b"begun")
+        await ended.wait()
+        return response
+
+    async with serving(handle) as server, transport(timeout_s=0.1) as opened:
+        for path in ("/", "/middle"):
+            with pytest.raises(FileError) as caught:
+                await fetch(opened, server.url + path)
+            assert caught.value.kind is FailureKind.TIMEOUT
+        ended.set()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid"])
+async def test_nobody_there(url: str) -> None:
+    """Refused, or a name that does not resolve."""
+    async with transport() as opened:
+        with pytest.raises(FileError) as caught:
+            await fetch(opened, url)
+        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "pause_s"),
+    [(429, None, 1), (429, "0", 1), (429, "7", 7), (503, "7", 7), (503, None, None)],
+)
+async def test_pauses_hold_back_the_next_request(
+    status: int, header: str | None, pause_s: float | None
+) -> None:
+    """A 429 by a second at least, both by what Retry-After says."""
+    headers = {"Retry-After": header} if header else {}
+    answers = [web.Response(status=status, headers=headers), web.Response(body=b"ok")]
+
+    async def handle(_: web.Request) -> web.Response:
+        return answers.pop(0)
+
+    slept: list[float] = []
+    async with serving(handle) as server, transport(slept=slept) as opened:
+        with pytest.raises(FileError):
+            await fetch(opened, server.url)
+        assert await fetch(opened, server.url) == b"ok"
+    assert ([] if pause_s is None else [pause_s]) == slept
+
+
+HOSTS = [
+    ({"service": "x", "account": "a1", "baseURI": "va.api.example"}, "https://va.api.example"),
+    ({"baseURI": "va.api.example:8443"}, "https://va.api.example:8443"),
+    ({"baseURI": "127.0.0.1:99"}, "http://127.0.0.1:99"),
+    ({"baseURI": "[::1]:99"}, "http://[::1]:99"),
+    (
+        {
+            "baseURIs": [
+                {"service": "sentinel", "baseURI": "s.example"},
+                {"service": "agentActivityDomain", "baseURI": "a.example"},
+            ]
+        },
+        "https://a.example",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "origin"), HOSTS)
+async def test_hosts_that_are_looked_up(answer: Any, origin: str) -> None:
+    """Called by https, but on loopback by the Domain API's own scheme."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response({**answer} if "service" not in answer else {**answer, **NAMED})
+
+    async with serving(handle) as server, transport() as opened:
+        assert origin == await look_up(opened, server.url, "a1", AGENT_ACTIVITY)
+        (request,) = server.requests
+        expected = "/api/account/a1/service/agentActivityDomain/baseURI.json?version=1.0"
+        assert expected == request.path_qs
+
+
+NAMED = {"service": AGENT_ACTIVITY}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        [],
+        None,
+        {"baseURI": None},
+        {"baseURI": ""},
+        {"baseURI": "https://a.example"},
+        {"baseURI": "a.example/path"},
+        {"baseURI": "user@a.example"},
+        {"baseURIs": [{"service": "other", "baseURI": "a.example"}]},
+        {"service": "other", "baseURI": "a.example"},
+    ],
+)
+async def test_answers_that_name_no_host(answer: Any) -> None:
+    """They end the run with what to check."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response(answer)
+
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(RunError, match="names no host; check account"):
+            await look_up(opened, server.url, "a1", SENTINEL)
+
+
+async def test_json_in_gzip() -> None:
+    """A listing may come packed, declared or not."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=gzip.compress(b'{"a": 1}'))
+
+    async with (
+        serving(handle) as server,
+        transport() as opened,
+        opened.get(server.url, Anonymous()) as response,
+    ):
+        assert await read_json(response) == {"a": 1}
