@@ -23,7 +23,9 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -108,22 +110,23 @@ class _Section(BaseModel):
 class ApiSettings(_Section):
     """Where the vendor's API is and how it is asked."""
 
+    allow_http: bool = False  # before the URLs, which are judged by it
     base_url: Url | None = None
     domain_url: Url = "https://api.liveperson.net"
-    allow_http: bool = False
     source: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+$", max_length=20)] = "aht_etl"
     request_window: Duration = timedelta(days=1)
 
-    @model_validator(mode="after")
-    def _https(self) -> Self:
-        for key in ("base_url", "domain_url"):
-            url = urlsplit(getattr(self, key) or "https://unset")
-            if url.scheme == "http" and not (self.allow_http or is_loopback(url.hostname or "")):
-                raise ValueError(
-                    f"{key}: plain http would show the keys to anyone on the way; use https, "
-                    "or set api.allow_http"
-                )
-        return self
+    @field_validator("base_url", "domain_url")
+    @classmethod
+    def _https(cls, value: str | None, info: ValidationInfo) -> str | None:
+        url = urlsplit(value or "https://unset")
+        allowed = info.data.get("allow_http") or is_loopback(url.hostname or "")
+        if url.scheme == "http" and not allowed:
+            raise ValueError(
+                "plain http would show the keys to anyone on the way; use https, or set "
+                "api.allow_http"
+            )
+        return value
 
 
 class AuthSettings(_Section):

@@ -1,0 +1,133 @@
+"""The command line's edge: wrong usage ends with 2 and one line, before anything is sent."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from etl import __version__
+from etl.cli import app
+from etl.emulator import Dataset
+from tests.conftest import COMMAND, Serve, environment
+
+WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in environment():
+        if name.startswith("AHT_ETL_"):
+            monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        ((), {}, "account: is missing"),
+        (("--account", "a-b"), {}, "account:"),
+        (("--account", ""), {}, "account"),
+        (("--from", "2022-06-02", "--to", "2022-06-01"), {}, "--from 2022-06-02T00:00:00Z is not"),
+        (("--from", "2022-06-01", "--to", "2022-06-01"), {}, "is not before"),
+        (("--from", "yesterday"), {}, "window.from: not a time"),
+        (("--from", "2022-02-30"), {}, "window.from: no such time"),
+        (("--lookback", "7"), {}, "window.lookback: not a duration"),
+        (("--lookback", "0s"), {}, "window.lookback"),
+        (("--lookback", "999999d"), {}, "--lookback: reaches back before the year 1"),
+        (("--shard", "2/2"), {}, "--shard 2/2"),
+        (("--shard", "1"), {}, "--shard 1"),
+        (("--shard", "-1/2"), {}, "--shard -1/2"),
+        (("--concurrency", "0"), {}, "fetch.concurrency"),
+        (("--concurrency", "many"), {}, "fetch.concurrency"),
+        (("--base-url", "http://example.com"), {}, "api.base_url: plain http"),
+        (("--base-url", "example.com"), {}, "api.base_url: not a URL"),
+        (("--lake", "ftp://example/lake"), {}, "lake.uri"),
+        (("--report", "no/such/folder/r.json"), {}, "--report no/such/folder/r.json"),
+        (("--paths", "missing.txt"), {}, "--paths missing.txt: cannot be read: No such file"),
+        (("--config", "missing.yaml"), {}, "--config missing.yaml: cannot be read"),
+        ((), {"AHT_ETL_ACOUNT": "a1"}, "AHT_ETL_ACOUNT: unknown key, did you mean account"),
+        ((), {"AHT_ETL_FETCH__CONCURENCY": "1"}, "fetch.concurency: unknown key, did you mean"),
+        ((), {"AHT_ETL_AUTH__CONSUMER_KEY": "k"}, "auth.consumer_secret"),
+        ((), {"AHT_ETL_SECRETS_DIR": "missing"}, "AHT_ETL_SECRETS_DIR=missing: cannot be read"),
+        (("--no-such-flag",), {}, "--no-such-flag"),
+        (("--log-level", "loud"), {}, "loud"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], env: dict[str, str], said: str) -> None:
+    """Exit code 2 and what is wrong, by its name."""
+    account = () if "account" in said else ("--account", "a1")
+    result = CliRunner().invoke(app, ["run", *account, "--lake", "lake", *arguments], env=env)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr.replace("\\", "")
+    assert not Path("lake").exists()
+
+
+def test_nothing_is_sent_on_wrong_usage(serve: Serve) -> None:
+    """Not even a look-up."""
+    emulator = serve(Dataset.of({}))
+    arguments = ["run", "--account", "a1", "--base-url", emulator.base_url, "--shard", "9"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    assert [] == emulator.requests
+
+
+def test_a_flag_given_twice(serve: Serve, tmp_path: Path) -> None:
+    """The last one counts."""
+    url = serve(Dataset.of({})).base_url
+    arguments = [
+        *(COMMAND, "run", "--account", "a1", "--account", "a2", "--base-url", url),
+        *("--lake", "one", "--lake", "two", *WINDOW, "--report", "-"),
+    ]
+    done = subprocess.run(
+        arguments, env=environment(), cwd=tmp_path, check=True, capture_output=True
+    )
+    assert "a2" == json.loads(done.stdout)["account"]
+
+
+def test_a_listing_of_nothing_makes_no_lake(serve: Serve, tmp_path: Path) -> None:
+    """Nothing to do is ok, and leaves nothing behind."""
+    url = serve(Dataset.of({})).base_url
+    arguments = [COMMAND, "run", "--account", "a1", "--base-url", url, *WINDOW]
+    done = subprocess.run(
+        arguments, env=environment(), cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert "ok: 0 files listed" in done.stdout
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "etl"]])
+def test_the_version(command: list[str]) -> None:
+    """Both names of the command."""
+    done = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
+    assert f"aht-etl {__version__}\n" == done.stdout
+
+
+def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
+    """The run's own end stands, and a line says that the report is missing."""
+    emulator = serve(Dataset.of({}))
+    report = tmp_path / "folder" / "report.json"
+    report.parent.mkdir()
+    process = subprocess.Popen(
+        [
+            *(COMMAND, "run", "--account", "a1", "--paths", "-", "--base-url", emulator.base_url),
+            *("--report", str(report)),
+        ],
+        env=environment(),
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    report.parent.rmdir()
+    _, err = process.communicate(b"")
+    assert process.returncode in {1, 2}
+    assert b"report" in err

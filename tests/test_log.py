@@ -1,0 +1,61 @@
+"""Logs are for machines where nobody looks, and never show a secret."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from etl import log
+from etl.redact import Redactor
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    handlers = logging.getLogger().handlers[:]
+    yield
+    logging.captureWarnings(False)
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()
+
+
+def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, where it is not a terminal; nothing on standard output."""
+    log.configure("auto", "info", Redactor())
+    structlog.get_logger().debug("not.shown")
+    structlog.get_logger().info("file.loaded", path="/a\nb", rows=3)
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    event = json.loads(line)
+    assert ("file.loaded", "/a\nb", 3, "info") == (
+        event["event"],
+        event["path"],
+        event["rows"],
+        event["level"],
+    )
+    assert out == ""
+
+
+def test_secrets_are_hidden_wherever_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a value, in a tree of them, in a traceback, in another library's warning."""
+    log.configure("json", "debug", Redactor(["very-secret"]))
+    structlog.get_logger().info("a", value="very-secret", tree={"b": ["x very-secret"]})
+    try:
+        raise ValueError("very-secret")
+    except ValueError:
+        structlog.get_logger().exception("b")
+    logging.getLogger("aiohttp").warning("sent %s", "very-secret")
+    err = capsys.readouterr().err
+    assert ("very-secret" in err, 4 <= err.count("***")) == (False, True)
+    assert all(json.loads(line) for line in err.splitlines())
+
+
+def test_a_console_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without colours where there is no terminal."""
+    log.configure("console", "info", Redactor())
+    structlog.get_logger().warning("file.failed", kind="timeout")
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "file.failed" in err
+    assert "kind=timeout" in err

@@ -1,0 +1,88 @@
+"""The report is the sum of the outcomes."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.errors import FailureKind
+from etl.lake.commit import Committed, PartitionState
+from etl.paths import BreakdownPath
+from etl.plan import InvalidPath, PartitionPlan, Plan
+from etl.report import Tally, write_report
+from etl.summary import to_text
+
+NOW = datetime(2022, 6, 1, tzinfo=UTC)
+PATHS = [
+    BreakdownPath.parse(f"/year=2022/month=6/day=1/hour=1/accountId=a1/{name}.json.gz")
+    for name in "abcde"
+]
+PLAN = Plan(
+    (InvalidPath("/x", "why"),),
+    (PATHS[4],),
+    (PartitionPlan(PATHS[0].partition, PartitionState(), (PATHS[0],), tuple(PATHS[1:4])),),
+)
+
+
+def tally() -> Tally:
+    made = Tally("r", "a1", None, NOW)
+    made.planned(PLAN)
+    return made
+
+
+def test_every_path_has_one_outcome() -> None:
+    """What was listed is the sum, whenever the run ends."""
+    made = tally()
+    made.failed([PATHS[1].text], FailureKind.NOT_FOUND, "gone", 1)
+    made.committed(Committed(None, None, frozenset({PATHS[2].text})))
+    report = made.to_report(None, None)
+    assert {
+        "listed": 6,
+        "already_loaded": 2,
+        "loaded": 0,
+        "failed": 1,
+        "invalid": 1,
+        "skipped": 1,
+        "not_attempted": 1,
+    } == report["files"]
+    with pytest.raises(KeyError):
+        made.failed([PATHS[1].text], FailureKind.LAKE, "again")
+
+
+@pytest.mark.parametrize(
+    ("error", "signal", "ends"),
+    [
+        (None, None, ("partial", 3)),
+        ("no", None, ("failed", 1)),
+        (None, 15, ("interrupted", 143)),
+        (None, 2, ("interrupted", 130)),
+        ("no", 15, ("interrupted", 143)),
+    ],
+)
+def test_how_a_run_ends(error: str | None, signal: int | None, ends: tuple[str, int]) -> None:
+    """A signal is the strongest reason, then an error, then files that failed."""
+    assert ends == tally().status(error, signal)
+    assert ("ok", 0) == Tally("r", "a1", None, NOW).status(None, None)
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Over an older one, through a file beside it that does not stay."""
+    file = tmp_path / "report.json"
+    file.write_text("old")
+    with pytest.raises(TypeError):
+        write_report({"a": object()}, file)
+    assert "old" == file.read_text()
+    write_report({"a": "\ud800ü"}, file)
+    assert {"a": "\ud800ü"} == json.loads(file.read_text())
+    assert [file] == list(tmp_path.iterdir())
+
+
+def test_the_summary_names_what_went_wrong() -> None:
+    """Failures by kind and path, at most ten, and what happens to the rest."""
+    made = tally()
+    made.failed([PATHS[1].text], FailureKind.CORRUPT, "damaged gzip", 4)
+    text = to_text(made.to_report(None, None), "/lake")
+    assert f"  corrupt: {PATHS[1].text}: damaged gzip" in text.splitlines()
+    for words in ("partial: 6 files listed", "invalid", "by fetch.skip", "left to the next run"):
+        assert words in text
