@@ -341,7 +341,12 @@ def _execute(
         error = job.redactor.text(" ".join(str(failure).split()))
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
         structlog.get_logger().debug("run.crashed", exc_info=True)
-        error = f"unexpected {type(failure).__name__}: {failure}; please report it"
+        while isinstance(failure, ExceptionGroup):
+            failure = failure.exceptions[0]
+        error = (
+            f"unexpected {type(failure).__name__}: {failure}; please report it, with what "
+            "--log-level debug shows"
+        )
         error = job.redactor.text(" ".join(error.split()))
     report = job.tally.to_report(error, job.stop.signal)
     shown_report = job.redactor.tree(report)

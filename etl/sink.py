@@ -149,13 +149,16 @@ class Sink:
 
     def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
         """Fail all that the partition had gathered, and go on with what is still to come."""
+        directory = gathering.plan.partition.directory
+        if isinstance(error, OSError):
+            error = LakeError.of("writing to", directory, error)
         reason = str(error).splitlines()[0]
         paths = [source.path for source in gathering.builder.sources]
         paths += [path for path in more if path not in paths]
         self._tally.failed(paths, FailureKind.LAKE, reason)
         log.error(
             "part.failed",
-            partition=gathering.plan.partition.directory,
+            partition=directory,
             files=len(paths),
             reason=reason,
         )

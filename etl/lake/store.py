@@ -57,7 +57,8 @@ class StagedFile:
     def close(self) -> None:
         """Remove the file's staged name; what was committed of it stays."""
         self.path.unlink(missing_ok=True)
-        self.stream.close()
+        with contextlib.suppress(OSError):  # bytes that a full disk did not take: of no use now
+            self.stream.close()
 
 
 class LocalStore:

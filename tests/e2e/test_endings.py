@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from etl.emulator import Dataset, Emulator, Fault
-from tests.conftest import COMMAND, Runner, Serve, environment, load
+from tests.conftest import COMMAND, Runner, Serve, check_report, environment, load
 from tests.lakes import (
     assert_lake_holds,
     receipts,
@@ -263,6 +263,46 @@ def test_a_lake_that_cannot_be_written(run: Runner, serve: Serve) -> None:
     ended = run(emulator)
     assert (1, "failed", 0) == (ended.code, ended.report["status"], emulator.count("file"))
     assert "lake.uri" in ended.report["error"]
+
+
+def test_a_disk_that_takes_no_more(run: Runner, serve: Serve) -> None:
+    """Parts that do not fit fail their files with kind `lake`; later runs make good."""
+    emulator = serve(DAY)
+    arguments = run.arguments(emulator, report="-")
+    # No file may grow beyond 8 KiB: some parts fit, others do not, as on a disk that is full.
+    done = subprocess.run(
+        ["prlimit", "--fsize=8192", *arguments],
+        env=environment(AHT_ETL_LAKE__COMPRESSION="none"),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    check_report(report, 3)
+    assert report["files"]["loaded"] > 0
+    assert report["files"]["not_attempted"] == 0
+    assert {"lake"} == {failure["kind"] for failure in report["failures"]}
+    assert "File too large" in report["failures"][0]["message"]
+    assert_lake_is_sound(run.lake, DAY)
+    assert not list((run.lake / "_staging").iterdir())
+    assert run(emulator).code == 0
+    assert_lake_holds(run.lake, DAY)
+
+
+def test_bad_rows_that_cannot_be_kept(run: Runner, serve: Serve) -> None:
+    """A file whose bad rows have no place is not loaded: they would be lost."""
+    run.lake.mkdir()
+    (run.lake / "_quarantine").write_text("in the way")
+    emulator = serve(SMALL)
+    ended = run(emulator)
+    assert (3, {"lake"}) == (ended.code, {f["kind"] for f in ended.report["failures"]})
+    assert {HOUR.format(hour, 1) for hour in (1, 2)} <= {
+        failure["path"] for failure in ended.report["failures"]
+    }
+    (run.lake / "_quarantine").unlink()
+    assert run(emulator).code == 0
+    assert_lake_holds(run.lake, SMALL)
 
 
 def test_commands_by_hand(tmp_path: Path) -> None:
