@@ -111,7 +111,7 @@ def run(
     """
     from etl import log
     from etl.redact import Redactor
-    from etl.settings import load
+    from etl.sources import load
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)

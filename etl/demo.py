@@ -9,7 +9,8 @@ from typing import Final
 
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
 from etl.emulator.dataset import DEFAULT_ACCOUNT
-from etl.settings import Settings, load
+from etl.settings import Settings
+from etl.sources import load
 from etl.times import Window
 
 WINDOW: Final = Window(datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC))

@@ -19,6 +19,7 @@ from etl.api.listing import Listing, read_listing
 from etl.api.retry import Unauthorized
 from etl.api.throttle import Limiter
 from etl.api.transport import Transport
+from etl.archive import Archive
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.commit import read_state
@@ -175,10 +176,14 @@ async def _load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None
     todo = [partition for partition in todo if not partition.state.damage]
     if not todo:
         return
-    try:
-        await stop.interruptible(asyncio.to_thread(store.prepare))
-    except LakeError as error:
-        raise RunError(f"{error}; check lake.uri, its permissions and its free space") from error
+    archive = Archive(Path(settings.raw.uri)) if settings.raw.uri else None
+    for key, place in (("lake.uri", store), ("raw.uri", archive)):
+        try:
+            if place is not None:
+                await stop.interruptible(asyncio.to_thread(place.prepare))
+        except LakeError as error:
+            advice = f"check {key}, its permissions and its free space"
+            raise RunError(f"{error}; {advice}") from error
     workers = min(settings.fetch.concurrency, sum(len(p.to_load) for p in todo))
     memory = Memory.share_out(settings.limits.memory, workers)
     sink = Sink(
@@ -188,7 +193,7 @@ async def _load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None
         target_part_bytes=settings.lake.target_part_size,
         pending_bytes=memory.pending,
     )
-    loader = _Loader(job, client, sink, memory)
+    loader = _Loader(job, client, sink, archive, memory)
     queue = _produce(todo, sink)
     try:
         async with _deadline(stop, settings.shutdown.grace):
@@ -229,10 +234,13 @@ async def _deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
 class _Loader:
     """What the workers of one load share."""
 
-    def __init__(self, job: Job, client: Client, sink: Sink, memory: Memory) -> None:
+    def __init__(
+        self, job: Job, client: Client, sink: Sink, archive: Archive | None, memory: Memory
+    ) -> None:
         self._job = job
         self._client = client
         self._sink = sink
+        self._archive = archive
         self._memory = memory
         self._decoders = asyncio.Semaphore(memory.decoders)
         limits = job.settings.limits
@@ -295,6 +303,23 @@ class _Loader:
                         await self._sink.add(partition, path.text, decoded)
 
     def _decode(self, body: Body, path: BreakdownPath) -> Decoded:
+        """Decode a file and keep it in the archive, before the part that will vouch for it."""
+        try:
+            decoded = self._rows(body, path)
+        except FileError as error:
+            # What is asked for again is not the file; what is no rows is wanted most.
+            if self._archive is not None and not error.passing:
+                self._archive.keep(path.text, body.stream)
+            raise
+        if self._archive is not None:
+            try:
+                self._archive.keep(path.text, body.stream)
+            except FileError:
+                decoded.close()
+                raise
+        return decoded
+
+    def _rows(self, body: Body, path: BreakdownPath) -> Decoded:
         try:
             return decode(body.stream, path.text, self._limits, scratch=Path(tempfile.gettempdir()))
         except FileError:

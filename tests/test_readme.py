@@ -13,7 +13,8 @@ from typer.main import get_command
 
 from etl.cli import app
 from etl.emulator import Dataset
-from etl.settings import Settings, load
+from etl.settings import Settings
+from etl.sources import load
 from tests.conftest import Serve
 from tests.conftest import load as run_job
 from tests.lakes import COLUMNS

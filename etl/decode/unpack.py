@@ -1,6 +1,8 @@
 """A body → the text in it: gzip recognised by its bytes, every member checked to its trailer."""
 
+import contextlib
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import BinaryIO, Final
@@ -88,6 +90,26 @@ class Unpacked:
             # the innermost gzip is the file.
             self._file = _Counted(pieces)
         raise FileError(FailureKind.CORRUPT, f"gzip in gzip, more than {_MAX_LAYERS} times")
+
+
+def file_pieces(body: BinaryIO) -> Iterator[bytes]:
+    """Yield the file in a body: its gzip without transport encodings, or what else came, as it is.
+
+    Where a layer is damaged, what lies under it is not looked for.
+    """
+    layers = 0
+    with contextlib.suppress(FileError):
+        while layers < _MAX_LAYERS and _look_ahead(_unwrapped(body, layers))[0].startswith(_MAGIC):
+            layers += 1
+    return _unwrapped(body, max(0, layers - 1))
+
+
+def _unwrapped(body: BinaryIO, layers: int) -> Iterator[bytes]:
+    body.seek(0)
+    pieces = iter(lambda: body.read(_PIECE_BYTES), b"")
+    for _ in range(layers):
+        pieces = _gunzip(pieces, sys.maxsize)
+    return pieces
 
 
 def too_large(max_bytes: int) -> FileError:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from etl.errors import UsageError
-from etl.settings import Settings, load
+from etl.settings import Settings
+from etl.sources import load
 
 
 def test_defaults_read_nothing() -> None:

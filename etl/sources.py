@@ -1,0 +1,173 @@
+"""Reading the configuration from flags, environment, secret files and YAML.
+
+The strongest source wins, key by key. No error text ever holds a value: it may be a secret.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from etl.errors import UsageError
+from etl.settings import Settings
+
+ENV_PREFIX: Final = "AHT_ETL_"
+SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"
+
+# What Kubernetes adds to every container for a service whose name begins with `aht-etl`.
+_KUBERNETES_SERVICE: Final = re.compile(r"_SERVICE_HOST\Z|_SERVICE_PORT(_|\Z)|_PORT(_|\Z)")
+
+
+class _Variables(EnvSettingsSource):
+    """Variables by name, be they from the environment or from secret files."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._variables.items() if value}
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value  # left to the model, which names the key exactly
+
+
+def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the configuration from all its sources.
+
+    `flags` are nested by key like the YAML and win over all. Raises UsageError, one line that
+    names each key at fault and holds no value.
+    """
+    variables = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX)
+        and name != SECRETS_DIR
+        and not _KUBERNETES_SERVICE.search(name)
+    }
+    secrets = _secret_files(environ.get(SECRETS_DIR))
+    for names, origin in ((variables, "environment variable"), (secrets, "secret file")):
+        _refuse_unknown(names, origin)
+    from_yaml = _yaml(config) if config is not None else {}
+
+    class Loaded(Settings, BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                init_settings,
+                _Variables(settings_cls, variables),
+                _Variables(settings_cls, secrets),
+                InitSettingsSource(settings_cls, from_yaml),
+            )
+
+    try:
+        return Loaded(**flags)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Put a validation error into one line that names the keys and shows no value."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in e['loc']) or 'configuration'}: {_reason(e)}"
+        for e in error.errors(include_input=False, include_url=False, include_context=False)
+    )
+
+
+def _reason(error: Any) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    *parents, key = (str(part) for part in error["loc"])
+    model: Any = Settings
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    return f"unknown key{_suggestion(key, known)}"
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+
+
+def _refuse_unknown(names: Mapping[str, str], origin: str) -> None:
+    for name in names:
+        key = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if key not in Settings.model_fields:
+            shown = name if origin == "environment variable" else name.removeprefix(ENV_PREFIX)
+            known = list(Settings.model_fields)
+            raise UsageError(f"{origin} {shown}: unknown key{_suggestion(key, known)}")
+
+
+def _secret_files(folder: str | None) -> dict[str, str]:
+    if not folder:
+        return {}
+    try:
+        # Names that begin with a dot are how Kubernetes swaps a mounted secret at once.
+        return {
+            ENV_PREFIX + file.name: file.read_text("utf-8").rstrip("\r\n")
+            for file in sorted(Path(folder).iterdir())
+            if not file.name.startswith(".")
+        }
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "a file is not UTF-8 text"
+        raise UsageError(f"{SECRETS_DIR}={folder}: cannot be read: {reason}") from None
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Scalars stay the text that they are: an account id of digits is not a number.
+
+    The model parses them as it parses the environment's; only null is YAML's.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the base class's name for it
+        first: [(tag, regexp) for tag, regexp in resolvers if tag == "tag:yaml.org,2002:null"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text("utf-8"), Loader=_TextLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise UsageError(f"--config {file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config {file}: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        # The mark's own text quotes the line, and a secret may stand there.
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"--config {file}: not YAML: {error.problem}{where}") from None
+    except yaml.YAMLError:
+        raise UsageError(f"--config {file}: not YAML") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {file}: must be keys and values at the top level")
+    # `section:` with nothing behind it is an empty section, not a wrong one.
+    return {str(key): value for key, value in content.items() if value is not None}

@@ -1,0 +1,73 @@
+"""With `raw.uri` the downloaded files are kept as they came."""
+
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.emulator import Dataset
+from tests.conftest import Runner, Serve
+from tests.lakes import assert_lake_holds
+
+HOUR = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
+DATA = Dataset.generate(
+    8,
+    datetime(2022, 6, 1, tzinfo=UTC),
+    datetime(2022, 6, 1, 4, tzinfo=UTC),
+    rows_per_file=10,
+    mixed_shapes=True,
+)
+
+
+def archived(raw: Path) -> dict[str, bytes]:
+    """Return what an archive holds, by path."""
+    found = {f"/{file.relative_to(raw)}": file for file in raw.rglob("*") if file.is_file()}
+    return {path: file.read_bytes() for path, file in found.items()}
+
+
+@pytest.mark.parametrize("encoding", ["as_is", "declared", "on_top", "plain"])
+def test_every_file_is_kept_byte_for_byte(run: Runner, serve: Serve, encoding: str) -> None:
+    """However it was sent; the lake is the same as without."""
+    raw = run.folder / "raw"
+    assert run(serve(DATA, encoding=encoding), AHT_ETL_RAW__URI=str(raw)).code == 0
+    content = {path: file.content for path, file in DATA.files.items()}
+    if encoding == "plain":
+        content = {path: gzip.decompress(packed) for path, packed in content.items()}
+    assert content == archived(raw)
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
+    """That is when it is wanted most; repeated, nothing changes; another file is kept beside."""
+    raw = run.folder / "raw"
+    path, junk, other = f"{HOUR}a.json.gz", gzip.compress(b"{no\n" * 3), gzip.compress(b"{nor\n")
+    for content in (junk, junk, other, other):
+        ended = run(serve(Dataset.of({path: content})), AHT_ETL_RAW__URI=str(raw))
+        assert (3, "malformed") == (ended.code, ended.report["failures"][0]["kind"])
+    kept = archived(raw)
+    assert junk == kept.pop(path)
+    ((name, content),) = kept.items()
+    assert (True, other) == (name.startswith(f"{path}.sha256-"), content)
+    assert "archive.differs" in [json.loads(line)["event"] for line in ended.err.splitlines()]
+
+
+def test_an_archive_that_refuses(run: Runner, serve: Serve) -> None:
+    """A file that could not be kept is not loaded; an archive that is no folder ends the run."""
+    raw = run.folder / "raw"
+    (raw / "year=2022").parent.mkdir()
+    (raw / "year=2022").write_text("in the way")
+    emulator = serve(DATA)
+    ended = run(emulator, AHT_ETL_RAW__URI=str(raw))
+    kinds = {failure["kind"] for failure in ended.report["failures"]}
+    assert (3, {"lake"}, 0) == (ended.code, kinds, ended.report["files"]["loaded"])
+    assert "check raw.uri" in ended.report["failures"][0]["message"]
+    ended = run(emulator, AHT_ETL_RAW__URI=str(raw / "year=2022"))
+    assert (1, True) == (ended.code, "check raw.uri" in ended.report["error"])
+
+
+def test_an_archive_in_the_lake_is_wrong_usage(run: Runner, serve: Serve) -> None:
+    """Readers of the lake would trip over its files."""
+    ended = run(serve(DATA), AHT_ETL_RAW__URI=str(run.lake / "raw"))
+    assert (2, False) == (ended.code, run.lake.exists())
