@@ -124,8 +124,12 @@ def run(
         "lake.uri": lake,
         "fetch.concurrency": concurrency,
     }
+    nested = _nested(flags)
+    if lookback is not None and from_ is None:
+        # A begin that stands in a weaker source must not make this flag a silent nothing.
+        nested["window"]["from"] = None
     with _usage_errors(log_format):
-        settings = load(_nested(flags), config, os.environ)
+        settings = load(nested, config, os.environ)
         if settings.account is None:
             raise UsageError(
                 "account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key"

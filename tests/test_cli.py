@@ -94,6 +94,20 @@ def test_a_flag_given_twice(serve: Serve, tmp_path: Path) -> None:
     assert "a2" == json.loads(done.stdout)["account"]
 
 
+def test_a_lookback_flag_wins_over_a_configured_begin(serve: Serve, tmp_path: Path) -> None:
+    """The flag is the stronger source; without it the configured begin counts."""
+    url = serve(Dataset.of({})).base_url
+    command = [COMMAND, "run", "--account", "a1", "--base-url", url, "--report", "-"]
+    env = environment(AHT_ETL_WINDOW__FROM="2022-06-01", AHT_ETL_WINDOW__TO="2022-06-03")
+    begins = []
+    for more in ([], ["--lookback", "1h"]):
+        done = subprocess.run(
+            [*command, *more], env=env, cwd=tmp_path, check=True, capture_output=True
+        )
+        begins.append(json.loads(done.stdout)["window"]["from"])
+    assert ["2022-06-01T00:00:00Z", "2022-06-02T23:00:00Z"] == begins
+
+
 def test_a_listing_of_nothing_makes_no_lake(serve: Serve, tmp_path: Path) -> None:
     """Nothing to do is ok, and leaves nothing behind."""
     url = serve(Dataset.of({})).base_url
