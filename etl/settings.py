@@ -1,10 +1,11 @@
 """The configuration: one model; etl.sources reads it. No error text ever holds a value."""
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -22,6 +23,11 @@ from pydantic import (
 )
 
 from etl.times import parse_duration, parse_instant
+
+# A host's name or address, perhaps a port, perhaps a path; no user, no query, nothing quoted.
+_URL: Final = re.compile(
+    r"(?i:https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -41,14 +47,12 @@ def _text_then(parse: Any) -> BeforeValidator:
 
 def _origin(url: str) -> str:
     try:
-        parts = urlsplit(url)
-        _ = parts.port
+        _ = urlsplit(url).port  # a ValueError where it is none
+        well_formed = _URL.fullmatch(url)
     except ValueError:
-        raise ValueError("not a URL: write https://host") from None
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("not a URL: write https://host")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("a user, a query or a fragment has no place in it: write https://host")
+        well_formed = None
+    if not well_formed:
+        raise ValueError("not a host's URL: write https://host, without a user or a query")
     return url.rstrip("/")
 
 
