@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -174,7 +176,7 @@ def demo(
             typer.echo(demonstration.introduction(emulator))
         code = _execute(job, progress, log_format, report)
     if report != "-" and code == 0:
-        typer.echo(demonstration.epilogue(settings.lake.uri))
+        typer.echo(demonstration.epilogue(settings.lake.uri, _called_as()))
     raise typer.Exit(code)
 
 
@@ -238,10 +240,19 @@ def emulator(
         )
         options = serve.options(auth, latency, rate, at_once, fault or [])
     try:
-        serve.serve(dataset, options, port, account)
+        serve.serve(dataset, options, port, account, _called_as())
     except OSError as error:
         typer.echo(f"aht-etl: error: port {port}: {error.strerror}; try --port", err=True)
         raise typer.Exit(1) from None
+
+
+def _called_as() -> str:
+    """Return what to type to call this very command again."""
+    called = Path(sys.argv[0])
+    on_path = shutil.which("aht-etl")
+    if called.name != "aht-etl" or (on_path and Path(on_path).samefile(called)):
+        return "aht-etl"
+    return shlex.quote(str(called))
 
 
 @contextmanager

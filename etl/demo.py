@@ -57,11 +57,13 @@ def introduction(emulator: Emulator) -> str:
     )
 
 
-def epilogue(lake: str) -> str:
-    """Return where the lake is and what to do with it."""
+def epilogue(lake: str, command: str) -> str:
+    """Return where the lake is and what to do with it; `command` is how aht-etl was called."""
     folder = Path(lake).resolve()
     query = QUERY.format(lake=folder)
-    again = "aht-etl demo" + ("" if folder.name == "demo-lake" else f" --lake {shlex.quote(lake)}")
+    again = f"{command} demo" + (
+        "" if folder.name == "demo-lake" else f" --lake {shlex.quote(lake)}"
+    )
     return (
         f"\nThe lake is in {folder}\n\n"
         f"A query to try, in DuckDB (pip install duckdb):\n\n{query};\n\n"

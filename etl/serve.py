@@ -89,12 +89,17 @@ def _fault(text: str) -> Fault:
     return Fault(cast("Endpoint", endpoint), cast("Kind", kind), times=count)
 
 
-def serve(data: Dataset, how: EmulatorOptions, port: int, account: str) -> None:
-    """Serve until the process is told to end. Raises OSError where the port is taken."""
-    asyncio.run(_serve(data, how, port, account))
+def serve(data: Dataset, how: EmulatorOptions, port: int, account: str, command: str) -> None:
+    """Serve until the process is told to end; `command` is how aht-etl was called.
+
+    Raises OSError where the port is taken.
+    """
+    asyncio.run(_serve(data, how, port, account, command))
 
 
-async def _serve(data: Dataset, how: EmulatorOptions, port: int, account: str) -> None:
+async def _serve(
+    data: Dataset, how: EmulatorOptions, port: int, account: str, command: str
+) -> None:
     emulator = Emulator(data, how)
     await emulator.start(port=port)
     try:
@@ -107,7 +112,7 @@ async def _serve(data: Dataset, how: EmulatorOptions, port: int, account: str) -
         print(  # noqa: T201 - the command's result
             f"The emulator serves {len(data.files)} files of account {account} on "
             f"{emulator.base_url}; Ctrl-C ends it. In another terminal:\n\n"
-            f"{keys}aht-etl run --account {account} --base-url {emulator.base_url} --lookback 3d "
+            f"{keys}{command} run --account {account} --base-url {emulator.base_url} --lookback 3d "
             "--lake ./lake\n",
             flush=True,
         )
