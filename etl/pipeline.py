@@ -321,7 +321,13 @@ class _Loader:
 
     def _rows(self, body: Body, path: BreakdownPath) -> Decoded:
         try:
-            return decode(body.stream, path.text, self._limits, scratch=Path(tempfile.gettempdir()))
+            return decode(
+                body.stream,
+                path.text,
+                self._limits,
+                scratch=Path(tempfile.gettempdir()),
+                declared_gzip=body.declared_gzip,
+            )
         except FileError:
             raise
         except OSError as error:

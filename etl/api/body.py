@@ -43,6 +43,8 @@ class Body:
 
     size: int
     stream: BinaryIO
+    #: Whether the answer said that gzip is its transport encoding.
+    declared_gzip: bool
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +85,8 @@ async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) 
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise scratch_error(error) from error
         raise
-    return Body(size, raw if raw is not None else memory)
+    declared_gzip = "gzip" in response.headers.get("Content-Encoding", "").lower()
+    return Body(size, raw if raw is not None else memory, declared_gzip)
 
 
 async def read_json(response: ClientResponse) -> Any:

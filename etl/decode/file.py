@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -37,18 +38,27 @@ class DecodeLimits:
     spill_bytes: int
 
 
-def decode(body: BinaryIO, path: str, limits: DecodeLimits, *, scratch: Path) -> Decoded:
+def decode(
+    body: BinaryIO,
+    path: str,
+    limits: DecodeLimits,
+    *,
+    scratch: Path,
+    declared_gzip: bool = False,
+) -> Decoded:
     """Decode a downloaded file, whatever of the documented shapes it has.
 
+    `declared_gzip` is whether the answer said that gzip is its transport encoding; see Unpacked.
     Blocking; run it in a thread. Raises FileError: truncated, corrupt and too_large as Unpacked
     does; malformed if more of its rows are bad than is allowed. Raises OSError where `scratch`
     refuses.
     """
+    unpacked = partial(Unpacked, body, limits.max_file_size, declared_gzip=declared_gzip)
     try:
-        decoded = _decode(body, path, limits, scratch, as_array=True)
+        decoded = _decode(unpacked(), path, limits, scratch, as_array=True)
     except NotAnArrayError:
         # From here on an array is one (bad) row among others.
-        decoded = _decode(body, path, limits, scratch, as_array=False)
+        decoded = _decode(unpacked(), path, limits, scratch, as_array=False)
     total = decoded.rows + decoded.quarantined
     if total and decoded.quarantined / total > limits.max_bad_row_ratio:
         decoded.close()
@@ -61,9 +71,8 @@ def decode(body: BinaryIO, path: str, limits: DecodeLimits, *, scratch: Path) ->
 
 
 def _decode(
-    body: BinaryIO, path: str, limits: DecodeLimits, scratch: Path, *, as_array: bool
+    unpacked: Unpacked, path: str, limits: DecodeLimits, scratch: Path, *, as_array: bool
 ) -> Decoded:
-    unpacked = Unpacked(body, limits.max_file_size)
     window = _Window(unpacked)
     decoded = Decoded(path, limits.spill_bytes, scratch)
     try:

@@ -48,12 +48,14 @@ class Unpacked:
     encoding is taken off, or the plain body if there was no gzip. `decompressed` is the text's
     length in bytes. Iterating raises FileError: truncated where the body or a gzip member ends
     too early, corrupt where gzip does not check, other bytes than zeros stand behind it, or a
-    body is neither gzip nor JSON; too_large beyond `max_bytes`.
+    body is neither gzip nor JSON; too_large beyond `max_bytes`. A web page in `declared_gzip`, gzip
+    that the answer called its transport encoding, is a body that is neither: an error page.
     """
 
-    def __init__(self, body: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, body: BinaryIO, max_bytes: int, *, declared_gzip: bool = False) -> None:
         self._body = body
         self._max_bytes = max_bytes
+        self._declared_gzip = declared_gzip
         self._file = _Counted(())
         self.decompressed = 0
 
@@ -85,6 +87,8 @@ class Unpacked:
         for _ in range(_MAX_LAYERS):
             head, pieces = _look_ahead(_gunzip(self._file, self._max_bytes))
             if not head.startswith(_MAGIC):
+                if self._declared_gzip and _begins_with(head, b"<"):
+                    raise _no_file()
                 return pieces
             # There is gzip in the gzip: what was unpacked so far was a transport encoding, and
             # the innermost gzip is the file.
@@ -143,9 +147,17 @@ def _checked(pieces: Iterable[bytes]) -> Iterator[bytes]:
             first = False
         yield piece
     if not begun:
-        raise FileError(
-            FailureKind.CORRUPT, "the answer is neither gzip nor JSON (an error page, perhaps)"
-        )
+        raise _no_file()
+
+
+def _begins_with(text: bytes, character: bytes) -> bool:
+    return text.removeprefix(_BOM).lstrip(_WHITE_SPACE).startswith(character)
+
+
+def _no_file() -> FileError:
+    return FileError(
+        FailureKind.CORRUPT, "the answer is neither gzip nor JSON (an error page, perhaps)"
+    )
 
 
 def _gunzip(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:

@@ -91,7 +91,8 @@ def _value_at(text: str, start: int, *, final: bool) -> Value | str:
         near_end = error.pos >= len(text) - _LOOK_AHEAD or error.msg.startswith(_UNTERMINATED)
         if near_end and not final:
             raise IncompleteError(start) from None
-        return f"not JSON: {error.msg} at character {error.pos - start}"
+        what = error.msg.removesuffix(" at")
+        return f"not JSON: {what} at character {error.pos - start}"
     except RecursionError:
         return "not readable: nested too deeply"
     if not final and end > len(text) - _LOOK_AHEAD and not isinstance(value, dict | list | str):

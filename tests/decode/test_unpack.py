@@ -45,6 +45,16 @@ def test_the_file_is_what_the_innermost_gzip_is(transport: Callable[[bytes], byt
     assert expected == (text, unpacked.file_bytes, unpacked.sha256, unpacked.decompressed)
 
 
+@pytest.mark.parametrize("page", [b"<html>", b"\xef\xbb\xbf \r\n<!doctype html>"])
+def test_a_web_page_that_was_packed_on_its_way_is_no_file(page: bytes) -> None:
+    """A proxy's error page comes so; gzip that was not declared is a file, whatever is in it."""
+    body = gzip.compress(page)
+    assert b"".join(Unpacked(io.BytesIO(body), 2**30)) == page
+    with pytest.raises(FileError, match="error page"):
+        b"".join(Unpacked(io.BytesIO(body), 2**30, declared_gzip=True))
+    assert b"".join(Unpacked(io.BytesIO(FILE), 2**30, declared_gzip=True)) == TEXT
+
+
 def test_a_plain_body_is_its_own_file() -> None:
     """Where the server sent no gzip, bytes and checksum are the plain body's."""
     text, unpacked = unpack(TEXT)

@@ -1,5 +1,6 @@
 """What goes wrong on the wire: survived where it passes, named where it lasts, nothing half."""
 
+import gzip
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +35,16 @@ FAULTS: dict[str, tuple[dict[str, Any], str, int]] = {
     "damaged trailer": ({"kind": "bad_trailer"}, "corrupt", 4),
     "damaged middle": ({"kind": "bad_middle"}, "corrupt", 4),
     "a web page": ({"kind": "html"}, "corrupt", 4),
+    "a web page, packed": (
+        {
+            "kind": "status",
+            "status": 200,
+            "body": gzip.compress(b"<html>"),
+            "headers": {"Content-Encoding": "gzip"},
+        },
+        "corrupt",
+        4,
+    ),
     "nothing in time": ({"kind": "hang"}, "timeout", 4),
 }
 FINAL: dict[str, tuple[dict[str, Any], str, int]] = {
