@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal
 
 import typer
 
@@ -66,7 +66,10 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; the entry point of `aht-etl`."""
     # Before anything heavy is imported: from here on a signal ends with the promised exit code,
-    # also as process 1 of a container, for which the kernel ignores unhandled ones.
+    # also as process 1 of a container, for which the kernel ignores unhandled ones. A run keeps
+    # the first for the job that it prepares: there is to be a report.
+    if sys.argv[1:2] == ["run"]:
+        SIGNALS.defer()
     for number in HANDLED:
         signal.signal(number, SIGNALS)
     app()
@@ -141,9 +144,8 @@ def run(
         window = _window(settings, now) if paths is None else None
         parsed_shard = _shard(shard)
         _check_report_file(report)
-        listing = _read_paths(paths) if paths is not None else None
+        listing = _open_paths(paths) if paths is not None else None
 
-    SIGNALS.defer()
     job = _new_job(settings, window, now, redactor)
     job.saved_listing, job.shard = listing, parsed_shard
     raise typer.Exit(_execute(job, progress, log_format, report))
@@ -313,12 +315,11 @@ def _shard(text: str | None) -> "Shard":
     return Shard(int(match[1]), int(match[2]))
 
 
-def _read_paths(file: str) -> str:
+def _open_paths(file: str) -> BinaryIO:
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return sys.stdin.buffer if file == "-" else Path(file).open("rb")
     except OSError as error:
         raise UsageError(f"--paths {file}: cannot be read: {error.strerror}") from None
-    return content.decode("utf-8", "replace")
 
 
 def _check_report_file(report: str | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 
@@ -79,7 +79,7 @@ class Job:
     window: Window | None
     tally: Tally
     now: datetime
-    saved_listing: str | None = None
+    saved_listing: BinaryIO | None = None
     shard: Shard = field(default_factory=Shard)
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)
@@ -132,7 +132,7 @@ def _open_lake(store: LocalStore) -> None:
 
 async def _list(job: Job, client: Client) -> Listing:
     if job.saved_listing is not None:
-        return await asyncio.to_thread(read_listing, job.saved_listing)
+        return await asyncio.to_thread(_read, job.saved_listing)
     window = job.window
     assert window is not None  # noqa: S101 - a job has a saved listing or a window
     if window.start < job.now - _KEPT_BY_VENDOR:
@@ -145,6 +145,14 @@ async def _list(job: Job, client: Client) -> Listing:
             reason="the vendor says that paths are missing here; a later run will find them",
         )
     return listing
+
+
+def _read(saved_listing: BinaryIO) -> Listing:
+    try:
+        with saved_listing:
+            return read_listing(saved_listing.read().decode("utf-8", "replace"))
+    except OSError as error:
+        raise RunError(f"--paths: cannot be read: {error.strerror or error}") from error
 
 
 def _say(plan: Plan) -> None:
@@ -300,7 +308,8 @@ class _Loader:
                             fast_blocks=decoded.fast_blocks,
                             patient_blocks=decoded.patient_blocks,
                         )
-                        await self._sink.add(partition, path.text, decoded)
+                        attempts = attempt.retry_state.attempt_number
+                        await self._sink.add(partition, path.text, decoded, attempts)
 
     def _decode(self, body: Body, path: BreakdownPath) -> Decoded:
         """Decode a file and keep it in the archive, before the part that will vouch for it."""

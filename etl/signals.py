@@ -32,7 +32,7 @@ class Signals:
             self._stop.request(signal=number)
 
     def defer(self) -> None:
-        """From now on there will be a job to report on: keep the first signal for it."""
+        """From now on a job is being prepared that will report: keep the first signal for it."""
         self._deferred = True
 
     def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:

@@ -28,6 +28,7 @@ class _Gathering:
     plan: PartitionPlan
     builder: PartBuilder
     waiting_for: int
+    attempts: dict[str, int] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -61,9 +62,13 @@ class Sink:
             plan, self._new_builder(), len(plan.to_load)
         )
 
-    async def add(self, plan: PartitionPlan, path: str, decoded: Decoded) -> None:
-        """Take a decoded file and close it. A lake that refuses is told to the tally."""
+    async def add(self, plan: PartitionPlan, path: str, decoded: Decoded, attempts: int) -> None:
+        """Take a file, decoded after so many attempts, and close it.
+
+        A lake that refuses is told to the tally.
+        """
         gathering = self._gathering[plan.partition.directory]
+        gathering.attempts[path] = attempts
         receipt = Receipt(path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256)
 
         def take() -> None:
@@ -155,7 +160,8 @@ class Sink:
         reason = str(error).splitlines()[0]
         paths = [source.path for source in gathering.builder.sources]
         paths += [path for path in more if path not in paths]
-        self._tally.failed(paths, FailureKind.LAKE, reason)
+        for path in paths:
+            self._tally.failed([path], FailureKind.LAKE, reason, gathering.attempts[path])
         log.error(
             "part.failed",
             partition=directory,

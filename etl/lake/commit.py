@@ -67,7 +67,7 @@ def read_state(store: LocalStore, directory: str) -> PartitionState:
             state.next_number = max(state.next_number, int(match["number"]) + 1)
         try:
             state.loaded.update(r.path for r in _receipts(store, f"{directory}/{name}").sources)
-        except UnreadablePartError as error:
+        except (UnreadablePartError, LakeError) as error:
             state.damage = str(error)
         except FileNotFoundError:
             pass  # an operator deleted it just now

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,10 +107,16 @@ class LocalStore:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file to read. Raises FileNotFoundError or LakeError."""
+        """Open a file to read. Raises FileNotFoundError or, where it is no file, LakeError."""
+        file = self.root / name
         try:
-            stream = (self.root / name).open("rb")
+            # Looked at first: to open a pipe would wait for its writer.
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise LakeError(f"reading {name}: it is no file")
+            stream = file.open("rb")
         except FileNotFoundError:
+            if file.is_symlink():
+                raise LakeError(f"reading {name}: it links to nothing") from None
             raise
         except OSError as error:
             raise LakeError.of("reading", name, error) from error

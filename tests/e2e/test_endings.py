@@ -201,6 +201,19 @@ def test_a_signal_while_the_server_hangs(run: Runner, serve: Serve, where: str) 
     assert (143, "interrupted") == (ended.code, ended.report["status"])
 
 
+def test_a_signal_while_paths_are_awaited(run: Runner, serve: Serve) -> None:
+    """Standard input that says nothing keeps nobody; there is a report of nothing."""
+    process = run.start(serve(DATA), "--paths", "-")
+    wait_until(lambda: _handles_sigterm(process))
+    process.send_signal(signal.SIGTERM)
+    ended = run.end(process)
+    assert (143, "interrupted", 0) == (
+        ended.code,
+        ended.report["status"],
+        ended.report["files"]["listed"],
+    )
+
+
 def test_a_signal_during_a_wait(run: Runner, serve: Serve) -> None:
     """A retry's delay and a Retry-After are not waited out."""
     faults = (
@@ -232,9 +245,19 @@ def test_a_signal_before_anything_is_set_up(run: Runner, serve: Serve) -> None:
         process = run.start(emulator)
         time.sleep(moment_s)  # whatever moment this is: the end is the same
         process.send_signal(signal.SIGTERM)
-        process.communicate()
-        # Before Python itself runs, the kernel's way of ending is the only one.
-        assert process.returncode in {143, -signal.SIGTERM}
+        ended = run.end(process)
+        # Before the program's own first line, the kernel's way of ending is the only one.
+        assert (ended.code, ended.report.get("status")) in {
+            (143, "interrupted"),
+            (-signal.SIGTERM, None),
+        }
+
+
+def _handles_sigterm(process: subprocess.Popen[str]) -> bool:
+    """Tell whether Python's own handler is set: SIGTERM's bit in the mask of caught signals."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _answered(emulator: Emulator, answers: int, process: subprocess.Popen[str]) -> bool:
@@ -284,6 +307,7 @@ def test_a_disk_that_takes_no_more(run: Runner, serve: Serve) -> None:
     assert report["files"]["not_attempted"] == 0
     assert {"lake"} == {failure["kind"] for failure in report["failures"]}
     assert "File too large" in report["failures"][0]["message"]
+    assert {1} == {failure["attempts"] for failure in report["failures"]}
     assert_lake_is_sound(run.lake, DAY)
     assert not list((run.lake / "_staging").iterdir())
     assert run(emulator).code == 0
