@@ -3,8 +3,6 @@
 Heavy imports wait inside the commands until one needs them: `aht-etl --version` is quick.
 """
 
-import asyncio
-import json
 import os
 import re
 import shlex
@@ -19,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal
 
 import typer
 
-from etl import __version__
-from etl.errors import AhtEtlError, UsageError
+from etl import __version__, streams
+from etl.errors import UsageError
 from etl.flags import (
     Account,
     BaseUrl,
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from etl.log import LogFormat as LogFormatName
     from etl.pipeline import Job
     from etl.plan import Shard
-    from etl.progress import ProgressMode
     from etl.redact import Redactor
     from etl.settings import Settings
     from etl.times import Window
@@ -72,7 +69,11 @@ def main() -> None:
         SIGNALS.defer()
     for number in HANDLED:
         signal.signal(number, SIGNALS)
-    app()
+    streams.guard()
+    try:
+        app()
+    finally:
+        streams.settle()
 
 
 def _print_version(value: bool) -> None:
@@ -148,7 +149,9 @@ def run(
 
     job = _new_job(settings, window, now, redactor)
     job.saved_listing, job.shard = listing, parsed_shard
-    raise typer.Exit(_execute(job, progress, log_format, report))
+    from etl.execution import execute
+
+    raise typer.Exit(execute(job, progress, log_format, report))
 
 
 @app.command()
@@ -176,7 +179,9 @@ def demo(
         job = _new_job(settings, demonstration.WINDOW, demonstration.NOW, redactor)
         if report != "-":
             typer.echo(demonstration.introduction(emulator))
-        code = _execute(job, progress, log_format, report)
+        from etl.execution import execute
+
+        code = execute(job, progress, log_format, report)
     if report != "-" and code == 0:
         typer.echo(demonstration.epilogue(settings.lake.uri, _called_as()))
     raise typer.Exit(code)
@@ -263,7 +268,9 @@ def _usage_errors(log_format: "LogFormatName") -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        _complain(f"wrong usage: {error}", "usage.wrong", log_format)
+        from etl import log
+
+        log.complain(f"wrong usage: {error}", "usage.wrong", log_format)
         raise typer.Exit(2) from None
 
 
@@ -328,73 +335,3 @@ def _check_report_file(report: str | None) -> None:
     folder = Path(report).parent
     if Path(report).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"--report {report}: not a file in a folder that can be written to")
-
-
-def _execute(
-    job: "Job", progress: "ProgressMode", log_format: "LogFormatName", report_file: str | None
-) -> int:
-    """Run the job to its end, whatever that is; write the report; return the exit code."""
-    import structlog
-
-    from etl import log, pipeline
-    from etl.progress import shown
-    from etl.report import write_report
-    from etl.summary import to_text
-
-    live = not log.is_json(log_format)
-    error: str | None = None
-
-    async def go() -> None:
-        SIGNALS.hand_to(job.stop, asyncio.get_running_loop())
-        async with shown(job.tally, progress, live=live):
-            await pipeline.run(job)
-
-    structlog.contextvars.bind_contextvars(run_id=job.tally.run_id)
-    runner = asyncio.Runner()
-    try:
-        runner.run(go())
-    except AhtEtlError as failure:
-        error = job.redactor.text(" ".join(str(failure).split()))
-    except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
-        structlog.get_logger().debug("run.crashed", exc_info=True)
-        while isinstance(failure, ExceptionGroup):
-            failure = failure.exceptions[0]
-        error = (
-            f"unexpected {type(failure).__name__}: {failure}; please report it, with what "
-            "--log-level debug shows"
-        )
-        error = job.redactor.text(" ".join(error.split()))
-    report = job.tally.to_report(error, job.stop.signal)
-    shown_report = job.redactor.tree(report)
-    code: int = report["exit_code"]
-    if error is not None and code == 1:
-        _complain(f"error: {error}", "run.failed", log_format)
-    try:
-        if report_file == "-":
-            sys.stdout.write(json.dumps(shown_report, indent=2) + "\n")
-        else:
-            if report_file is not None:
-                write_report(shown_report, Path(report_file))
-            sys.stdout.write(to_text(shown_report, job.settings.lake.uri))
-        sys.stdout.flush()
-    except OSError as failure:
-        _complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
-        code = code or 1
-    if job.stop.signal is not None:
-        # Threads that were decoding cannot be called back; nothing that they do counts any more.
-        sys.stderr.flush()
-        os._exit(code)
-    runner.close()
-    return code
-
-
-def _complain(line: str, event: str, log_format: "LogFormatName") -> None:
-    """Say in one line on standard error why the command ends."""
-    from etl import log
-
-    if log.is_json(log_format):
-        import structlog
-
-        structlog.get_logger().error(event, reason=line)
-    else:
-        sys.stderr.write(f"aht-etl: {line}\n")

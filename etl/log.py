@@ -51,6 +51,14 @@ def is_json(log_format: LogFormat) -> bool:
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
 
 
+def complain(line: str, event: str, log_format: LogFormat) -> None:
+    """Say in one line on standard error why the command ends."""
+    if is_json(log_format):
+        structlog.get_logger().error(event, reason=line)
+    else:
+        sys.stderr.write(f"aht-etl: {line}\n")
+
+
 class _StandardErrorFactory:
     """Makes loggers that look standard error up anew: a live display may have taken it over."""
 

@@ -129,6 +129,27 @@ def test_the_version(command: list[str]) -> None:
     assert f"aht-etl {__version__}\n" == done.stdout
 
 
+@pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>/dev/full", "2>&-", "| true", "0<&-"])
+def test_streams_that_take_nothing(streams: str, serve: Serve, tmp_path: Path) -> None:
+    """What cannot be shown or logged does not stop the job, nor change how it ends."""
+    path = "/year=2022/month=6/day=1/hour=6/accountId=a1/x.json.gz"
+    url = serve(Dataset.of({path: b'{"segmentId": "a"}'})).base_url
+    command = f"{COMMAND} run --account a1 --base-url {url} --report r.json {' '.join(WINDOW)}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command} {streams}"],
+        env=environment(),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (0, 1) == (
+        done.returncode,
+        json.loads((tmp_path / "r.json").read_text())["files"]["loaded"],
+    )
+    assert "Exception" not in done.stderr
+
+
 def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
     """The run's own end stands, and a line says that the report is missing."""
     emulator = serve(Dataset.of({}))

@@ -1,0 +1,85 @@
+"""One execution of the job: signals heard, progress shown, report written, exit code known."""
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from etl import log, pipeline
+from etl.errors import AhtEtlError
+from etl.log import LogFormat
+from etl.pipeline import Job
+from etl.progress import ProgressMode, shown
+from etl.report import write_report
+from etl.signals import SIGNALS
+from etl.summary import to_text
+
+
+def execute(
+    job: Job, progress: ProgressMode, log_format: LogFormat, report_file: str | None
+) -> int:
+    """Run the job to its end, whatever that is; write the report; return the exit code.
+
+    After a signal it does not return: the process ends here.
+    """
+    structlog.contextvars.bind_contextvars(run_id=job.tally.run_id)
+    runner = asyncio.Runner()
+    error = _error_of(job, runner, progress, log_format)
+    report = job.tally.to_report(error, job.stop.signal)
+    code: int = report["exit_code"]
+    if error is not None and code == 1:
+        log.complain(f"error: {error}", "run.failed", log_format)
+    try:
+        _write(job.redactor.tree(report), report_file, job.settings.lake.uri)
+    except OSError as failure:
+        log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
+        code = code or 1
+    if job.stop.signal is not None:
+        # Threads that were decoding cannot be called back; nothing that they do counts any more.
+        os._exit(code)
+    runner.close()
+    return code
+
+
+def _error_of(
+    job: Job, runner: asyncio.Runner, progress: ProgressMode, log_format: LogFormat
+) -> str | None:
+    """Run the job; return why it failed, in one line, or None."""
+
+    async def go() -> None:
+        SIGNALS.hand_to(job.stop, asyncio.get_running_loop())
+        async with shown(job.tally, progress, live=not log.is_json(log_format)):
+            await pipeline.run(job)
+
+    try:
+        runner.run(go())
+    except AhtEtlError as failure:
+        error = str(failure)
+    except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
+        structlog.get_logger().debug("run.crashed", exc_info=True)
+        while isinstance(failure, ExceptionGroup):
+            failure = failure.exceptions[0]
+        error = (
+            f"unexpected {type(failure).__name__}: {failure}; please report it, with what "
+            "--log-level debug shows"
+        )
+    else:
+        return None
+    return job.redactor.text(" ".join(error.split()))
+
+
+def _write(report: dict[str, Any], report_file: str | None, lake: str) -> None:
+    """Write the report and, if standard output is not its place, the summary. Raises OSError."""
+    if report_file == "-":
+        print(json.dumps(report, indent=2), flush=True)  # noqa: T201
+        return
+    try:
+        if report_file is not None:
+            write_report(report, Path(report_file))
+    finally:
+        with suppress(OSError):  # who does not read on did not want to know
+            print(to_text(report, lake), end="", flush=True)  # noqa: T201
