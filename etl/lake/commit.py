@@ -83,14 +83,21 @@ def commit(
 ) -> Committed:
     """Put a part into the lake under the next free number, each source exactly once.
 
-    Sources that another run brought in the meantime are taken out first. `state` is brought up to
-    date. Blocking. Raises LakeError or UnreadablePartError, both with nothing of ours in the lake.
+    Sources that another run brought since `state` was read are taken out first. `state` is brought
+    up to date. Blocking. Raises LakeError or UnreadablePartError, both with nothing of ours in the
+    lake.
     """
     theirs: set[str] = set()
     left: Encoded | None = encoded
     doubts = 0
     try:
         while left is not None:
+            known = state.loaded & {source.path for source in left.sources}
+            if known:
+                # Learned just now, or when an earlier part of this run met another run's.
+                theirs |= known
+                left = without(left, known, new_builder())
+                continue
             name = f"{directory}/part-{state.next_number:05d}.parquet"
             refusal: LakeError | None = None
             try:
@@ -107,12 +114,7 @@ def commit(
                     continue
                 if there.commit != left.commit:
                     state.next_number += 1
-                    brought = {source.path for source in there.sources}
-                    state.loaded |= brought
-                    taken = brought & {source.path for source in left.sources}
-                    theirs |= taken
-                    if taken:
-                        left = without(left, taken, new_builder())
+                    state.loaded.update(source.path for source in there.sources)
                     continue
             state.next_number += 1
             state.loaded.update(source.path for source in left.sources)

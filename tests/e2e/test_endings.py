@@ -106,10 +106,21 @@ def test_killed_at_random_moments(run: Runner, serve: Serve) -> None:
     assert_lake_holds(run.lake, DAY)
 
 
-def test_three_runs_at_once(run: Runner, serve: Serve) -> None:
-    """Each file ends in the lake once; each run claims only what it committed itself."""
+@pytest.mark.parametrize("part_size", ["128MiB", "1kB"])
+def test_three_runs_at_once(run: Runner, serve: Serve, part_size: str) -> None:
+    """Each file ends in the lake once; each run claims only what it committed itself.
+
+    Whether a partition is one part or each run cuts it into many of its own.
+    """
     emulator = serve(DAY, latency_s=0.01)
-    processes = [run.start(emulator) for _ in range(3)]
+    processes = [
+        run.start(
+            emulator,
+            AHT_ETL_LAKE__TARGET_PART_SIZE=part_size,
+            AHT_ETL_FETCH__CONCURRENCY=concurrency,
+        )
+        for concurrency in ("1", "2", "16")
+    ]
     ended = [run.end(process) for process in processes]
     assert [0, 0, 0] == [end.code for end in ended]
     assert len(DAY.files) == sum(end.report["files"]["loaded"] for end in ended)

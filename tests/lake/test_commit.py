@@ -1,13 +1,17 @@
 """The commit protocol: each source once, whoever else writes, whatever a put's answer is."""
 
 import errno
+import itertools
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.part import PartBuilder
@@ -126,6 +130,43 @@ def test_another_runs_part_without_ours(store: LocalStore) -> None:
     result = put(store, PartitionState(), {"/b": 1})
     assert result.name == f"{DIRECTORY}/part-00001.parquet"
     assert rows_by_source(store) == {"/a": 3, "/b": 1}
+
+
+def test_what_was_learned_for_one_part_counts_for_the_next(store: LocalStore) -> None:
+    """A run of several parts takes out of each what it has ever read of others."""
+    mine = PartitionState()
+    put(store, PartitionState(), {"/a": 3, "/b": 2})
+    assert put(store, mine, {"/c": 1}).brought_by_others == frozenset()
+    result = put(store, mine, {"/b": 2, "/d": 1})
+    assert result.brought_by_others == {"/b"}
+    assert (None, {"/a"}) == (put(store, mine, {"/a": 3}).name, mine.loaded & {"/a"})
+    assert rows_by_source(store) == {"/a": 3, "/b": 2, "/c": 1, "/d": 1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_runs_that_take_turns_in_any_order(data: st.DataObject) -> None:
+    """However overlapping runs cut their parts, each source ends in the lake once."""
+    paths = [f"/{n}" for n in range(data.draw(st.integers(1, 8)))]
+    runs = []
+    for _ in range(data.draw(st.integers(2, 3))):
+        order = data.draw(st.permutations(paths))
+        cuts = sorted(data.draw(st.sets(st.integers(1, len(paths)))) | {0, len(paths)})
+        runs.append([order[a:b] for a, b in itertools.pairwise(cuts)])
+    turns = [index for index, parts_ in enumerate(runs) for _ in parts_]
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        store.prepare()
+        states = [PartitionState() for _ in runs]
+        claimed: list[str] = []
+        for index in data.draw(st.permutations(turns)):
+            part = dict.fromkeys(runs[index].pop(0), 1)
+            result = put(store, states[index], part)
+            ours = {s.path for s in result.encoded.sources} if result.encoded else set()
+            assert set(part) == ours | result.brought_by_others
+            claimed += ours
+        assert sorted(paths) == sorted(claimed)
+        assert rows_by_source(store) == dict.fromkeys(paths, 1)
 
 
 def test_many_writers_at_once(store: LocalStore) -> None:
