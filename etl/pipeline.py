@@ -1,6 +1,7 @@
 """The job: list, plan, fetch, decode, commit. `run` reads top to bottom."""
 
 import asyncio
+import math
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,7 @@ log = structlog.stdlib.get_logger()
 
 # The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
 _KEPT_BY_VENDOR: Final = timedelta(days=31)
+_THROTTLE_DELAY_LEAST_S: Final = 0.05
 _KIB: Final = 2**10
 _MIB: Final = 2**20
 
@@ -95,7 +97,14 @@ async def run(job: Job) -> None:
     settings, tally, stop = job.settings, job.tally, job.stop
     store = LocalStore(Path(settings.lake.uri))
     loop = asyncio.get_running_loop()
-    limiter = Limiter(settings.fetch.concurrency, settings.fetch.rate, loop.time, stop.sleep)
+    limiter = Limiter(
+        settings.fetch.concurrency,
+        settings.fetch.rate,
+        loop.time,
+        stop.sleep,
+        # One request for each pause after a 429: what the vendor asks for is enough.
+        rate_least=1 / max(settings.retry.throttle_delay, _THROTTLE_DELAY_LEAST_S),
+    )
     try:
         await stop.interruptible(asyncio.to_thread(_open_lake, store))
         async with Transport(
@@ -118,6 +127,9 @@ async def run(job: Job) -> None:
             await _load(plan, job, client, store)
     except StoppedError:
         pass
+    finally:
+        tally.http.concurrency = limiter.allowed
+        tally.http.rate = round(limiter.rate, 1) if math.isfinite(limiter.rate) else None
     if stop.error is not None:
         raise stop.error
 

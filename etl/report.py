@@ -163,6 +163,8 @@ class Tally:
                 "requests": self.http.requests,
                 "retries": self.http.retries,
                 "throttled": self.http.throttled,
+                "concurrency": self.http.concurrency,
+                "rate": self.http.rate,
             },
             "parts": self.parts,
             "failures": [

@@ -1,22 +1,81 @@
-"""One limiter for all requests: how many at once, how fast, and when not at all."""
+"""One limiter for all requests: how many at once, how fast, and when not at all.
+
+A server may limit the requests in flight, the requests a second, or both, and says no more than
+429. So both are sought: unlimited until the first refusal, then by what was accepted before it.
+"""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
-# After a cut, what is allowed grows back by this share of itself a second: slowly enough that a
-# server that said no is not asked the same again at once.
-_GROWTH_PER_S: Final = 0.02
+# The rate is that of the last second before a refusal, less a little for the server's clock.
+_MEASURED_S: Final = 1.0
+_UNDER: Final = 0.97
+# How fast a limit that was found is probed: as a share of itself a second, a quarter of that after
+# each further refusal, so that a refusal, which costs a second's pause, becomes rare; and more
+# again the longer there is none, so that a limit that was lifted is noticed.
+_GROWTH: Final = 1.0
+_GROWTH_LEAST: Final = 0.002
+_GROWTH_BACKED_OFF: Final = 0.25
+_GROWTH_DOUBLES_S: Final = 10.0
+# A value that is much lower than the last one is another limit: it is probed with more courage.
+_ANOTHER: Final = 0.7
+_GROWTH_ANEW: Final = 0.25
+_RATE_NO_LIMIT: Final = 10_000.0
+# A 503 may be one request's misfortune; a server that is overloaded says it to this many.
+_OVERLOADED_SHARE: Final = 0.1
+
+
+class _Probed:
+    """A limit of the server, as far as it is known: grows by time, never by answers."""
+
+    def __init__(self) -> None:
+        self._value = float("inf")
+        self._growth = _GROWTH
+        self._since = 0.0
+
+    def at(self, now: float) -> float:
+        """Return the limit as it may be tried now."""
+        seconds = max(0.0, now - self._since)
+        if self._value == float("inf") or not seconds:
+            return self._value
+        # The growth itself doubles now and then: its mean over the time, close enough.
+        growth = self._growth * 2 ** min(20.0, seconds / 2 / _GROWTH_DOUBLES_S)
+        return float(self._value * (1 + min(growth, _GROWTH)) ** min(seconds, 600.0))
+
+    def found(self, value: float, now: float) -> None:
+        """Go on from this value, more slowly than before if there was one before."""
+        if value < _ANOTHER * self._value < float("inf"):
+            self._growth = max(_GROWTH_ANEW, self._growth)
+        elif self._value < float("inf"):
+            self._growth = max(_GROWTH_LEAST, self._growth * _GROWTH_BACKED_OFF)
+        self._value, self._since = value, now
+
+    def lowered(self, value: float, now: float) -> None:
+        """Go on from this value, as fast as before."""
+        self._value, self._since = value, now
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A request's place: when it started, as which of those in flight, and how it was refused."""
+
+    started_at: float
+    place: int
+    refused: bool = False
+    throttled: bool = False
 
 
 class Limiter:
     """Bounds the requests in flight and the requests a second, and pauses all of them together.
 
-    Requests start in the order in which they asked. A refusal (429 or 503) halves how many may be
-    in flight; it grows back slowly, and by time, not by answers: errors that come back fast do
-    not speed it up. `rate` is a hard limit in requests a second, evenly spaced: the n-th request
-    never starts before n - 1 intervals have passed, so nothing bursts.
+    Requests start in the order in which they asked, and never several at the same instant once a
+    server has refused one (429 or 503). `rate` is a hard limit in requests a second, evenly
+    spaced: the n-th request never starts before n - 1 intervals have passed. What is found never
+    falls below `rate_least`.
     """
 
     def __init__(
@@ -25,13 +84,18 @@ class Limiter:
         rate: float | None,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rate_least: float = 1.0,
     ) -> None:
+        self._rate_least = rate_least
         self._concurrency = concurrency
-        self._interval_s = 1 / rate if rate else 0.0
+        self._rate = rate or float("inf")
         self._clock = clock
         self._sleep = sleep
-        self._allowed = float(concurrency)
+        self._in_flight_found = _Probed()
+        self._rate_found = _Probed()
+        self._recent: deque[Slot] = deque()
         self._cut_at = clock()
+        self._to_measure = False
         self._opens_at = clock()
         self._in_flight = 0
         self._turn = asyncio.Lock()
@@ -40,12 +104,17 @@ class Limiter:
     @property
     def allowed(self) -> int:
         """How many requests may be in flight now."""
-        grown = self._allowed * (1 + _GROWTH_PER_S) ** (self._clock() - self._cut_at)
-        return min(self._concurrency, int(grown))
+        return int(max(1.0, min(self._concurrency, self._in_flight_found.at(self._clock()))))
+
+    @property
+    def rate(self) -> float:
+        """How many requests a second may start now; infinity if no limit is known."""
+        found = self._rate_found.at(self._clock())
+        return min(self._rate, found if found < _RATE_NO_LIMIT else float("inf"))
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[float]:
-        """Wait for a place, hold it, and give it back; yields when the request started."""
+    async def slot(self) -> AsyncIterator[Slot]:
+        """Wait for a place, hold it, and give it back."""
         async with self._turn:
             while True:
                 await self._open()
@@ -53,15 +122,15 @@ class Limiter:
                     break
                 self._freed.clear()
                 await self._freed.wait()
-            now = self._pass()
             self._in_flight += 1
+            slot = self._pass()
         try:
-            yield now
+            yield slot
         finally:
             self._in_flight -= 1
             self._freed.set()
 
-    async def gate(self) -> float:
+    async def gate(self) -> Slot:
         """Wait out pauses and the rate, without a place: for whoever holds a place already."""
         await self._open()
         return self._pass()
@@ -69,22 +138,55 @@ class Limiter:
     async def _open(self) -> None:
         while (wait_s := self._opens_at - self._clock()) > 0:
             await self._sleep(wait_s)
+        if self._to_measure:
+            self._measure()
 
-    def _pass(self) -> float:
+    def _pass(self) -> Slot:
         now = self._clock()
+        interval_s = 1 / self.rate
         # A timer that fires late may be made up for, by one interval at most.
-        self._opens_at = max(self._opens_at, now - self._interval_s) + self._interval_s
-        return now
+        self._opens_at = max(self._opens_at, now - interval_s) + interval_s
+        slot = Slot(now, self._in_flight)
+        self._recent.append(slot)
+        while self._recent[0].started_at < now - 2 * _MEASURED_S:
+            self._recent.popleft()
+        return slot
 
-    def refused(self, started_at: float) -> None:
-        """Take a 429 or a 503 for a request that started then into account.
+    def refused(self, slot: Slot, *, throttled: bool) -> None:
+        """Take a 429 (`throttled`) or a 503 into account.
 
-        Requests that were already under way at the last cut say nothing new.
+        Requests that were already under way at the last refusal say nothing new.
         """
-        if started_at >= self._cut_at:
-            self._allowed = max(1.0, self.allowed / 2)
+        slot.refused, slot.throttled = True, throttled
+        if slot.started_at >= self._cut_at:
             self._cut_at = self._clock()
+            self._to_measure = True
 
     def pause(self, seconds: float) -> None:
         """Let no request start for so long."""
         self._opens_at = max(self._opens_at, self._clock() + seconds)
+
+    def _measure(self) -> None:
+        """Learn from the round that was refused, now that most of its answers are there."""
+        self._to_measure = False
+        now = self._clock()
+        refused = [slot for slot in self._recent if slot.refused]
+        if not refused:
+            return
+        first = refused[0]
+        measured = [s for s in self._recent if s.started_at > first.started_at - _MEASURED_S]
+        accepted = [slot for slot in measured if not slot.refused]
+        share_refused = 1 - len(accepted) / len(measured)
+        if share_refused < _OVERLOADED_SHARE and not any(slot.throttled for slot in refused):
+            return
+        # Half of what was offered at least: a server may refuse for other reasons than the rate.
+        rate = max(_UNDER * len(accepted), len(measured) / 2) / _MEASURED_S
+        rate = max(self._rate_least, rate)
+        most_accepted = max((slot.place for slot in accepted), default=0)
+        least_refused = min(slot.place for slot in refused)
+        if most_accepted < least_refused:
+            # All that had fewer beside them were accepted: it is the requests in flight.
+            self._in_flight_found.found(max(1.0, most_accepted), now)
+            self._rate_found.lowered(rate, now)
+        else:
+            self._rate_found.found(rate, now)

@@ -16,7 +16,7 @@ from yarl import URL
 from etl import __version__
 from etl.api.auth import Anonymous, Authenticator
 from etl.api.retry import Unauthorized, attempts, retry_after_s
-from etl.api.throttle import Limiter
+from etl.api.throttle import Limiter, Slot
 from etl.errors import FailureKind, FileError
 from etl.settings import RetrySettings
 
@@ -36,6 +36,9 @@ class HttpCounts:
     requests: int = 0
     retries: int = 0
     throttled: int = 0
+    #: Where the limiter settled: requests in flight at most, requests a second if it found a limit.
+    concurrency: int = 0
+    rate: float | None = None
 
 
 class _NotRepeatedError(Exception):
@@ -126,12 +129,12 @@ class Transport:
         connection or a timeout, also while the body is read inside the block, is a FileError of
         its kind (README, "The report"), or Unauthorized. Nothing is retried here.
         """
-        async with self._limiter.slot() as started_at:
+        async with self._limiter.slot() as slot:
             header = await auth.header(url)
             headers = {"Authorization": header} if header else {}
             async with self._send("GET", url, headers, None) as response:
                 if response.status not in accept:
-                    raise await self._refusal(response, auth, header, started_at)
+                    raise await self._refusal(response, auth, header, slot)
                 yield response
 
     @asynccontextmanager
@@ -141,10 +144,10 @@ class Transport:
         It takes no place of its own among the requests in flight: it is sent for the sake of a
         request that holds one and waits for it.
         """
-        started_at = await self._limiter.gate()
+        slot = await self._limiter.gate()
         async with self._send("POST", url, {}, form) as response:
             if response.status != 200:
-                raise await self._refusal(response, Anonymous(), None, started_at)
+                raise await self._refusal(response, Anonymous(), None, slot)
             yield response
 
     @asynccontextmanager
@@ -178,13 +181,13 @@ class Transport:
         )
 
     async def _refusal(
-        self, response: ClientResponse, auth: Authenticator, header: str | None, started_at: float
+        self, response: ClientResponse, auth: Authenticator, header: str | None, slot: Slot
     ) -> FileError:
         status = response.status
         wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
         if status == 429:
             self.counts.throttled += 1
-            self._limiter.refused(started_at)
+            self._limiter.refused(slot, throttled=True)
             self._pause(max(self._retry.throttle_delay, wait_s))
             return FileError(
                 FailureKind.THROTTLED,
@@ -192,7 +195,7 @@ class Transport:
                 status=status,
             )
         if status == 503:
-            self._limiter.refused(started_at)
+            self._limiter.refused(slot, throttled=False)
             self._pause(wait_s)
         said = await _said(response)
         if status == 401:
@@ -229,5 +232,7 @@ async def _said(response: ClientResponse) -> str:
     parts = [content.get("reason"), content.get("internalCode"), content.get("message")]
     parts += causes if isinstance(causes, list) else [causes]
     text = "; ".join(dict.fromkeys(str(part) for part in parts if part not in (None, "")))
+    # A server's text goes to terminals: no control characters.
+    text = "".join(character if character.isprintable() else " " for character in text)
     text = " ".join(text.split())[:_MESSAGE_MAX_CHARS]
     return f": {text}" if text else ""

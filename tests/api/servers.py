@@ -1,10 +1,15 @@
-"""Small servers on loopback that answer as a test says."""
+"""Small servers on loopback that answer as a test says, and a transport to ask them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from aiohttp import web
+
+from etl.api.throttle import Limiter
+from etl.api.transport import HttpCounts, Transport
+from etl.settings import RetrySettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -36,3 +41,21 @@ async def serving(handler: Handler) -> AsyncIterator[Answer]:
         yield answer
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def transport(
+    timeout_s: float = 5, slept: list[float] | None = None, retry: RetrySettings | None = None
+) -> AsyncIterator[Transport]:
+    """Time stands still but for sleeping."""
+    naps = [] if slept is None else slept
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+
+    limiter = Limiter(8, None, lambda: sum(naps), sleep)
+    opened = Transport(
+        limiter, retry or RetrySettings(), timedelta(seconds=timeout_s), HttpCounts(), sleep
+    )
+    async with opened:
+        yield opened

@@ -1,8 +1,8 @@
 """Windows and saved answers → listed paths."""
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,27 +13,14 @@ from hypothesis import strategies as st
 
 from etl.api.auth import Anonymous
 from etl.api.listing import list_windows, read_listing
-from etl.api.throttle import Limiter
-from etl.api.transport import HttpCounts, Transport
 from etl.errors import RunError
 from etl.settings import RetrySettings
 from etl.times import Window
-from tests.api.servers import Answer, serving
+from tests.api.servers import Answer, serving, transport
 
 START = datetime(2022, 6, 1, tzinfo=UTC)
 DAYS = list(Window(START, START + timedelta(days=3)).cut(timedelta(days=1)))
-Listed = Callable[..., Any]
-
-
-@asynccontextmanager
-async def transport() -> AsyncIterator[Transport]:
-    async def no_sleep(_: float) -> None:
-        return None
-
-    limiter = Limiter(4, None, lambda: 0.0, no_sleep)
-    retry = RetrySettings(server_delays=(0, 0))
-    async with Transport(limiter, retry, timedelta(seconds=5), HttpCounts(), no_sleep) as opened:
-        yield opened
+RETRY = RetrySettings(server_delays=(0, 0))
 
 
 def answering(answer: Callable[[int], web.Response]) -> AbstractAsyncContextManager[Answer]:
@@ -51,7 +38,7 @@ def files(*paths: Any, status: int = 200) -> web.Response:
 
 
 async def listed(answer: Callable[[int], web.Response]) -> Any:
-    async with answering(answer) as server, transport() as opened:
+    async with answering(answer) as server, transport(retry=RETRY) as opened:
         url = f"{server.url}/api/account/a1/agent-segments/breakdown"
         return await list_windows(opened, Anonymous(), url, "aht_etl", DAYS)
 

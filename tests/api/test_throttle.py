@@ -1,6 +1,7 @@
 """The limiter, on a clock that only moves when somebody sleeps."""
 
 import asyncio
+import random
 from collections.abc import Awaitable
 
 import pytest
@@ -74,43 +75,123 @@ async def test_rate_is_even_and_exact(time: FakeTime) -> None:
 
 
 async def test_a_pause_holds_everybody(time: FakeTime) -> None:
-    """After a pause nobody starts before it is over, whoever asked for it."""
+    """After a pause nobody starts before it is over, and then not all at once."""
     limiter = Limiter(4, None, time.clock, time.sleep)
     seen: list[float] = []
 
     async def refused() -> None:
-        async with limiter.slot() as started_at:
-            limiter.refused(started_at)
+        async with limiter.slot() as slot:
+            limiter.refused(slot, throttled=True)
             limiter.pause(7)
 
     await time.drive(refused(), *(request(limiter, time, 0.1, seen) for _ in range(8)))
     assert min(seen) >= 1007
+    assert len(set(seen)) == 8
 
 
-async def test_refusals_halve_once_a_round(time: FakeTime) -> None:
-    """Requests of one round that are all refused cut once, not each."""
+class Server:
+    """Allows so many requests a second (a few at once), or so many in flight; else says 429."""
+
+    def __init__(self, time: FakeTime, rate: float | None, most: int | None, takes_s: float):
+        self.answers: list[tuple[float, bool]] = []
+        self._time, self._rate, self._most, self._takes_s = time, rate, most, takes_s
+        self._ready_at = 0.0
+        self._in_flight = 0
+        self._random = random.Random(1)
+
+    async def accepts(self) -> bool:
+        now = self._time.now
+        self._in_flight += 1
+        accepted = self._most is None or self._in_flight <= self._most
+        if self._rate is not None:
+            ready_at = max(self._ready_at, now)
+            accepted = accepted and ready_at - now <= 0.1
+            self._ready_at = ready_at + accepted / self._rate
+        self.answers.append((now, accepted))
+        await self._time.sleep(self._takes_s * self._random.uniform(0.5, 1.5) if accepted else 0.01)
+        self._in_flight -= 1
+        return accepted
+
+
+async def settled(limiter: Limiter, time: FakeTime, server: Server) -> tuple[float, float]:
+    """Ask for a minute; return requests accepted a second, and 429s' share, after half of it."""
+
+    async def worker() -> None:
+        while time.now < 1060:
+            async with limiter.slot() as slot:
+                if not await server.accepts():
+                    limiter.refused(slot, throttled=True)
+                    limiter.pause(1)
+
+    await time.drive(*(worker() for _ in range(16)))
+    late = [accepted for at, accepted in server.answers if 1030 <= at < 1060]
+    return sum(late) / 30, 1 - sum(late) / len(late)
+
+
+@pytest.mark.parametrize(
+    ("rate", "most", "takes_s", "possible"),
+    [
+        (50, None, 0.002, 50),
+        (50, None, 0.1, 50),
+        (20, None, 0.2, 20),
+        (5, None, 0.05, 5),
+        (None, 4, 0.1, 40),
+        (None, 1, 0.05, 20),
+        (50, 8, 0.1, 50),
+    ],
+)
+async def test_a_limit_is_found_and_kept_just_under(
+    rate: float | None, most: int | None, takes_s: float, possible: float, time: FakeTime
+) -> None:
+    """Whether of requests a second, in flight, or both: nine tenths of it, hardly a 429."""
     limiter = Limiter(16, None, time.clock, time.sleep)
-    started: list[float] = []
-
-    async def one() -> None:
-        async with limiter.slot() as started_at:
-            started.append(started_at)
-            await time.sleep(0.5)
-            limiter.refused(started_at)
-
-    await time.drive(*(one() for _ in range(16)))
-    assert limiter.allowed == 8
+    accepted, refused = await settled(limiter, time, Server(time, rate, most, takes_s))
+    assert accepted >= 0.9 * possible
+    assert refused <= 0.05
+    assert most is None or limiter.allowed <= most + 1 or rate is not None
 
 
-async def test_recovery_takes_time_not_answers(time: FakeTime) -> None:
-    """What is allowed grows with the clock alone, slowly, back to the start."""
+async def test_no_limit_is_invented(time: FakeTime) -> None:
+    """A server that refuses nothing is asked as fast as it answers."""
     limiter = Limiter(16, None, time.clock, time.sleep)
-    limiter.refused(time.now)
-    assert limiter.allowed == 8
-    time.now += 10
-    assert 8 <= limiter.allowed <= 10
-    time.now += 600
-    assert limiter.allowed == 16
+    accepted, _ = await settled(limiter, time, Server(time, None, None, 0.5))
+    assert accepted == pytest.approx(16 / 0.5, rel=0.05)
+    assert (16, float("inf")) == (limiter.allowed, limiter.rate)
+
+
+async def test_fast_errors_do_not_speed_it_up(time: FakeTime) -> None:
+    """A server that refuses everything at once gets less and less, not more."""
+    limiter = Limiter(16, None, time.clock, time.sleep)
+    server = Server(time, None, 0, 0)
+    await settled(limiter, time, server)
+    early = [at for at, _ in server.answers if at < 1010]
+    late = [at for at, _ in server.answers if 1050 <= at < 1060]
+    assert len(late) <= 10 < 16 <= len(early)
+
+
+async def test_single_503s_are_no_overload(time: FakeTime) -> None:
+    """One in a hundred costs its own retry, not everybody's pace; most of them does."""
+    limiter = Limiter(16, None, time.clock, time.sleep)
+
+    async def ask(every: int) -> None:
+        for index in range(1, 201):
+            async with limiter.slot() as slot:
+                await time.sleep(0.01)
+                if index % every == 0:
+                    limiter.refused(slot, throttled=False)
+
+    for every in (100, 2):
+        await time.drive(ask(every))
+        assert (limiter.rate < float("inf")) == (every == 2)
+
+
+async def test_a_limit_that_is_lifted_is_noticed(time: FakeTime) -> None:
+    """What was found once is forgotten in time, not by answers."""
+    limiter = Limiter(16, None, time.clock, time.sleep)
+    await settled(limiter, time, Server(time, 10, None, 0.1))
+    assert limiter.rate < 12
+    time.now += 3600
+    assert limiter.rate == float("inf")
 
 
 async def test_a_cancelled_waiter_holds_nobody_up(time: FakeTime) -> None:

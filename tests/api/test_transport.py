@@ -4,7 +4,6 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +12,9 @@ from aiohttp import web
 from etl.api.auth import Anonymous
 from etl.api.body import download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
-from etl.api.throttle import Limiter
-from etl.api.transport import HttpCounts, Transport
+from etl.api.transport import Transport
 from etl.errors import FailureKind, FileError, RunError
-from etl.settings import RetrySettings
-from tests.api.servers import serving
+from tests.api.servers import serving, transport
 
 
 class Signing(Anonymous):
@@ -29,20 +26,6 @@ class Signing(Anonymous):
     async def header(self, url: str) -> str:  # type: ignore[override]
         self.count += 1
         return f"Signature {self.count}"
-
-
-@asynccontextmanager
-async def transport(timeout_s: float = 5, slept: list[float] | None = None) -> Any:
-    """Time stands still but for sleeping."""
-    naps = [] if slept is None else slept
-
-    async def sleep(seconds: float) -> None:
-        naps.append(seconds)
-
-    limiter = Limiter(8, None, lambda: sum(naps), sleep)
-    opened = Transport(limiter, RetrySettings(), timedelta(seconds=timeout_s), HttpCounts(), sleep)
-    async with opened:
-        yield opened
 
 
 async def fetch(opened: Transport, url: str, **how: Any) -> bytes:
@@ -110,6 +93,7 @@ async def test_redirects_are_not_followed() -> None:
         (b'{"reason": "r", "message": "m"}', "status 418: r; m"),
         (b'{"internalCode": 7, "message": "m"}', "status 418: 7; m"),
         (b'{"causes": "one", "message": "two\\nlines"}', "status 418: two lines; one"),
+        (b'{"message": "a\\u001b[31m\\u0000b"}', "status 418: a [31m b"),
         (b"<html>", "status 418"),
         (b"[1]", "status 418"),
         (b"[" * 5000, "status 418"),
