@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from etl import pipeline
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
@@ -111,6 +112,26 @@ def check_report(report: dict[str, Any], code: int) -> None:
     assert sum(part["rows"] for part in report["parts"]) == report["rows"]["loaded"]
     assert sum(part["sources"] for part in report["parts"]) == files["loaded"]
     assert sum(part["bytes"] for part in report["parts"]) == report["bytes"]["written"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="Kill hundreds of runs and decode a hundred times as many invented files.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--long"):
+        settings.register_profile("long", max_examples=10_000, deadline=None)
+        settings.load_profile("long")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    """How many runs a test of random moments kills."""
+    return 200 if request.config.getoption("--long") else 8
 
 
 @pytest.fixture

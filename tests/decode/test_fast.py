@@ -114,7 +114,7 @@ EDITS = st.tuples(st.integers(0, 10_000), st.sampled_from([*'",:{}\\ \t\n\r\0-0+
 VALUES = st.text(alphabet='ab}{" ,ü\\:', max_size=4) | st.integers(-5, 5)
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings().max_examples)
 @given(
     st.lists(
         st.fixed_dictionaries({"segmentId": st.text(max_size=3), "sequence": st.integers(0, 9)}),

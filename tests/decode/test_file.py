@@ -300,7 +300,7 @@ def _mutations(text: bytes) -> Iterator[bytes]:
         yield text[: len(text) // 3] + b"\xff" + text[len(text) // 3 :]
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(TEXTS | ARRAYS | st.binary(max_size=60), st.sampled_from([1, 5, 33, 2**20]))
 def test_any_text_gives_what_the_oracle_says(text: bytes, block: int) -> None:
     """Read in pieces of any size, each row and bad row is what reading it whole gives."""

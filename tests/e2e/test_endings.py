@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,19 +92,26 @@ def test_killed_between_any_two_effects(run: Runner, serve: Serve, first: int) -
     assert at > 25
 
 
-def test_killed_at_random_moments(run: Runner, serve: Serve) -> None:
-    """Wherever a kill strikes, the lake is sound; in the end it is whole."""
+@pytest.mark.timeout(1800)
+def test_killed_at_random_moments(run: Runner, serve: Serve, kills: int) -> None:
+    """Wherever a kill strikes, the lake is sound; whenever a run is let go on, it is whole."""
     emulator = serve(DAY, latency_s=0.005)
     rng = random.Random(4)
-    for _ in range(8):
-        process = run.start(emulator, AHT_ETL_FETCH__CONCURRENCY="2")
+    for kill in range(kills):
+        process = run.start(
+            emulator, AHT_ETL_FETCH__CONCURRENCY="2", AHT_ETL_LAKE__TARGET_PART_SIZE="2kB"
+        )
         answers = emulator.count("file") + rng.randrange(1, 12)
         wait_until(partial(_answered, emulator, answers, process))
+        time.sleep(rng.random() / 50)  # into the middle of whatever comes next
         process.kill()
         process.communicate()
         assert_lake_is_sound(run.lake, DAY)
-    assert run(emulator).code == 0
-    assert_lake_holds(run.lake, DAY)
+        if kill % 8 == 7:
+            assert run(emulator).code == 0
+            assert_lake_holds(run.lake, DAY)
+            assert not list((run.lake / "_staging").iterdir())
+            shutil.rmtree(run.lake)
 
 
 @pytest.mark.parametrize("part_size", ["128MiB", "1kB"])
@@ -130,12 +138,13 @@ def test_three_runs_at_once(run: Runner, serve: Serve, part_size: str) -> None:
     assert_lake_holds(run.lake, DAY)
 
 
-def test_three_runs_at_once_with_kills_among_them(run: Runner, serve: Serve) -> None:
+@pytest.mark.timeout(1800)
+def test_three_runs_at_once_with_kills_among_them(run: Runner, serve: Serve, kills: int) -> None:
     """Two are killed at some moment; what they leave behind hinders nobody."""
     emulator = serve(DAY, latency_s=0.01)
     rng = random.Random(9)
-    for _ in range(3):
-        processes = [run.start(emulator) for _ in range(3)]
+    for _ in range(kills // 3):
+        processes = [run.start(emulator, AHT_ETL_LAKE__TARGET_PART_SIZE="2kB") for _ in range(3)]
         answers = emulator.count("file") + rng.randrange(3, 30)
         wait_until(partial(_answered, emulator, answers, processes[2]))
         for process in processes[:2]:
