@@ -122,4 +122,6 @@ def _files(answer: Any) -> list[Any]:
 def _advice(error: FileError) -> str:
     if error.status == 400:
         return "; check the window (the vendor keeps one month), api.source and account"
+    if error.kind is FailureKind.TOO_LARGE:
+        return "; lower api.request_window"
     return ""
