@@ -1,0 +1,56 @@
+"""Coverage-guided fuzzing of decoding: `python -m tests.fuzz -runs=100000`, libFuzzer's options.
+
+Whatever the bytes are, plain or packed, decoding ends in rows and bad rows, the same as an
+independent reader's, or in a FileError: never in anything else.
+"""
+
+import gzip
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["etl.decode"]):
+    from etl.decode import DecodeLimits, decode
+    from etl.decode import file as decoding
+
+from etl.errors import FileError
+from tests.decode.oracle import truth
+from tests.decode.test_file import load
+
+LIMITS = DecodeLimits(max_file_size=2**20, max_bad_row_ratio=1.0, spill_bytes=2**12)
+SEEDS = (
+    b'{"segmentId":"a","sequence":1,"startTimestamp":1654113886437,"new":[null,"\\u00fc"]}\n' * 3,
+    b'\xef\xbb\xbf[{"segmentId": "a", "sequence": "7"},\r\n {"segmentId": "b", "sequence": 3.0}]',
+    b'{"segmentId": "a"} {"segmentId": null}oops\n\n{"segmentId": "c", "handleTimeMillis": 1e3}',
+)
+
+
+def one(data: bytes) -> None:
+    """Decode one invented body: first as it is, then as a file's text, in blocks of any size."""
+    try:
+        with decode(io.BytesIO(data), "/fuzz", LIMITS, scratch=Path("/tmp")):
+            pass
+    except FileError:
+        pass
+    block, text = data[:1], data[1:]
+    if text.startswith(b"\x1f\x8b"):
+        return
+    setattr(decoding, "_BLOCK_BYTES", 1 + 3 * block[0] if block else 2**20)  # noqa: B010 - Final
+    assert truth(text) == load(gzip.compress(text, 1))
+
+
+def main() -> None:
+    """Fuzz; libFuzzer ends the process, with a file of the bytes if they break a promise."""
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(SEEDS):
+            Path(corpus, f"text-{number}").write_bytes(b"\x05" + seed)
+            Path(corpus, f"file-{number}").write_bytes(gzip.compress(seed))
+        atheris.Setup([*sys.argv, "-len_control=0", "-max_len=600", corpus], one)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
