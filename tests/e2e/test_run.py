@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,12 +124,22 @@ def test_windows_empty_and_partial(run: Runner, serve: Serve) -> None:
 def test_paths_instead_of_a_listing(run: Runner, serve: Serve, form: str) -> None:
     """A saved answer, several, or one path a line; twice is once; what is no path is invalid."""
     emulator = serve(SMALL)
-    hostile = ["/../../etc/passwd", PATHS[0] + "\n", PATHS[0].replace("2022", "٢٠٢٢"), "/x?y=1"]
+    hostile = [
+        "/../../etc/passwd",
+        PATHS[0].replace("2022", "٢٠٢٢"),
+        PATHS[0].replace("sequences", "../sequences"),
+        PATHS[0].replace("hour=", "hour=9"),
+        PATHS[0] + "\0",
+        PATHS[0] + "?x=1",
+        PATHS[0].removeprefix("/"),
+        "/x?y=1",
+    ]
     if form in {"lines", "stdin"}:
-        hostile = [path for path in hostile if "\n" not in path]
         text = "\n".join([*PATHS, PATHS[0], *hostile, ""])
     else:
-        answers = [PATHS + hostile] if form == "answer" else [PATHS[:3], PATHS[2:] + hostile]
+        listed: list[Any] = [*hostile, PATHS[0] + "\n", 7, None, [PATHS[0]], {"path": PATHS[0]}]
+        answers = [PATHS + listed] if form == "answer" else [PATHS[:3], PATHS[2:] + listed]
+        hostile = [entry if isinstance(entry, str) else json.dumps(entry) for entry in listed]
         text = " \n".join(json.dumps({"timeframe": {}, "files": files}) for files in answers)
     file = run.folder / "paths"
     file.write_text(text)
