@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Final
+from dataclasses import asdict, dataclass, fields
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,14 +56,17 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
     except (pa.ArrowException, OSError) as error:
         raise UnreadablePartError(f"no readable Parquet file: {_first_line(error)}") from None
     try:
-        sources: Any = json.loads(metadata[_SOURCES])
-        return PartReceipts(
-            commit=metadata[_COMMIT].decode(),
-            sources=tuple(Receipt(**source) for source in sources),
-        )
+        text = metadata[_SOURCES]
     except KeyError:
         raise UnreadablePartError("a Parquet file without receipts") from None
-    except (ValueError, TypeError):
+    try:
+        # A later version may say more of a source; what this one knows must be there.
+        sources = tuple(
+            Receipt(**{field.name: source[field.name] for field in fields(Receipt)})
+            for source in json.loads(text)
+        )
+        return PartReceipts(metadata.get(_COMMIT, b"").decode(), sources)
+    except (ValueError, TypeError, KeyError):
         raise UnreadablePartError("a Parquet file with damaged receipts") from None
 
 
