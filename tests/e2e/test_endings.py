@@ -36,11 +36,10 @@ HOUR = "/year=2022/month=6/day=1/hour={}/accountId=le79344075/sequences.{}.json.
 SMALL = Dataset.of(
     {
         HOUR.format(hour, name): gzip.compress(content)
-        for hour in (1, 2)
-        for name, content in (
-            ("1", b'{"segmentId": "a"}\n{"sequence": 1}\n'),
-            ("2", b'{"segmentId": "b"}\n'),
-            ("3", b""),
+        for hour, name, content in (
+            (1, "1", b'{"segmentId": "a"}\n{"sequence": 1}\n'),
+            (1, "2", b'{"segmentId": "b"}\n'),
+            (2, "1", b""),
         )
     }
 )
@@ -87,7 +86,7 @@ def test_killed_between_any_two_effects(run: Runner, serve: Serve, first: int) -
         load(emulator, run.lake)
         assert_lake_holds(run.lake, SMALL)
         assert not list((run.lake / "_staging").iterdir())
-        assert len(list((run.lake / "_quarantine").rglob("*.ndjson"))) == 2
+        assert len(list((run.lake / "_quarantine").rglob("*.ndjson"))) == 1
     # Fewer would mean that effects are no longer seen.
     assert at > 25
 
@@ -341,9 +340,7 @@ def test_bad_rows_that_cannot_be_kept(run: Runner, serve: Serve) -> None:
     emulator = serve(SMALL)
     ended = run(emulator)
     assert (3, {"lake"}) == (ended.code, {f["kind"] for f in ended.report["failures"]})
-    assert {HOUR.format(hour, 1) for hour in (1, 2)} <= {
-        failure["path"] for failure in ended.report["failures"]
-    }
+    assert HOUR.format(1, 1) in {failure["path"] for failure in ended.report["failures"]}
     (run.lake / "_quarantine").unlink()
     assert run(emulator).code == 0
     assert_lake_holds(run.lake, SMALL)
