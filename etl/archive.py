@@ -20,8 +20,9 @@ class Archive:
     nothing; another one under the same path is kept beside it, with its checksum behind the name.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, max_file_size: int) -> None:
         self._store = LocalStore(root)
+        self._max_file_size = max_file_size
 
     def prepare(self) -> None:
         """Make sure that the archive can be written. Raises LakeError."""
@@ -31,14 +32,14 @@ class Archive:
     def keep(self, path: str, body: BinaryIO) -> None:
         """Keep the file in a downloaded body, any transport encoding taken off.
 
-        Blocking. Raises FileError (lake).
+        Blocking. Raises FileError (lake, or too_large).
         """
         name = path.removeprefix("/")
         try:
             staged = self._store.stage()
             try:
                 digest = hashlib.sha256()
-                for piece in file_pieces(body):
+                for piece in file_pieces(body, self._max_file_size):
                     digest.update(piece)
                     staged.stream.write(piece)
                 try:

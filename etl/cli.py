@@ -299,11 +299,11 @@ def _nested(flags: dict[str, str | None]) -> dict[str, Any]:
 
 
 def _window(settings: "Settings", now: datetime) -> "Window":
-    from etl.times import Window, rfc3339
+    from etl.times import Window, rfc3339, whole_millis
 
-    end = settings.window.end or now
+    end = whole_millis(settings.window.end or now)
     try:
-        start = settings.window.start or end - settings.window.lookback
+        start = whole_millis(settings.window.start or end - settings.window.lookback)
     except OverflowError:
         raise UsageError("--lookback: reaches back before the year 1") from None
     if start >= end:

@@ -51,9 +51,13 @@ def _error_of(
     """Run the job; return why it failed, in one line, or None."""
 
     async def go() -> None:
-        SIGNALS.hand_to(job.stop, asyncio.get_running_loop())
-        async with shown(job.tally, progress, live=not log.is_json(log_format)):
-            await pipeline.run(job)
+        loop = asyncio.get_running_loop()
+        SIGNALS.hand_to(job.stop, loop)
+        try:
+            async with shown(job.tally, progress, live=not log.is_json(log_format)):
+                await pipeline.run(job)
+        finally:
+            SIGNALS.take_back(loop)
 
     try:
         runner.run(go())

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import BinaryIO, Final
 
 import structlog
 
-from etl.api.body import Body, scratch_error
+from etl.api.body import Body, scratch_error, scratch_folder
 from etl.api.client import Client, connect
 from etl.api.listing import Listing, read_listing
 from etl.api.retry import Unauthorized
@@ -196,7 +195,9 @@ async def _load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None
     todo = [partition for partition in todo if not partition.state.damage]
     if not todo:
         return
-    archive = Archive(Path(settings.raw.uri)) if settings.raw.uri else None
+    archive = None
+    if settings.raw.uri is not None:
+        archive = Archive(Path(settings.raw.uri), settings.limits.max_file_size)
     for key, place in (("lake.uri", store), ("raw.uri", archive)):
         try:
             if place is not None:
@@ -241,14 +242,18 @@ def _produce(
 async def _deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
     """Once a signal tells the run to end, raise TimeoutError when the grace is over."""
     loop = asyncio.get_running_loop()
+    running = True
     async with asyncio.timeout(None) as limit:
 
         def begin() -> None:
-            if stop.signal is not None:
+            if running and stop.signal is not None:
                 limit.reschedule(loop.time() + grace.total_seconds())
 
         stop.on_request(begin)
-        yield
+        try:
+            yield
+        finally:
+            running = False
 
 
 class _Loader:
@@ -291,10 +296,10 @@ class _Loader:
                     reason=error.message,
                     attempts=error.attempts,
                 )
-                await self._sink.failed(partition)
                 if isinstance(error, Unauthorized):
                     reason = f"authentication was refused in mid-run: {error.message}"
                     self._job.stop.request(error=RunError(reason))
+                await self._sink.failed(partition)
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         stop, settings = self._job.stop, self._job.settings
@@ -346,7 +351,7 @@ class _Loader:
                 body.stream,
                 path.text,
                 self._limits,
-                scratch=Path(tempfile.gettempdir()),
+                scratch=Path(scratch_folder()),
                 declared_gzip=body.declared_gzip,
             )
         except FileError:
@@ -355,7 +360,8 @@ class _Loader:
             raise scratch_error(error) from error
         except Exception as error:
             # The boundary of a work item: one file that no decoder foresaw must not end the run.
-            log.exception("file.undecodable", path=path.text)
+            if not self._job.stop.requested():  # else its body may just have been closed
+                log.exception("file.undecodable", path=path.text)
             raise FileError(
                 FailureKind.MALFORMED,
                 f"cannot be decoded: {type(error).__name__}; please report it",

@@ -7,7 +7,7 @@ out passes `Redactor.text`.
 import re
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 _HIDDEN: Final = "***"
 
@@ -17,6 +17,8 @@ _HEADER: Final = re.compile(
     r"(?i)\b(oauth)\s+\w+=[^\r\n]*|\b(bearer)\s+[\w.~+/=-]{6,}|\b(authorization)['\"]?\s*[:=][^\r\n]*"
 )
 _PARAMETER: Final = re.compile(r"(?i)\boauth_(?!problem)\w+\W{1,8}[^\"\\&,\s]*")
+
+_PERCENT: Final = re.compile(r"%[0-9A-F]{2}")
 
 #: Shorter values (`true`, `eu`) name nothing secret and would garble any text.
 _SHORTEST: Final = 6
@@ -33,8 +35,12 @@ class Redactor:
     def add(self, secret: str) -> None:
         """Hide this value, as it is and percent-encoded, from now on."""
         if len(secret) >= _SHORTEST:
-            forms = {secret, quote(secret, safe=""), quote(quote(secret, safe=""), safe="")}
-            self._values = sorted({*self._values, *forms}, key=len, reverse=True)
+            quoted = {quote(secret, safe=""), quote_plus(secret)}
+            forms = {secret, *quoted, *(quote(form, safe="") for form in quoted)}
+            lower = {
+                _PERCENT.sub(lambda match: match[0].lower(), form) for form in forms - {secret}
+            }
+            self._values = sorted({*self._values, *forms, *lower}, key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""

@@ -1,5 +1,6 @@
 """What was done: every listed path's one outcome, and their sum (README, "The report")."""
 
+import errno
 import json
 import os
 import tempfile
@@ -38,7 +39,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Bytes:
-    """Bytes that moved: answers' bodies, text unpacked from loaded files, parts committed."""
+    """Bytes that moved: answers' bodies, text unpacked from files, parts committed."""
 
     downloaded: int = 0
     decompressed: int = 0
@@ -184,16 +185,26 @@ class Tally:
 
 
 def write_report(report: dict[str, Any], file: Path) -> None:
-    """Write the report whole or not at all. Raises OSError."""
+    """Write the report whole or not at all, over an older one. Raises OSError.
+
+    What is no plain file (a pipe, a device) or cannot be replaced (a file that is mounted on its
+    own, as a container's termination log is) is written to as it stands.
+    """
+    text = json.dumps(report, indent=2) + "\n"
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        file.write_text(text)
+        return
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(report, stream, indent=2)
-            stream.write("\n")
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(file)
-    except BaseException:
+    except OSError as error:
         Path(name).unlink(missing_ok=True)
-        raise
+        if error.errno != errno.EBUSY:
+            raise
+        file.write_text(text)

@@ -96,7 +96,7 @@ class ApiSettings(_Section):
     base_url: Url | None = None
     domain_url: Url = "https://api.liveperson.net"
     source: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+$", max_length=20)] = "aht_etl"
-    request_window: Duration = timedelta(days=1)
+    request_window: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(days=1)
 
     @field_validator("base_url", "domain_url")
     @classmethod

@@ -43,5 +43,14 @@ class Signals:
         if self.first is not None:
             stop.request(signal=self.first)
 
+    def take_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on the loop does not run: hear of signals without it.
+
+        The first lets the report be written all the same, the second ends the process.
+        """
+        for number in HANDLED:
+            loop.remove_signal_handler(number)
+            signal.signal(number, self)
+
 
 SIGNALS: Final = Signals()

@@ -83,7 +83,10 @@ class Sink:
         async with gathering.lock:
             try:
                 await asyncio.to_thread(take)
-            except (LakeError, OSError) as error:
+            except LakeError as error:  # of its bad rows: the others are not concerned
+                self._tally.failed([path], FailureKind.LAKE, str(error), attempts)
+                log.warning("file.failed", path=path, kind="lake", reason=str(error))
+            except OSError as error:
                 self._give_up(gathering, error, path)
             else:
                 if gathering.builder.size_guess >= self._target_part_bytes:
@@ -160,7 +163,11 @@ class Sink:
         reason = str(error).splitlines()[0]
         paths = [source.path for source in gathering.builder.sources]
         paths += [path for path in more if path not in paths]
+        brought = gathering.plan.state.loaded.intersection(paths)
+        self._tally.committed(Committed(None, None, brought_by_others=frozenset(brought)))
         for path in paths:
+            if path in brought:
+                continue
             self._tally.failed([path], FailureKind.LAKE, reason, gathering.attempts[path])
         log.error(
             "part.failed",

@@ -27,10 +27,16 @@ class Stop:
         return self.signal is not None or self.error is not None
 
     def request(self, *, signal: int | None = None, error: RunError | None = None) -> None:
-        """Tell the run to end; the first reason counts."""
-        if self.requested():
+        """Tell the run to end; the first error and the first signal count.
+
+        A signal counts also behind an error: it limits the time that is left.
+        """
+        if self.signal is not None or (signal is None and self.error is not None):
             return
-        self.signal, self.error = signal, error
+        if signal is not None:
+            self.signal = signal
+        else:
+            self.error = error
         for future in self._interruptible:
             future.cancel()
         for callback in self._on_request:

@@ -25,6 +25,8 @@ def guard() -> None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for the life of the process
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     else:

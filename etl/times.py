@@ -54,6 +54,11 @@ def to_millis(at: datetime) -> int:
     return (at - _EPOCH) // _MILLISECOND
 
 
+def whole_millis(at: datetime) -> datetime:
+    """Return the time without what is finer than the vendor's milliseconds."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
 def rfc3339(at: datetime) -> str:
     """Return RFC 3339 in UTC, with milliseconds only where there are any."""
     at = at.astimezone(UTC)

@@ -111,6 +111,29 @@ def test_a_lookback_flag_wins_over_a_configured_begin(serve: Serve, tmp_path: Pa
     assert ["2022-06-01T00:00:00Z", "2022-06-02T23:00:00Z"] == begins
 
 
+def test_times_finer_than_a_millisecond(serve: Serve, tmp_path: Path) -> None:
+    """They are the vendor's milliseconds; no window is left that is none."""
+    url = serve(Dataset.of({})).base_url
+    window = ("--from", "2022-06-01T00:00:00.0002Z", "--to", "2022-06-02T00:00:00.0007Z")
+    command = [COMMAND, "run", "--account", "a1", "--base-url", url, *window, "--report", "-"]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, check=True, capture_output=True)
+    assert 1 == json.loads(done.stdout)["listing"]["requests"]
+
+
+def test_a_terminal_that_knows_ascii_only(serve: Serve, tmp_path: Path) -> None:
+    """A lake's name in other letters is shown somehow, and ends nothing."""
+    url = serve(Dataset.of({})).base_url
+    command = [COMMAND, "run", "--account", "a1", "--base-url", url, *WINDOW, "--lake", "lü"]
+    done = subprocess.run(
+        command,
+        env=environment(PYTHONIOENCODING="ascii"),
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    assert b"l\\xfc" in done.stdout
+
+
 def test_a_listing_of_nothing_makes_no_lake(serve: Serve, tmp_path: Path) -> None:
     """Nothing to do is ok, and leaves nothing behind."""
     url = serve(Dataset.of({})).base_url

@@ -13,6 +13,7 @@ SECRET = "k3y/with+signs=="  # an invented one
         f"you sent {SECRET}!",
         "you sent k3y%2Fwith%2Bsigns%3D%3D",
         "you sent k3y%252Fwith%252Bsigns%253D%253D",
+        "you sent k3y%2fwith%2bsigns%3d%3d",
     ],
 )
 def test_known_values_are_hidden(text: str) -> None:

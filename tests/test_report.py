@@ -1,6 +1,9 @@
 """The report is the sum of the outcomes."""
 
+import errno
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,6 +79,28 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_report({"a": "\ud800ü"}, file)
     assert {"a": "\ud800ü"} == json.loads(file.read_text())
     assert [file] == list(tmp_path.iterdir())
+
+
+def test_a_report_goes_where_it_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a link, into a pipe, into a file that cannot be replaced; none of them is lost."""
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_report({"a": 1}, link)
+    assert (True, {"a": 1}) == (link.is_symlink(), json.loads(target.read_text()))
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_text)
+        write_report({"a": 2}, pipe)
+        assert ({"a": 2}, True) == (json.loads(reading.result()), pipe.is_fifo())
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "mounted on its own")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    write_report({"a": 3}, target)
+    assert {"a": 3} == json.loads(target.read_text())
+    assert {target, link, pipe} == set(tmp_path.iterdir())
 
 
 def test_the_summary_names_what_went_wrong() -> None:

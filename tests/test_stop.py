@@ -33,11 +33,18 @@ async def test_nothing_begins_after_the_request() -> None:
 
 
 async def test_the_first_reason_counts() -> None:
-    """A signal after an error does not change what the run ends with."""
+    """Of errors and of signals; a signal behind an error limits the time that is left."""
     stop = Stop()
-    stop.request(error=RunError("no"))
+    first = RunError("no")
+    stop.request(error=first)
+    stop.request(error=RunError("another"))
     stop.request(signal=15)
-    assert stop.signal is None
+    stop.request(signal=2)
+    assert (first, 15) == (stop.error, stop.signal)
+    stop = Stop()
+    stop.request(signal=2)
+    stop.request(error=first)
+    assert (None, 2) == (stop.error, stop.signal)
 
 
 async def test_outer_cancellation_stays_cancellation() -> None:

@@ -1,10 +1,10 @@
 """The bytes of an answer: small ones whole in memory, files in memory or spooled to disk."""
 
 import asyncio
-import errno
 import gzip
 import io
 import json
+import os
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from etl.errors import FailureKind, FileError
 
 # An answer that is read whole: a million paths are about 130 MB.
 _JSON_MAX_BYTES: Final = 256 * 2**20
-_DISK_ERRORS: Final = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EFBIG,
-}
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+def scratch_folder() -> str:
+    """Return the temporary folder, also where none can be written to: whoever tries will say so."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR", "/tmp")  # noqa: S108
 
 
 def scratch_error(error: OSError) -> FileError:
     """Return what to tell when the temporary folder refuses."""
     return FileError(
         FailureKind.LAKE,
-        f"the temporary folder {tempfile.gettempdir()}: {error.strerror or error}; make room, or "
+        f"the temporary folder {scratch_folder()}: {error.strerror or error}; make room, or "
         "set TMPDIR to another",
     )
 
@@ -70,20 +70,21 @@ async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) 
                     FailureKind.TOO_LARGE,
                     f"more than {max_bytes} bytes came; if right, raise limits.max_file_size",
                 )
-            if raw is not None:
-                await wrap(raw).write(chunk)
-            elif size <= memory_bytes:
+            if raw is None and size <= memory_bytes:
                 memory.write(chunk)
-            else:
-                # Unnamed: a killed run leaves nothing behind.
-                raw = tempfile.TemporaryFile()  # noqa: SIM115 - the Body closes it
-                await wrap(raw).write(memory.getvalue() + chunk)
-                memory.close()
-    except BaseException as error:
+                continue
+            try:
+                if raw is None:
+                    # Unnamed: a killed run leaves nothing behind.
+                    raw = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115 - see Body
+                    chunk = memory.getvalue() + chunk  # noqa: PLW2901
+                    memory.close()
+                await wrap(raw).write(chunk)
+            except OSError as error:
+                raise scratch_error(error) from error
+    except BaseException:
         if raw is not None:
             raw.close()
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            raise scratch_error(error) from error
         raise
     declared_gzip = "gzip" in response.headers.get("Content-Encoding", "").lower()
     return Body(size, raw if raw is not None else memory, declared_gzip)

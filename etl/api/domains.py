@@ -14,7 +14,7 @@ from etl.settings import is_loopback
 AGENT_ACTIVITY: Final = "agentActivityDomain"
 SENTINEL: Final = "sentinel"
 
-_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
 
 async def look_up(transport: Transport, domain_url: str, account: str, service: str) -> str:
@@ -37,7 +37,7 @@ async def look_up(transport: Transport, domain_url: str, account: str, service: 
         raise RunError(f"{where}: {error.message}; {advice}") from error
     host = _base_uri(answer, service)
     match = _HOST.fullmatch(host) if host else None
-    if match is None:
+    if match is None or int(match["port"] or 0) > 65535:
         raise RunError(f"{where}: the answer names no host; {advice}")
     name = match["host"].strip("[]")
     scheme = urlsplit(domain_url).scheme if is_loopback(name) else "https"

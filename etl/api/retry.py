@@ -87,7 +87,7 @@ def retry_after_s(header: str | None, now: datetime) -> float:
         return float(header[:9])
     try:
         at = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

@@ -13,6 +13,8 @@ from typing import Final
 
 # The rate is that of the last second before a refusal, less a little for the server's clock.
 _MEASURED_S: Final = 1.0
+# Requests that are remembered: some seconds of a fast server's, a minute and more of others'.
+_REMEMBERED: Final = 4096
 _UNDER: Final = 0.97
 # How fast a limit that was found is probed: as a share of itself a second, a quarter of that after
 # each further refusal, so that a refusal, which costs a second's pause, becomes rare; and more
@@ -93,12 +95,14 @@ class Limiter:
         self._sleep = sleep
         self._in_flight_found = _Probed()
         self._rate_found = _Probed()
-        self._recent: deque[Slot] = deque()
+        self._recent: deque[Slot] = deque(maxlen=_REMEMBERED)
+        self._refused: list[Slot] = []
         self._cut_at = clock()
-        self._to_measure = False
+        self._learned_at = clock()
         self._opens_at = clock()
         self._in_flight = 0
         self._turn = asyncio.Lock()
+        self._start = asyncio.Lock()
         self._freed = asyncio.Event()
 
     @property
@@ -116,14 +120,9 @@ class Limiter:
     async def slot(self) -> AsyncIterator[Slot]:
         """Wait for a place, hold it, and give it back."""
         async with self._turn:
-            while True:
-                await self._open()
-                if self._in_flight < self.allowed:
-                    break
+            while (slot := await self._try()) is None:
                 self._freed.clear()
                 await self._freed.wait()
-            self._in_flight += 1
-            slot = self._pass()
         try:
             yield slot
         finally:
@@ -132,14 +131,23 @@ class Limiter:
 
     async def gate(self) -> Slot:
         """Wait out pauses and the rate, without a place: for whoever holds a place already."""
-        await self._open()
-        return self._pass()
+        async with self._start:
+            await self._open()
+            return self._pass()
+
+    async def _try(self) -> Slot | None:
+        async with self._start:
+            await self._open()
+            if self._in_flight >= self.allowed:
+                return None
+            self._in_flight += 1
+            return self._pass()
 
     async def _open(self) -> None:
         while (wait_s := self._opens_at - self._clock()) > 0:
             await self._sleep(wait_s)
-        if self._to_measure:
-            self._measure()
+        if self._refused:
+            self._learn()
 
     def _pass(self) -> Slot:
         now = self._clock()
@@ -148,8 +156,6 @@ class Limiter:
         self._opens_at = max(self._opens_at, now - interval_s) + interval_s
         slot = Slot(now, self._in_flight)
         self._recent.append(slot)
-        while self._recent[0].started_at < now - 2 * _MEASURED_S:
-            self._recent.popleft()
         return slot
 
     def refused(self, slot: Slot, *, throttled: bool) -> None:
@@ -158,35 +164,32 @@ class Limiter:
         Requests that were already under way at the last refusal say nothing new.
         """
         slot.refused, slot.throttled = True, throttled
-        if slot.started_at >= self._cut_at:
+        if slot.started_at >= self._cut_at or self._refused:
+            self._refused.append(slot)
             self._cut_at = self._clock()
-            self._to_measure = True
 
     def pause(self, seconds: float) -> None:
         """Let no request start for so long."""
         self._opens_at = max(self._opens_at, self._clock() + seconds)
 
-    def _measure(self) -> None:
+    def _learn(self) -> None:
         """Learn from the round that was refused, now that most of its answers are there."""
-        self._to_measure = False
         now = self._clock()
-        refused = [slot for slot in self._recent if slot.refused]
-        if not refused:
-            return
-        first = refused[0]
-        measured = [s for s in self._recent if s.started_at > first.started_at - _MEASURED_S]
+        refused, self._refused = self._refused, []
+        since, self._learned_at = self._learned_at, now
+        first = min(slot.started_at for slot in refused)
+        measured = [s for s in self._recent if first - _MEASURED_S < s.started_at <= first]
         accepted = [slot for slot in measured if not slot.refused]
-        share_refused = 1 - len(accepted) / len(measured)
-        if share_refused < _OVERLOADED_SHARE and not any(slot.throttled for slot in refused):
+        few = len(accepted) > (1 - _OVERLOADED_SHARE) * len(measured)
+        if few and not any(slot.throttled for slot in refused):
             return
         # Half of what was offered at least: a server may refuse for other reasons than the rate.
         rate = max(_UNDER * len(accepted), len(measured) / 2) / _MEASURED_S
         rate = max(self._rate_least, rate)
-        most_accepted = max((slot.place for slot in accepted), default=0)
-        least_refused = min(slot.place for slot in refused)
-        if most_accepted < least_refused:
+        places = [s.place for s in self._recent if not s.refused and s.started_at >= since]
+        if places and max(places) < min(slot.place for slot in refused):
             # All that had fewer beside them were accepted: it is the requests in flight.
-            self._in_flight_found.found(max(1.0, most_accepted), now)
+            self._in_flight_found.found(max(places), now)
             self._rate_found.lowered(rate, now)
         else:
             self._rate_found.found(rate, now)

@@ -1,6 +1,7 @@
 """One HTTP attempt: limited, signed, sent once, its status and its errors made sense of."""
 
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -223,8 +224,10 @@ async def _said(response: ClientResponse) -> str:
     except (TimeoutError, aiohttp.ClientError, OSError):
         return ""
     try:
+        if body.startswith(b"\x1f\x8b"):
+            body = zlib.decompressobj(wbits=31).decompress(body, _ERROR_BODY_MAX_BYTES)
         content: Any = json.loads(body)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, zlib.error):
         return ""
     if not isinstance(content, dict):
         return ""

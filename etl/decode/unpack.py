@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import BinaryIO, Final
@@ -96,23 +95,26 @@ class Unpacked:
         raise FileError(FailureKind.CORRUPT, f"gzip in gzip, more than {_MAX_LAYERS} times")
 
 
-def file_pieces(body: BinaryIO) -> Iterator[bytes]:
+def file_pieces(body: BinaryIO, max_bytes: int) -> Iterator[bytes]:
     """Yield the file in a body: its gzip without transport encodings, or what else came, as it is.
 
-    Where a layer is damaged, what lies under it is not looked for.
+    Where a layer is damaged, what lies under it is not looked for. Raises FileError (too_large)
+    where a transport encoding unpacks to more than `max_bytes`.
     """
     layers = 0
     with contextlib.suppress(FileError):
-        while layers < _MAX_LAYERS and _look_ahead(_unwrapped(body, layers))[0].startswith(_MAGIC):
+        while layers < _MAX_LAYERS and _look_ahead(_unwrapped(body, layers, max_bytes))[
+            0
+        ].startswith(_MAGIC):
             layers += 1
-    return _unwrapped(body, max(0, layers - 1))
+    return _unwrapped(body, max(0, layers - 1), max_bytes)
 
 
-def _unwrapped(body: BinaryIO, layers: int) -> Iterator[bytes]:
+def _unwrapped(body: BinaryIO, layers: int, max_bytes: int) -> Iterator[bytes]:
     body.seek(0)
     pieces = iter(lambda: body.read(_PIECE_BYTES), b"")
     for _ in range(layers):
-        pieces = _gunzip(pieces, sys.maxsize)
+        pieces = _gunzip(pieces, max_bytes)
     return pieces
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from etl.lake.part import Encoded, PartBuilder, without
-from etl.lake.receipts import PartReceipts, Receipt, UnreadablePartError, read_receipts
+from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
 from etl.lake.store import AlreadyExistsError, LakeError, LocalStore
 
 log = structlog.stdlib.get_logger()
@@ -21,6 +21,8 @@ log = structlog.stdlib.get_logger()
 _PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
 # A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.
 _DOUBTFUL_PUTS: Final = 5
+# So many numbers below the highest are looked for even if a listing does not show them.
+_LOOKED_FOR: Final = 100
 
 
 @dataclass(slots=True)
@@ -57,20 +59,22 @@ def read_state(store: LocalStore, directory: str) -> PartitionState:
     except LakeError as error:
         state.damage = str(error)
         return state
+    parts = [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
     for name in names:
-        if not name.endswith(".parquet") or name.startswith((".", "_")):
-            continue
-        if not name.startswith("part-"):
+        if name.endswith(".parquet") and name not in parts and not name.startswith((".", "_")):
             log.warning("lake.foreign", file=f"{directory}/{name}", reason="no part; left alone")
-            continue
-        if match := _PART.fullmatch(name):
-            state.next_number = max(state.next_number, int(match["number"]) + 1)
+    numbers = {int(match["number"]) for name in parts if (match := _PART.fullmatch(name))}
+    state.next_number = max(numbers, default=-1) + 1
+    # A listing is no snapshot: it may show a part that is new and not the one just before it.
+    recent = range(max(0, state.next_number - _LOOKED_FOR), state.next_number)
+    parts += [_name(number) for number in recent if number not in numbers]
+    for name in parts:
         try:
             state.loaded.update(r.path for r in _receipts(store, f"{directory}/{name}").sources)
         except (UnreadablePartError, LakeError) as error:
             state.damage = str(error)
         except FileNotFoundError:
-            pass  # an operator deleted it just now
+            pass  # an operator deleted it
     return state
 
 
@@ -84,8 +88,8 @@ def commit(
     """Put a part into the lake under the next free number, each source exactly once.
 
     Sources that another run brought since `state` was read are taken out first. `state` is brought
-    up to date. Blocking. Raises LakeError or UnreadablePartError, both with nothing of ours in the
-    lake.
+    up to date. Blocking. Raises LakeError or UnreadablePartError; if even the look at what became
+    of a put fails, the part may be in the lake all the same, and the next run will see it.
     """
     theirs: set[str] = set()
     left: Encoded | None = encoded
@@ -98,7 +102,7 @@ def commit(
                 theirs |= known
                 left = without(left, known, new_builder())
                 continue
-            name = f"{directory}/part-{state.next_number:05d}.parquet"
+            name = f"{directory}/{_name(state.next_number)}"
             refusal: LakeError | None = None
             try:
                 store.create(left.staged, name)
@@ -125,6 +129,10 @@ def commit(
             left.staged.close()
 
 
+def _name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
 def _look(store: LocalStore, name: str) -> PartReceipts | None:
     try:
         return _receipts(store, name)
@@ -141,6 +149,3 @@ def _receipts(store: LocalStore, name: str) -> PartReceipts:
                 f"{name} is {error}; nothing is written to its partition until it is mended or "
                 "deleted"
             ) from None
-
-
-__all__ = ["Committed", "PartitionState", "Receipt", "commit", "read_state"]

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,6 +105,9 @@ class PartBuilder:
         self._pending = []
         self.pending_bytes = 0
         if self._staged is not None:
+            if self._writer is not None:
+                with suppress(OSError, pa.ArrowException):
+                    self._writer.close()
             self._staged.close()
             self._staged = None
 
@@ -113,17 +117,21 @@ def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> E
 
     Closes the part that it was given.
     """
-    with pq.ParquetFile(encoded.staged.path) as file:
-        drop = pa.array(sorted(paths), pa.string())
-        kept = (
-            batch.filter(pc.invert(pc.is_in(batch["sourcePath"], value_set=drop)))
-            for batch in file.iter_batches()
-        )
-        sources = [source for source in encoded.sources if source.path not in paths]
-        if sources:
+    sources = [source for source in encoded.sources if source.path not in paths]
+    drop = pa.array(sorted(paths), pa.string())
+    try:
+        if not sources:
+            return None
+        with pq.ParquetFile(encoded.staged.path) as file:
+            kept = (
+                batch.filter(pc.invert(pc.is_in(batch["sourcePath"], value_set=drop)))
+                for batch in file.iter_batches()
+            )
             # The rows of all come in one go; each source's receipt is added beside them.
             builder.add(sources[0], kept)
-            builder.sources = sources
-            builder.rows = sum(source.rows for source in sources)
-    encoded.staged.close()
-    return builder.finish() if sources else None
+        builder.sources = sources
+        builder.rows = sum(source.rows for source in sources)
+        return builder.finish()
+    finally:
+        encoded.staged.close()
+        builder.close()  # changes nothing if it was finished

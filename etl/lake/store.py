@@ -219,6 +219,6 @@ _NO_EXCLUSIVE_CREATE: Final = (
 
 def _remove_if_abandoned(file: Path) -> None:
     """Remove a staged file whose writer is gone: it holds no lock any more."""
-    with contextlib.suppress(OSError), file.open("rb") as stream:
+    with contextlib.suppress(OSError), file.open("r+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.unlink()

@@ -97,6 +97,7 @@ async def test_a_token_is_renewed_once() -> None:
         ("Wed, 01 Jun 2022 12:00:30 GMT", 30),
         ("Wed, 01 Jun 2022 11:00:00 GMT", 0),
         ("Wed, 99 Jun 2022 11:00:00 GMT", 0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", 0),
     ],
 )
 def test_retry_after(header: str | None, expected: float) -> None:

@@ -169,6 +169,43 @@ async def test_fast_errors_do_not_speed_it_up(time: FakeTime) -> None:
     assert len(late) <= 10 < 16 <= len(early)
 
 
+async def test_refusals_that_take_their_time(time: FakeTime) -> None:
+    """A server that is slow to say no is understood all the same."""
+    limiter = Limiter(16, None, time.clock, time.sleep)
+    answers: list[tuple[float, bool]] = []
+
+    async def worker() -> None:
+        while time.now < 1120:
+            async with limiter.slot() as slot:
+                started = time.now
+                accepted = not any(started - at < 0.5 for at, good in answers if good)
+                answers.append((started, accepted))
+                await time.sleep(3)
+                if not accepted:
+                    limiter.refused(slot, throttled=True)
+                    limiter.pause(1)
+
+    await time.drive(*(worker() for _ in range(16)))
+    late = [accepted for at, accepted in answers if at >= 1060]
+    assert sum(late) / 60 > 1
+    assert sum(late) / len(late) > 0.7
+
+
+async def test_one_refusal_among_slow_requests(time: FakeTime) -> None:
+    """It does not leave one request at a time."""
+    limiter = Limiter(16, None, time.clock, time.sleep)
+
+    async def worker(index: int) -> None:
+        async with limiter.slot() as slot:
+            await time.sleep(10)
+            if index == 12:
+                limiter.refused(slot, throttled=True)
+
+    await time.drive(*(worker(index) for index in range(16)))
+    await time.drive(worker(0))
+    assert limiter.allowed == 16
+
+
 async def test_single_503s_are_no_overload(time: FakeTime) -> None:
     """One in a hundred costs its own retry, not everybody's pace; most of them does."""
     limiter = Limiter(16, None, time.clock, time.sleep)

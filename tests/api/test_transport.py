@@ -1,7 +1,10 @@
 """One attempt on the wire: sent once, its answer and its errors made sense of."""
 
 import asyncio
+import errno
 import gzip
+import os
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -94,6 +97,8 @@ async def test_redirects_are_not_followed() -> None:
         (b'{"internalCode": 7, "message": "m"}', "status 418: 7; m"),
         (b'{"causes": "one", "message": "two\\nlines"}', "status 418: two lines; one"),
         (b'{"message": "a\\u001b[31m\\u0000b"}', "status 418: a [31m b"),
+        (gzip.compress(b'{"causes": ["a"]}'), "status 418: a"),
+        (gzip.compress(b'{"causes": ["a"]}')[:-14], "status 418"),
         (b"<html>", "status 418"),
         (b"[1]", "status 418"),
         (b"[" * 5000, "status 418"),
@@ -140,6 +145,24 @@ async def test_large_answers_are_spooled(memory: int) -> None:
 
     async with serving(handle) as server, transport() as opened:
         assert content == await fetch(opened, server.url, memory=memory)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOENT])
+async def test_a_temporary_folder_that_refuses(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit into memory fails alone, with what to do; whatever the reason is."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    if number != errno.ENOENT:
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: "/tmp")
+    error = await failure(lambda: web.Response(body=bytes(2**10)), memory=10)
+    assert (FailureKind.LAKE, False) == (error.kind, error.passing)
+    assert "set TMPDIR to another" in error.message
 
 
 async def test_a_server_that_says_nothing() -> None:
@@ -238,6 +261,7 @@ NAMED = {"service": AGENT_ACTIVITY}
         {"baseURI": "https://a.example"},
         {"baseURI": "a.example/path"},
         {"baseURI": "user@a.example"},
+        {"baseURI": "a.example:99999"},
         {"baseURIs": [{"service": "other", "baseURI": "a.example"}]},
         {"service": "other", "baseURI": "a.example"},
     ],

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
     ((name, content),) = kept.items()
     assert (True, other) == (name.startswith(f"{path}.sha256-"), content)
     assert "archive.differs" in [json.loads(line)["event"] for line in ended.err.splitlines()]
+
+
+def test_a_bomb_in_a_transport_encoding_is_not_unpacked(run: Runner, serve: Serve) -> None:
+    """What is too large is not kept beyond the limit."""
+    raw = run.folder / "raw"
+    inner = gzip.compress(os.urandom(2**20) * 4, 0)
+    dataset = Dataset.of({f"{HOUR}a.json.gz": gzip.compress(inner)})
+    ended = run(serve(dataset), AHT_ETL_RAW__URI=str(raw), AHT_ETL_LIMITS__MAX_FILE_SIZE="2MiB")
+    assert (3, "too_large") == (ended.code, ended.report["failures"][0]["kind"])
+    assert {} == archived(raw)
 
 
 def test_an_archive_that_refuses(run: Runner, serve: Serve) -> None:

@@ -257,6 +257,48 @@ def test_a_second_signal_ends_at_once(run: Runner, serve: Serve) -> None:
     process.communicate()
 
 
+def test_a_second_signal_ends_a_report_that_nobody_reads(run: Runner, serve: Serve) -> None:
+    """While the report is written, signals are heard too."""
+    pipe = run.folder / "pipe"
+    os.mkfifo(pipe)
+    arguments = run.arguments(serve(SMALL), report=str(pipe))
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE)
+    wait_until(lambda: len(list(run.lake.rglob("*.parquet"))) == 2)
+    wait_until(lambda: not list((run.lake / "_staging").iterdir()))
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: _ended_by(process, signal.SIGTERM))
+    process.communicate()
+    assert 143 == process.returncode
+
+
+def _ended_by(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send one more signal, until it is heard."""
+    process.send_signal(number)
+    time.sleep(0.05)
+    return process.poll() is not None
+
+
+def test_a_temporary_folder_that_is_full(run: Runner, serve: Serve) -> None:
+    """What fits into memory is loaded; what does not fails alone, and the reason is said."""
+    big = {HOUR.format(1, "big"): gzip.compress(random.Random(1).randbytes(300_000), 0)}
+    small = {path: file.content for path, file in SMALL.files.items() if "/hour=2/" in path}
+    emulator = serve(Dataset.of({**small, **big}))
+    done = subprocess.run(
+        ["prlimit", "--fsize=100000", *run.arguments(emulator, report="-")],
+        env=environment(AHT_ETL_LIMITS__MEMORY="1MB"),
+        capture_output=True,
+        check=False,
+    )
+    report = json.loads(done.stdout)
+    (failure,) = report["failures"]
+    assert (3, len(small), "lake") == (
+        done.returncode,
+        report["files"]["loaded"],
+        failure["kind"],
+    )
+    assert "the temporary folder" in failure["message"]
+
+
 def test_a_signal_before_anything_is_set_up(run: Runner, serve: Serve) -> None:
     """From its first moment on the process ends with the promised code."""
     emulator = serve(DATA, latency_s=0.1)
@@ -327,6 +369,7 @@ def test_a_disk_that_takes_no_more(run: Runner, serve: Serve) -> None:
     assert {"lake"} == {failure["kind"] for failure in report["failures"]}
     assert "File too large" in report["failures"][0]["message"]
     assert {1} == {failure["attempts"] for failure in report["failures"]}
+    assert all(json.loads(line)["event"] for line in done.stderr.splitlines())
     assert_lake_is_sound(run.lake, DAY)
     assert not list((run.lake / "_staging").iterdir())
     assert run(emulator).code == 0
@@ -340,7 +383,7 @@ def test_bad_rows_that_cannot_be_kept(run: Runner, serve: Serve) -> None:
     emulator = serve(SMALL)
     ended = run(emulator)
     assert (3, {"lake"}) == (ended.code, {f["kind"] for f in ended.report["failures"]})
-    assert HOUR.format(1, 1) in {failure["path"] for failure in ended.report["failures"]}
+    assert [HOUR.format(1, 1)] == [failure["path"] for failure in ended.report["failures"]]
     (run.lake / "_quarantine").unlink()
     assert run(emulator).code == 0
     assert_lake_holds(run.lake, SMALL)
