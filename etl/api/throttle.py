@@ -20,7 +20,7 @@ _UNDER: Final = 0.97
 # each further refusal, so that a refusal, which costs a second's pause, becomes rare; and more
 # again the longer there is none, so that a limit that was lifted is noticed.
 _GROWTH: Final = 1.0
-_GROWTH_LEAST: Final = 0.002
+_GROWTH_LEAST: Final = 0.001
 _GROWTH_BACKED_OFF: Final = 0.25
 _GROWTH_DOUBLES_S: Final = 10.0
 # A value that is much lower than the last one is another limit: it is probed with more courage.
