@@ -186,10 +186,14 @@ class Limiter:
         # Half of what was offered at least: a server may refuse for other reasons than the rate.
         rate = max(_UNDER * len(accepted), len(measured) / 2) / _MEASURED_S
         rate = max(self._rate_least, rate)
-        places = [s.place for s in self._recent if not s.refused and s.started_at >= since]
-        if places and max(places) < min(slot.place for slot in refused):
-            # All that had fewer beside them were accepted: it is the requests in flight.
-            self._in_flight_found.found(max(places), now)
+        least_refused = min(slot.place for slot in refused)
+        most_accepted = max(
+            (s.place for s in self._recent if not s.refused and s.started_at >= since), default=0
+        )
+        # All that had fewer beside them were accepted: it is the requests in flight. Give or take
+        # one, where there are several: a place is free at the server before it is here.
+        if 0 < most_accepted < least_refused or 2 < most_accepted == least_refused:
+            self._in_flight_found.found(min(most_accepted, least_refused - 1), now)
             self._rate_found.lowered(rate, now)
         else:
             self._rate_found.found(rate, now)
