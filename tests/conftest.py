@@ -128,6 +128,11 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("long")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    # Gzip holds the time: a test that is named by its bytes has another name in each process.
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
     """How many runs a test of random moments kills."""
