@@ -29,6 +29,10 @@ _GROWTH_ANEW: Final = 0.25
 _RATE_NO_LIMIT: Final = 10_000.0
 # A 503 may be one request's misfortune; a server that is overloaded says it to this many.
 _OVERLOADED_SHARE: Final = 0.1
+# A place is free at the server a little before it is here: so many may be accepted beyond a limit
+# of requests in flight, as it looks from here. (Any number of them, judged by the highest place
+# alone, took 20 a second for 3 at once and left it at 15.)
+_BEYOND_SHARE: Final = 0.02
 
 
 class _Probed:
@@ -57,7 +61,8 @@ class _Probed:
         self._value, self._since = value, now
 
     def lowered(self, value: float, now: float) -> None:
-        """Go on from this value, as fast as before."""
+        """Go on from this value, and soon back to where it was: it is not the limit."""
+        self._growth = max(_GROWTH_ANEW, self._growth)
         self._value, self._since = value, now
 
 
@@ -187,13 +192,11 @@ class Limiter:
         rate = max(_UNDER * len(accepted), len(measured) / 2) / _MEASURED_S
         rate = max(self._rate_least, rate)
         least_refused = min(slot.place for slot in refused)
-        most_accepted = max(
-            (s.place for s in self._recent if not s.refused and s.started_at >= since), default=0
-        )
-        # All that had fewer beside them were accepted: it is the requests in flight. (Counting a
-        # tie as such, too, took 20 a second for 3 at once and left it at 15.)
-        if 0 < most_accepted < least_refused:
-            self._in_flight_found.found(most_accepted, now)
+        places = [s.place for s in self._recent if not s.refused and s.started_at >= since]
+        beyond = sum(place >= least_refused for place in places)
+        if places and beyond <= _BEYOND_SHARE * len(places):
+            # Almost all that were accepted had fewer beside them: it is the requests in flight.
+            self._in_flight_found.found(min(max(places), least_refused - 1), now)
             self._rate_found.lowered(rate, now)
         else:
             self._rate_found.found(rate, now)
