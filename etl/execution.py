@@ -11,8 +11,8 @@ import structlog
 
 from etl import log, pipeline
 from etl.errors import AhtEtlError
+from etl.job import Job
 from etl.log import LogFormat
-from etl.pipeline import Job
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
 from etl.signals import SIGNALS

@@ -16,7 +16,7 @@ from hypothesis import settings
 
 from etl import pipeline
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
-from etl.pipeline import Job
+from etl.job import Job
 from etl.report import Tally
 from etl.settings import Settings
 from etl.times import Window

@@ -1,0 +1,65 @@
+"""The command line: alone reads arguments and environment, sets up logs and signals.
+
+One module a command. Heavy imports wait inside the commands until one needs them: `aht-etl
+--version` is quick.
+"""
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from etl import __version__, streams
+from etl.cli.demo import demo
+from etl.cli.emulator import emulator
+from etl.cli.run import run
+from etl.signals import HANDLED, SIGNALS
+
+app = typer.Typer(
+    name="aht-etl",
+    help=(
+        "Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake: "
+        "completely, exactly once, unattended."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (run, demo, emulator):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `aht-etl`."""
+    # Before anything heavy is imported: from here on a signal ends with the promised exit code,
+    # also as process 1 of a container, for which the kernel ignores unhandled ones. A run keeps
+    # the first for the job that it prepares: there is to be a report.
+    if sys.argv[1:2] == ["run"]:
+        SIGNALS.defer()
+    for number in HANDLED:
+        signal.signal(number, SIGNALS)
+    streams.guard()
+    try:
+        app()
+    finally:
+        streams.settle()
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"aht-etl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,39 @@
+"""`aht-etl demo`."""
+
+import typer
+
+from etl.cli.common import called_as, check_report_file, new_job, usage_errors
+from etl.cli.flags import Lake, LogFormat, LogLevel, Progress, ReportFile
+from etl.signals import SIGNALS
+
+
+def demo(
+    lake: Lake = "./demo-lake",
+    report: ReportFile = None,
+    progress: Progress = "auto",
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Load two days from the emulator, no account needed; repeat it to see nothing loaded twice.
+
+    Example: aht-etl demo --lake ./demo-lake
+    """
+    from etl import demo as demonstration
+    from etl import log
+    from etl.redact import Redactor
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    with usage_errors(log_format), demonstration.served() as emulator:
+        check_report_file(report)
+        settings = demonstration.settings(lake or "./demo-lake", emulator)
+        SIGNALS.defer()
+        job = new_job(settings, demonstration.WINDOW, demonstration.NOW, redactor)
+        if report != "-":
+            typer.echo(demonstration.introduction(emulator))
+        from etl.execution import execute
+
+        code = execute(job, progress, log_format, report)
+    if report != "-" and code == 0:
+        typer.echo(demonstration.epilogue(settings.lake.uri, called_as()))
+    raise typer.Exit(code)

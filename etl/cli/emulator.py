@@ -1,0 +1,72 @@
+"""`aht-etl emulator`."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from etl.cli.common import called_as, usage_errors
+
+
+def emulator(
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")
+    ] = 8080,
+    account: Annotated[
+        str, typer.Option("--account", metavar="ID", help="Whose data it is.")
+    ] = "le79344075",
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="T", help="Begin of the data, else 2 days ago.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="End of the data, else tomorrow.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 1,
+    files_per_hour: Annotated[
+        float, typer.Option("--files-per-hour", min=0, help="On average; more by day.")
+    ] = 3,
+    rows_per_file: Annotated[
+        float, typer.Option("--rows-per-file", min=0, help="The median; sizes differ widely.")
+    ] = 300,
+    mixed_shapes: Annotated[
+        bool, typer.Option("--mixed-shapes", help="Files in all documented forms, not only lines.")
+    ] = False,
+    auth: Annotated[
+        Literal["none", "oauth1", "oauth2"], typer.Option("--auth", help="What callers need.")
+    ] = "none",
+    latency: Annotated[
+        str, typer.Option("--latency", metavar="DURATION", help="Before each answer.")
+    ] = "0s",
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Requests a second; more are answered 429.")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", help="Requests at once; more are answered 429.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="ENDPOINT:KIND[:TIMES]",
+            help=(
+                "Something to go wrong, once or TIMES times or 'always'; may be repeated. For "
+                "example file:503:2, listing:429, file:reset_middle:always."
+            ),
+        ),
+    ] = None,
+) -> None:
+    """Serve the API's stand-in on loopback, for trying things out.
+
+    Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
+    """
+    from etl import serve
+
+    with usage_errors("console"):
+        dataset = serve.dataset(
+            account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
+        )
+        options = serve.options(auth, latency, rate, at_once, fault or [])
+    try:
+        serve.serve(dataset, options, port, account, called_as())
+    except OSError as error:
+        typer.echo(f"aht-etl: error: port {port}: {error.strerror}; try --port", err=True)
+        raise typer.Exit(1) from None

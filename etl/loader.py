@@ -1,0 +1,245 @@
+"""Fetch, decode and commit what a plan says: a bounded pool of workers in front of the sink."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from etl.api.body import Body, scratch_error, scratch_folder
+from etl.api.client import Client
+from etl.api.retry import Unauthorized
+from etl.archive import Archive
+from etl.decode import Decoded, DecodeLimits, decode
+from etl.errors import FailureKind, FileError, RunError
+from etl.job import Job
+from etl.lake.store import LakeError, LocalStore
+from etl.paths import BreakdownPath
+from etl.plan import PartitionPlan, Plan
+from etl.sink import Sink
+from etl.stop import Stop, StoppedError
+
+log = structlog.stdlib.get_logger()
+
+_KIB: Final = 2**10
+_MIB: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How `limits.memory` is shared out, in bytes.
+
+    Every share is fixed, and what does not fit goes to disk: nobody ever waits for memory while
+    holding some, so there is nothing to lock up over. A quarter each for downloads, for files
+    being decoded and for rows that wait for their partition; a quarter is left for encoding.
+    """
+
+    download: int
+    decode: int
+    pending: int
+    decoders: int
+
+    @classmethod
+    def share_out(cls, budget: int, workers: int) -> "Memory":
+        """Share out the budget among so many workers and as many decoders as there are cores."""
+        decoders = max(1, min(len(os.sched_getaffinity(0)), workers, budget // (32 * _MIB)))
+        return cls(
+            download=max(64 * _KIB, min(8 * _MIB, budget // 4 // workers)),
+            decode=max(_MIB, min(64 * _MIB, budget // 4 // decoders)),
+            pending=budget // 4,
+            decoders=decoders,
+        )
+
+
+async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
+    """Fetch, decode and commit what the plan says, partition by partition, oldest first."""
+    settings, tally, stop = job.settings, job.tally, job.stop
+    todo = [partition for partition in plan.partitions if partition.to_load]
+    for partition in todo:
+        if partition.state.damage:
+            paths = [path.text for path in partition.to_load]
+            tally.failed(paths, FailureKind.LAKE, partition.state.damage)
+            log.error(
+                "partition.damaged",
+                partition=partition.partition.directory,
+                reason=partition.state.damage,
+            )
+    todo = [partition for partition in todo if not partition.state.damage]
+    if not todo:
+        return
+    archive = None
+    if settings.raw.uri is not None:
+        archive = Archive(Path(settings.raw.uri), settings.limits.max_file_size)
+    for key, place in (("lake.uri", store), ("raw.uri", archive)):
+        try:
+            if place is not None:
+                await stop.interruptible(asyncio.to_thread(place.prepare))
+        except LakeError as error:
+            advice = f"check {key}, its permissions and its free space"
+            raise RunError(f"{error}; {advice}") from error
+    workers = min(settings.fetch.concurrency, sum(len(p.to_load) for p in todo))
+    memory = Memory.share_out(settings.limits.memory, workers)
+    sink = Sink(
+        store,
+        tally,
+        compression=settings.lake.compression,
+        target_part_bytes=settings.lake.target_part_size,
+        pending_bytes=memory.pending,
+    )
+    loader = _Loader(job, client, sink, archive, memory)
+    queue = _produce(todo, sink)
+    try:
+        async with _deadline(stop, settings.shutdown.grace):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(loader.work(queue))
+            await sink.close()
+    except TimeoutError:
+        log.warning("shutdown.grace_over", reason="what was not committed is left to the next run")
+    finally:
+        sink.discard()
+
+
+def _produce(
+    todo: list[PartitionPlan], sink: Sink
+) -> Iterator[tuple[PartitionPlan, BreakdownPath]]:
+    """Yield the files to load, partition by partition: the workers pull, so nothing piles up."""
+    for partition in todo:
+        sink.expect(partition)
+        for path in partition.to_load:
+            yield partition, path
+
+
+@asynccontextmanager
+async def _deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
+    """Once a signal tells the run to end, raise TimeoutError when the grace is over."""
+    loop = asyncio.get_running_loop()
+    running = True
+    async with asyncio.timeout(None) as limit:
+
+        def begin() -> None:
+            if running and stop.signal is not None:
+                limit.reschedule(loop.time() + grace.total_seconds())
+
+        stop.on_request(begin)
+        try:
+            yield
+        finally:
+            running = False
+
+
+class _Loader:
+    """What the workers of one load share."""
+
+    def __init__(
+        self, job: Job, client: Client, sink: Sink, archive: Archive | None, memory: Memory
+    ) -> None:
+        self._job = job
+        self._client = client
+        self._sink = sink
+        self._archive = archive
+        self._memory = memory
+        self._decoders = asyncio.Semaphore(memory.decoders)
+        limits = job.settings.limits
+        self._limits = DecodeLimits(
+            max_file_size=limits.max_file_size,
+            max_bad_row_ratio=limits.max_bad_row_ratio,
+            spill_bytes=memory.decode,
+        )
+
+    async def work(self, queue: Iterator[tuple[PartitionPlan, BreakdownPath]]) -> None:
+        """Load one file after another until there are none, or until the run is told to end."""
+        for partition, path in queue:
+            if self._job.stop.requested():
+                return
+            try:
+                await self._load_one(partition, path)
+            except StoppedError:
+                return
+            except RunError as error:
+                self._job.stop.request(error=error)
+                return
+            except FileError as error:
+                self._job.tally.failed([path.text], error.kind, error.message, error.attempts)
+                log.warning(
+                    "file.failed",
+                    path=path.text,
+                    kind=error.kind.value,
+                    reason=error.message,
+                    attempts=error.attempts,
+                )
+                if isinstance(error, Unauthorized):
+                    reason = f"authentication was refused in mid-run: {error.message}"
+                    self._job.stop.request(error=RunError(reason))
+                await self._sink.failed(partition)
+
+    async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
+        stop, settings = self._job.stop, self._job.settings
+        async for attempt in self._client.attempts(path):
+            with attempt:
+                body = await stop.interruptible(
+                    self._client.download(
+                        path, self._memory.download, settings.limits.max_file_size
+                    )
+                )
+                self._job.tally.bytes.downloaded += body.size
+                # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
+                # again. A decoder's place is kept until the rows are the sink's.
+                with body:
+                    async with self._decoders:
+                        decoded = await asyncio.to_thread(self._decode, body, path)
+                        self._job.tally.bytes.decompressed += decoded.decompressed
+                        log.debug(
+                            "file.decoded",
+                            path=path.text,
+                            rows=decoded.rows,
+                            bad_rows=decoded.quarantined,
+                            fast_blocks=decoded.fast_blocks,
+                            patient_blocks=decoded.patient_blocks,
+                        )
+                        attempts = attempt.retry_state.attempt_number
+                        await self._sink.add(partition, path.text, decoded, attempts)
+
+    def _decode(self, body: Body, path: BreakdownPath) -> Decoded:
+        """Decode a file and keep it in the archive, before the part that will vouch for it."""
+        try:
+            decoded = self._rows(body, path)
+        except FileError as error:
+            # What is asked for again is not the file; what is no rows is wanted most.
+            if self._archive is not None and not error.passing:
+                self._archive.keep(path.text, body.stream)
+            raise
+        if self._archive is not None:
+            try:
+                self._archive.keep(path.text, body.stream)
+            except FileError:
+                decoded.close()
+                raise
+        return decoded
+
+    def _rows(self, body: Body, path: BreakdownPath) -> Decoded:
+        try:
+            return decode(
+                body.stream,
+                path.text,
+                self._limits,
+                scratch=Path(scratch_folder()),
+                declared_gzip=body.declared_gzip,
+            )
+        except FileError:
+            raise
+        except OSError as error:
+            raise scratch_error(error) from error
+        except Exception as error:
+            # The boundary of a work item: one file that no decoder foresaw must not end the run.
+            if not self._job.stop.requested():  # else its body may just have been closed
+                log.exception("file.undecodable", path=path.text)
+            raise FileError(
+                FailureKind.MALFORMED,
+                f"cannot be decoded: {type(error).__name__}; please report it",
+            ) from error
