@@ -144,7 +144,7 @@ class _Reader:
         columns = self._split(lines)
         rows = len(columns[0])
         texts = [
-            self._between(leaf, column)
+            self._to_text(leaf, self._between(leaf, column))
             for leaf, column in zip(self._template.leaves, columns, strict=True)
         ]
         values: dict[str, Any] = {}
@@ -185,10 +185,10 @@ class _Reader:
                     delimiter=delimiter.decode(), quote_char=False, escape_char=False
                 ),
                 convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
                 ),
             )
-        except pa.ArrowInvalid:  # columns missing, or invalid UTF-8
+        except pa.ArrowInvalid:  # columns are missing
             raise _MisfitError from None
         return [
             column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
@@ -206,15 +206,25 @@ class _Reader:
     def _between(self, leaf: Leaf, column: Any) -> Any:
         """Cut the template's own text off, where it stands."""
         if leaf.constant:
-            self._require(pc.equal(column, leaf.before.decode()))
+            self._require(pc.equal(column, leaf.before))
             return column
-        self._require(pc.starts_with(column, leaf.before.decode()))
-        text = pc.binary_replace_slice(column, 0, len(leaf.before), "")
+        self._require(pc.starts_with(column, leaf.before))
+        value = pc.binary_replace_slice(column, 0, len(leaf.before), b"")
         if leaf.after:
             # Behind the text before it, so that the two cannot share a quote.
-            self._require(pc.ends_with(text, leaf.after.decode()))
-            text = pc.binary_replace_slice(text, -len(leaf.after), _FAR, "")
-        return text
+            self._require(pc.ends_with(value, leaf.after))
+            value = pc.binary_replace_slice(value, -len(leaf.after), _FAR, b"")
+        return value
+
+    def _to_text(self, leaf: Leaf, value: Any) -> Any:
+        """Return values as text; of those that are not strings only ASCII will be let through."""
+        if not leaf.quoted:
+            _, offsets, data = value.buffers()
+            return pa.Array.from_buffers(pa.string(), len(value), [None, offsets, data])
+        try:
+            return value.cast(pa.string())
+        except pa.ArrowInvalid:  # invalid UTF-8
+            raise _MisfitError from None
 
     def _check_strings(self, text: Any, *, escapes: bool) -> None:
         if not escapes:

@@ -109,6 +109,7 @@ class PartBuilder:
                 use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # its stub knows bool only
                 column_encoding=_DELTAS,
                 store_schema=False,
+                write_page_checksum=True,
             )
         return self._writer
 
