@@ -2,7 +2,8 @@
 
 What decoding costs for each call is paid once a batch, so files wait for each other: until all of
 their partition that are still to come are there, until they are large enough, or until too many
-workers wait. None waits for memory, and none for a file that cannot come while it waits.
+workers wait. What need not wait any more is decoded together, of several partitions too. None waits
+for memory, and none for a file that cannot come while it waits.
 """
 
 import asyncio
@@ -27,19 +28,22 @@ log = structlog.stdlib.get_logger()
 
 # A batch is large enough, as it came: some megabytes of text.
 _BATCH_BYTES: Final = 2**19
+# Batches that may be committed while others are decoded.
+_COMMITTING: Final = 1
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """A downloaded file, and the worker that waits for what becomes of it."""
 
+    group: "_Group"
     path: BreakdownPath
     body: Body
     attempt: int
     done: asyncio.Future[None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Group:
     """A partition's files that are downloaded, and how many are still to come, these included."""
 
@@ -48,12 +52,18 @@ class _Group:
     waiting: list[_Waiting] = field(default_factory=list)
     bytes: int = 0
 
+    def take(self) -> list[_Waiting]:
+        """Take what waits."""
+        waiting, self.waiting, self.bytes = self.waiting, [], 0
+        return waiting
+
 
 class Batches:
     """Takes downloaded files, decodes them and gives them to the sink.
 
-    As many batches at once as there are `places`; no more than `most_waiting` files wait for
-    others. `limits` are each place's.
+    As many batches are decoded at once as there are `places`, one more is committed; no more than
+    `most_waiting` files wait for others, and with those that are being decoded they hold
+    `held_bytes` in memory or little more. `limits` are each place's.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Batches:
         *,
         places: int,
         most_waiting: int,
+        held_bytes: int,
     ) -> None:
         self._sink = sink
         self._archive = archive
@@ -74,7 +85,12 @@ class Batches:
         self._stop = stop
         self._places = places
         self._most_waiting = most_waiting
+        self._held_bytes = held_bytes
         self._waiting = 0
+        self._decoding = 0
+        self._held = 0
+        self._room = asyncio.Event()
+        self._room.set()
         self._groups: dict[str, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         stop.on_request(self._pump)
@@ -87,17 +103,30 @@ class Batches:
         """Take note that the others of the partition need not wait for one of its files."""
         self._come(self._groups[plan.partition.directory], 1)
 
+    async def room(self) -> None:
+        """Wait until one more file may be downloaded: for the decoders, if they are behind."""
+        await self._room.wait()
+
     async def load(
         self, plan: PartitionPlan, path: BreakdownPath, body: Body, attempt: int
     ) -> None:
         """Decode a file and give it to the sink; `body` is closed then. Raises FileError."""
         group = self._groups[plan.partition.directory]
-        waiting = _Waiting(path, body, attempt, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(group, path, body, attempt, done)
         group.waiting.append(waiting)
         group.bytes += body.size
         self._waiting += 1
+        self._hold(body.in_memory)
         self._pump()
         await waiting.done
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        if self._held < self._held_bytes:
+            self._room.set()
+        else:
+            self._room.clear()
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,22 +148,33 @@ class Batches:
         self._pump()
 
     def _pump(self) -> None:
-        """Begin as many batches as there are free places and groups that need not wait."""
-        while len(self._tasks) < self._places and (group := self._next()) is not None:
-            batch, group.waiting, group.bytes = group.waiting, [], 0
+        """Begin as many batches as there are free places and files that need not wait."""
+        while (
+            self._decoding < self._places
+            and len(self._tasks) < self._places + _COMMITTING
+            and (batch := self._next())
+        ):
             self._waiting -= len(batch)
-            task = asyncio.ensure_future(self._process(group, batch))
+            self._decoding += 1
+            task = asyncio.ensure_future(self._process(batch))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    def _next(self) -> _Group | None:
+    def _next(self) -> list[_Waiting]:
+        """Take the files of a batch; none if all may wait."""
         groups = [group for group in self._groups.values() if group.waiting]
+        batch: list[_Waiting] = []
+        size = 0
         for group in groups:
             if len(group.waiting) == group.to_come or group.bytes >= _BATCH_BYTES:
-                return group
-        if groups and (self._waiting >= self._most_waiting or self._stop.requested()):
-            return max(groups, key=lambda group: group.bytes)
-        return None
+                if batch and size + group.bytes > _BATCH_BYTES:
+                    break
+                size += group.bytes
+                batch += group.take()
+        too_many = self._waiting >= self._most_waiting or not self._room.is_set()
+        if not batch and groups and (too_many or self._stop.requested()):
+            batch = max(groups, key=lambda group: group.bytes).take()
+        return batch
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -142,10 +182,15 @@ class Batches:
             task.exception()  # the workers have it
         self._pump()
 
-    async def _process(self, group: _Group, batch: list[_Waiting]) -> None:
+    async def _process(self, batch: list[_Waiting]) -> None:
         try:
-            outcomes = await asyncio.to_thread(self._decode, batch)
-            loaded = []
+            try:
+                outcomes = await asyncio.to_thread(self._decode, batch)
+            finally:
+                # While this batch is committed, which is waiting for a disk, another is decoded.
+                self._decoding -= 1
+            self._pump()
+            by_group: dict[_Group, list[SourceFile]] = {}
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, FileError):
                     waiting.done.set_exception(outcome)
@@ -159,9 +204,11 @@ class Batches:
                     fast_blocks=outcome.fast_blocks,
                     patient_blocks=outcome.patient_blocks,
                 )
-                loaded.append(SourceFile(waiting.path.text, outcome, waiting.attempt))
-            self._come(group, len(loaded))
-            await self._sink.add(group.plan, loaded)
+                file = SourceFile(waiting.path.text, outcome, waiting.attempt)
+                by_group.setdefault(waiting.group, []).append(file)
+            for group, files in by_group.items():
+                self._come(group, len(files))
+                await self._sink.add(group.plan, files)
         except BaseException as error:
             # Each worker hears of it: nobody else waits for this.
             _settle(batch, error)
@@ -169,6 +216,7 @@ class Batches:
         finally:
             for waiting in batch:
                 waiting.body.close()
+            self._hold(-sum(waiting.body.in_memory for waiting in batch))
         _settle(batch, None)
 
     def _decode(self, batch: Sequence[_Waiting]) -> list[Decoded | FileError]:

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from etl.api.body import Body
 from etl.api.client import Client
 from etl.api.retry import Unauthorized
 from etl.archive import Archive
@@ -38,10 +39,12 @@ class Memory:
 
     Every share is fixed, and what does not fit goes to disk: nobody ever waits for memory while
     holding some, so there is nothing to lock up over. A quarter each for downloads, for files
-    being decoded and for rows that wait for their partition; a quarter is left for encoding.
+    being decoded and for rows that wait for their partition; an eighth for downloaded files that
+    wait to be decoded, and an eighth is left for encoding.
     """
 
     download: int
+    held: int
     decode: int
     pending: int
     decoders: int
@@ -51,7 +54,8 @@ class Memory:
         """Share out the budget among so many workers and as many decoders as there are cores."""
         decoders = max(1, min(len(os.sched_getaffinity(0)), workers, budget // (32 * _MIB)))
         return cls(
-            download=max(64 * _KIB, min(8 * _MIB, budget // 4 // workers)),
+            download=max(64 * _KIB, min(4 * _MIB, budget // 4 // workers)),
+            held=budget // 8,
             decode=max(_MIB, min(64 * _MIB, budget // 4 // decoders)),
             pending=budget // 4,
             decoders=decoders,
@@ -88,7 +92,7 @@ async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
     in_flight = min(settings.fetch.concurrency, files)
     # More workers than requests in flight: some wait for their file to be decoded with others.
     workers = min(in_flight + _MOST_WAITING, files)
-    memory = Memory.share_out(settings.limits.memory, workers)
+    memory = Memory.share_out(settings.limits.memory, in_flight)
     sink = Sink(
         store,
         tally,
@@ -109,6 +113,7 @@ async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
         stop,
         places=memory.decoders,
         most_waiting=max(1, workers - in_flight),
+        held_bytes=memory.held,
     )
     loader = _Loader(job, client, sink, batches, memory.download)
     queue = _produce(todo, sink, batches)
@@ -193,14 +198,17 @@ class _Loader:
                 await self._sink.failed(partition)
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
-        stop, settings = self._job.stop, self._job.settings
+        stop = self._job.stop
         async for attempt in self._client.attempts(path):
             with attempt:
-                body = await stop.interruptible(
-                    self._client.download(path, self._memory_bytes, settings.limits.max_file_size)
-                )
+                body = await stop.interruptible(self._download(path))
                 self._job.tally.bytes.downloaded += body.size
                 # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
                 # again.
                 number = attempt.retry_state.attempt_number
                 await self._batches.load(partition, path, body, number)
+
+    async def _download(self, path: BreakdownPath) -> Body:
+        await self._batches.room()
+        most_bytes = self._job.settings.limits.max_file_size
+        return await self._client.download(path, self._memory_bytes, most_bytes)

@@ -17,6 +17,8 @@ from etl.errors import FailureKind, FileError
 
 # An answer that is read whole: a million paths are about 130 MB.
 _JSON_MAX_BYTES: Final = 256 * 2**20
+# Each write is a hand-over to a thread and back.
+_SPOOLED_AT_ONCE_BYTES: Final = 2**20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
@@ -42,6 +44,8 @@ class Body:
     """A downloaded answer, seekable; closing it frees memory and disk."""
 
     size: int
+    #: How many of its bytes are held in memory, not on disk.
+    in_memory: int
     stream: BinaryIO
     #: Whether the answer said that gzip is its transport encoding.
     declared_gzip: bool
@@ -74,24 +78,40 @@ async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) 
                     FailureKind.TOO_LARGE,
                     f"more than {max_bytes} bytes came; if right, raise limits.max_file_size",
                 )
-            if raw is None and size <= memory_bytes:
-                memory.write(chunk)
+            memory.write(chunk)
+            if memory.tell() <= (memory_bytes if raw is None else _SPOOLED_AT_ONCE_BYTES):
                 continue
-            try:
-                if raw is None:
-                    # Unnamed: a killed run leaves nothing behind.
-                    raw = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115 - see Body
-                    chunk = memory.getvalue() + chunk  # noqa: PLW2901
-                    memory.close()
-                await wrap(raw).write(chunk)
-            except OSError as error:
-                raise scratch_error(error) from error
+            if raw is None:
+                raw = _scratch_file()
+            await _spool(memory, raw)
+        if raw is not None:
+            await _spool(memory, raw)
     except BaseException:
         if raw is not None:
             raw.close()
         raise
     declared_gzip = "gzip" in response.headers.get("Content-Encoding", "").lower()
-    return Body(size, raw if raw is not None else memory, declared_gzip)
+    if raw is not None:
+        return Body(size, 0, raw, declared_gzip)
+    return Body(size, size, memory, declared_gzip)
+
+
+def _scratch_file() -> BinaryIO:
+    """Return an unnamed file: a killed run leaves nothing behind. Raises FileError."""
+    try:
+        return tempfile.TemporaryFile(dir=scratch_folder())
+    except OSError as error:
+        raise scratch_error(error) from error
+
+
+async def _spool(memory: io.BytesIO, raw: BinaryIO) -> None:
+    """Move what memory holds to the end of a file. Raises FileError."""
+    try:
+        await wrap(raw).write(memory.getvalue())
+    except OSError as error:
+        raise scratch_error(error) from error
+    memory.seek(0)
+    memory.truncate()
 
 
 async def read_json(response: ClientResponse) -> Any:

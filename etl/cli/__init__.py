@@ -5,6 +5,7 @@ One module a command. Heavy imports wait inside the commands until one needs the
 """
 
 import gc
+import os
 import signal
 import sys
 from typing import Annotated
@@ -42,13 +43,22 @@ def main() -> None:
     for number in HANDLED:
         signal.signal(number, SIGNALS)
     streams.guard()
+    # Against Arrow's own choice: a fifth less memory at the peak, and no slower.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     # Imports make many objects and hardly any garbage: looking for it as often as Python does by
     # itself took 80 of 570 ms before the first request.
     gc.set_threshold(100_000)
+    code: object = 0
     try:
         app()
+    except SystemExit as ending:
+        code = ending.code
     finally:
         streams.settle()
+    if code is None or isinstance(code, int):
+        # All is written and closed: to take the interpreter apart would take 0.2 s.
+        os._exit(code or 0)
+    sys.exit(code if isinstance(code, str) else 1)
 
 
 def _print_version(value: bool) -> None:

@@ -60,8 +60,8 @@ class Rows:
                 break
             if done:
                 size = self._block_bytes
-            elif len(window.buffer) < _ROW_MAX_BYTES:
-                size = 2 * len(window.buffer)
+            elif window.size < _ROW_MAX_BYTES:
+                size = 2 * window.size
             elif array:
                 raise NotAnArrayError
             else:

@@ -57,6 +57,7 @@ class PartBuilder:
         self._compression = compression
         self._run_id = run_id
         self._staged: StagedFile | None = None
+        self._file: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[tuple[int, pa.RecordBatch]] = []
         self.pending_bytes = 0
@@ -66,7 +67,7 @@ class PartBuilder:
     @property
     def size_guess(self) -> int:
         """About how many bytes the part would have if it ended here."""
-        written = self._staged.stream.tell() if self._staged else 0
+        written = self._file.tell() if self._file else 0
         return written + self.pending_bytes // _ENCODED_SHARE
 
     def add(self, receipt: Receipt, batches: Iterable[pa.RecordBatch]) -> None:
@@ -101,13 +102,16 @@ class PartBuilder:
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
             self._staged = self._stage()
+            # Arrow's own file: each of many small writes to a Python one would wait for the GIL.
+            self._file = pa.OSFile(str(self._staged.path), "wb")
             self._writer = pq.ParquetWriter(
-                self._staged.stream,
+                self._file,
                 _WRITTEN,
                 compression=self._compression,
                 compression_level=_ZSTD_LEVEL if self._compression == "zstd" else None,
                 use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # its stub knows bool only
                 column_encoding=_DELTAS,
+                write_statistics=list(_DELTAS),
                 store_schema=False,
                 write_page_checksum=True,
             )
@@ -116,24 +120,28 @@ class PartBuilder:
     def finish(self) -> Encoded:
         """Complete the file, receipts in its footer, and hand it over."""
         self.flush()
-        writer = self._open()
-        staged = self._staged
-        assert staged is not None  # noqa: S101 - it was opened with the writer
+        writer, staged, file = self._open(), self._staged, self._file
+        assert staged is not None  # noqa: S101 - both were opened with the writer
+        assert file is not None  # noqa: S101
         commit = str(uuid.uuid4())
         writer.add_key_value_metadata(to_metadata(self.sources, commit, self._run_id))
         writer.close()
-        staged.stream.flush()
+        size = file.tell()
+        file.close()
         self._staged = None
-        return Encoded(staged, commit, tuple(self.sources), self.rows, staged.path.stat().st_size)
+        return Encoded(staged, commit, tuple(self.sources), self.rows, size)
 
     def close(self) -> None:
         """Throw away what was not finished."""
         self._pending = []
         self.pending_bytes = 0
         if self._staged is not None:
-            if self._writer is not None:
-                with suppress(OSError, pa.ArrowException):
+            with suppress(OSError, pa.ArrowException):
+                if self._writer is not None:
                     self._writer.close()
+            with suppress(OSError, pa.ArrowException):
+                if self._file is not None:
+                    self._file.close()
             self._staged.close()
             self._staged = None
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import BinaryIO, Final
 
 import pyarrow as pa
@@ -30,6 +30,9 @@ class Receipt:
     sha256: str
 
 
+_FIELDS: Final = tuple(field.name for field in fields(Receipt))
+
+
 @dataclass(frozen=True, slots=True)
 class PartReceipts:
     """All that a part says of itself."""
@@ -41,12 +44,16 @@ class PartReceipts:
 def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
     """Return a part's Parquet metadata (README, "Receipts")."""
     return {
-        _SOURCES.decode(): json.dumps([asdict(source) for source in sources]),
+        _SOURCES.decode(): json.dumps([_as_json(source) for source in sources]),
         _COMMIT.decode(): commit,
         "aht_etl.run": run_id,
         "aht_etl.version": __version__,
         "aht_etl.schema": SCHEMA_VERSION,
     }
+
+
+def _as_json(receipt: Receipt) -> dict[str, str | int]:
+    return {name: getattr(receipt, name) for name in _FIELDS}
 
 
 def read_receipts(part: BinaryIO) -> PartReceipts:
@@ -62,8 +69,7 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
     try:
         # A later version may say more of a source; what this one knows must be there.
         sources = tuple(
-            Receipt(**{field.name: source[field.name] for field in fields(Receipt)})
-            for source in json.loads(text)
+            Receipt(**{name: source[name] for name in _FIELDS}) for source in json.loads(text)
         )
         return PartReceipts(metadata.get(_COMMIT, b"").decode(), sources)
     except (ValueError, TypeError, KeyError):
