@@ -93,9 +93,9 @@ async def _aiohttp_pyarrow(base: str, paths: list[str], lake: str) -> None:
     import pyarrow.parquet as pq
     from isal import igzip
 
-    timestamp = pa.timestamp("ms", tz="UTC")
+    timestamp: Any = pa.timestamp("ms", tz="UTC")
     plain = pa.schema(
-        [
+        [  # type: ignore[arg-type]  # types of several kinds
             ("segmentId", pa.string()),
             ("sequence", pa.int64()),
             ("startReason", pa.string()),
@@ -109,7 +109,7 @@ async def _aiohttp_pyarrow(base: str, paths: list[str], lake: str) -> None:
     parsing = pj.ParseOptions(explicit_schema=plain, unexpected_field_behavior="ignore")
 
     def parse(body: bytes, path: str) -> Any:
-        text = igzip.decompress(body)
+        text = igzip.decompress(body)  # type: ignore[no-untyped-call]
         reading = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
         table = pj.read_json(io.BytesIO(text), reading, parsing)
         for name in ("startTimestamp", "endTimestamp", "insertTimestamp"):

@@ -124,10 +124,13 @@ def _row(value: Any) -> dict[str, Any] | None:
         item = value.pop(name, None)
         if isinstance(item, bool):
             return None
-        if isinstance(item, _Float) and item.exact.is_finite():
-            # Few characters can be a number with a million digits: it is out of range as it is.
-            if item.exact.adjusted() < 30 and item.exact == item.exact.to_integral_value():
-                item = int(item.exact)
+        # Few characters can be a number with a million digits: it is out of range as it is.
+        if (
+            isinstance(item, _Float)
+            and item.exact.adjusted() < 30
+            and item.exact == item.exact.to_integral_value()
+        ):
+            item = int(item.exact)
         if isinstance(item, str) and re.fullmatch("-?[0-9]+", item):
             item = int(item)
         if item is not None and (not isinstance(item, int) or item not in allowed):

@@ -1,0 +1,186 @@
+"""What no other program is measured against: start-up, nothing to do, memory, shapes, limits."""
+
+import gzip
+import io
+import json
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from etl.decode import DecodeLimits, decode
+from etl.emulator import Dataset, EmulatorOptions, run_in_thread, shapes
+from etl.emulator.dataset import units
+from etl.times import to_millis
+from tests.bench.compare import our_command
+from tests.bench.measure import Sample, run
+from tests.bench.server import serve
+from tests.bench.workload import ACCOUNT, START, W1, W2, Workload, compact_lines, make
+
+#: A goal's name and what was measured.
+Figure = tuple[str, str]
+_MANY: Final = Workload("many", files=10_000, rows_per_file=3, hours=720)
+_LARGE_BYTES: Final = 5_000_000_000
+_RATE: Final = 50.0
+_LIMITS: Final = DecodeLimits(max_file_size=2**34, max_bad_row_ratio=0.5, spill_bytes=2**26)
+
+
+def figures(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
+    """Measure one thing after another."""
+    for measured in (_start, _nothing_to_do, _per_million, _memory, _large, _shapes, _rate):
+        yield from measured(folder, runs, scale)
+
+
+def _start(folder: Path, runs: int, _: float) -> Iterator[Figure]:
+    command = [str(Path(sys.executable).with_name("aht-etl")), "--version"]
+    samples = [run(command, log=folder / "log") for _ in range(max(5, runs))]
+    yield "start-up, `aht-etl --version`", f"{median(s.wall_s for s in samples):.2f} s"
+
+
+def _nothing_to_do(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
+    workload = _MANY.at_scale(scale)
+    data = make(workload, folder / f"many-{workload.files}")
+    with serve(data) as base:
+        first = _load(base, workload, folder)
+        again = [run(our_command(base, workload, folder / "lake"), log=folder / "log")]
+        again += [run(our_command(base, workload, folder / "lake"), log=folder / "log")]
+        empty = Workload("empty", 1, 1, 24)
+        nowhere = our_command(base, empty, folder / "nowhere", "--to", "2022-06-01T00:00:01Z")
+        idle = [run(nowhere, log=folder / "log") for _ in range(max(3, runs))]
+    beyond = min(s.wall_s for s in again) - median(s.wall_s for s in idle)
+    name = f"nothing to do, {workload.files:,} files in {workload.hours} hours loaded"
+    yield name, f"{beyond:.2f} s beyond start-up (loading them: {first.wall_s:.1f} s)"
+
+
+def _per_million(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
+    workload = W2.at_scale(scale)
+    data = make(workload, folder / f"{workload.name}-{workload.files}")
+    with serve(data) as base:
+        cpu_s = median(_load(base, workload, folder).cpu_s for _ in range(runs))
+        listing = Workload("empty", 1, 1, 24)
+        nowhere = our_command(base, listing, folder / "nowhere", "--to", "2022-06-01T00:00:01Z")
+        idle_s = median(run(nowhere, log=folder / "log").cpu_s for _ in range(runs))
+    per_million = (cpu_s - idle_s) / workload.rows * 1e6
+    yield "processor time, gzip to Parquet, 1 M rows of W2", f"{per_million:.2f} s"
+
+
+def _memory(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
+    peaks = []
+    for times in (1, 10):
+        workload = Workload(
+            "W1", round(W1.files * scale) * times, W1.rows_per_file, round(W1.hours * scale) * times
+        )
+        if workload.hours > 30 * 24:  # one month of hours holds them all
+            workload = Workload("W1", workload.files, W1.rows_per_file, 30 * 24)
+        data = make(workload, folder / f"W1-{workload.files}-{workload.hours}")
+        with serve(data) as base:
+            peaks.append(max(_load(base, workload, folder).peak_bytes for _ in range(runs)))
+    yield "peak memory, W1 and ten times W1", " and ".join(f"{p / 1e6:.0f} MB" for p in peaks)
+
+
+def _large(folder: Path, _runs: int, scale: float) -> Iterator[Figure]:
+    workload = Workload("large", 1, 1, 1)
+    data = make(workload, folder / "large")
+    rng = random.Random(1)
+    rows = units(rng, ACCOUNT, to_millis(START), to_millis(START + timedelta(hours=2)), 300_000)
+    text = compact_lines(rows, rng).encode()
+    member = gzip.compress(text, 6, mtime=0)
+    count = max(1, round(_LARGE_BYTES * scale / len(text)))
+    with (data / workload.path_of(0)[1:]).open("wb") as file:
+        for _ in range(count):
+            file.write(member)
+    with serve(data) as base:
+        sample = _load(base, workload, folder)
+    shutil.rmtree(data)
+    yield (
+        f"one file of {count * len(text) / 1e9:.1f} GB unpacked",
+        f"peak {sample.peak_bytes / 1e6:.0f} MB, {sample.wall_s:.1f} s, "
+        f"{count * len(rows) / 1e6:.1f} M rows",
+    )
+
+
+def _load(base: str, workload: Workload, folder: Path) -> Sample:
+    shutil.rmtree(folder / "lake", ignore_errors=True)
+    return run(our_command(base, workload, folder / "lake"), log=folder / "log")
+
+
+def _shapes(_folder: Path, runs: int, scale: float) -> Iterator[Figure]:
+    rng = random.Random(1)
+    hour_ms = to_millis(START)
+    rows = units(rng, ACCOUNT, hour_ms, hour_ms + 4_800_000, round(100_000 * max(scale, 0.2)))
+    written = {name: write(rows) for name, write in SHAPES.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in written}
+    for _ in range(runs):
+        for name, text in written.items():
+            begun = time.process_time()
+            with decode(io.BytesIO(text), "/x", _LIMITS, scratch=Path("/tmp")) as decoded:
+                seconds[name].append(time.process_time() - begun)
+                assert decoded.rows == len(rows)
+    documented = median(seconds["documented"])
+    yield (
+        "decoding, documented shape, 1 M rows",
+        f"{documented / len(rows) * 1e6:.2f} s of processor time",
+    )
+    for name, taken in seconds.items():
+        if name != "documented":
+            yield f"decoding, {name}", f"{median(taken) / documented:.1f} × the documented shape"
+
+
+def _numbers(change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda row: {k: change(v) if isinstance(v, int) else v for k, v in row.items()}
+
+
+def _packed(rows: list[dict[str, Any]], **how: Any) -> bytes:
+    return shapes.pack("".join(json.dumps(row, **how) + "\n" for row in rows))
+
+
+_COMPACT: Final = (",", ":")
+_NESTED: Final = {"tags": [1.5, None, "a\n\\"], "v": 2}
+SHAPES: Final[dict[str, Callable[[list[dict[str, Any]]], bytes]]] = {
+    "documented": lambda rows: _packed(rows, separators=_COMPACT),
+    "spread over lines": lambda rows: _packed(rows, indent=2),
+    "one array": lambda rows: shapes.pack(json.dumps(rows)),
+    "numbers as strings": lambda rows: _packed(list(map(_numbers(str), rows))),
+    "integral floats": lambda rows: _packed(list(map(_numbers(float), rows))),
+    "an unknown field": lambda rows: _packed([{**row, "skill": "Übersicht"} for row in rows]),
+    "an unknown field in every third row": lambda rows: _packed(
+        [{**row, "skill": "x"} if i % 3 == 0 else row for i, row in enumerate(rows)]
+    ),
+    "unknown nested fields": lambda rows: _packed([{**row, "meta": _NESTED} for row in rows]),
+    "text with commas and quotes": lambda rows: _packed(
+        [{**row, "note": f'he said, "{i}"'} for i, row in enumerate(rows)]
+    ),
+    "null in every third row": lambda rows: _packed(
+        [{**row, "endReason": None} if i % 3 == 0 else row for i, row in enumerate(rows)]
+    ),
+    "no two neighbours alike": lambda rows: _packed(
+        [{**row, "x": {f"k{i % 50}": list(range(i % 23))}} for i, row in enumerate(rows)]
+    ),
+}
+
+
+def _rate(folder: Path, _runs: int, scale: float) -> Iterator[Figure]:
+    count = round(3000 * max(scale, 0.2))
+    hours = 24
+    workload = Workload("rate", count, 2, hours)
+    data = make(workload, folder / f"rate-{count}")
+    files = {path: (data / path[1:]).read_bytes() for path in map(workload.path_of, range(count))}
+    options = EmulatorOptions(rate=_RATE, oldest=None)
+    report = folder / "report.json"
+    with run_in_thread(Dataset.of(files), options) as emulator:
+        shutil.rmtree(folder / "lake", ignore_errors=True)
+        more = ("--report", str(report))
+        run(our_command(emulator.base_url, workload, folder / "lake", *more), log=folder / "log")
+    found = json.loads(report.read_text())
+    http = found["http"]
+    accepted = http["requests"] - http["throttled"]
+    yield (
+        f"a server that allows {_RATE:g} requests a second, {found['duration_seconds']:.0f} s",
+        f"{accepted / found['duration_seconds'] / _RATE:.2f} of that, "
+        f"{http['throttled'] / http['requests']:.1%} answers of 429, from the first request on",
+    )
