@@ -87,18 +87,18 @@ async def plan_async(
 ) -> PlanReport:
     """Do as `plan` does, in the running event loop; cancelled, it ends at once."""
     job = _job(settings, paths, shard)
-    with structlog.contextvars.bound_contextvars(run_id=job.tally.run_id):
-        try:
-            return await plan_of(job)
-        except RunError as error:
-            # A server's words may hold what it was sent: they leave without secrets.
-            raise RunError(job.redactor.text(str(error))) from None
+    try:
+        return await plan_of(job)
+    except RunError as error:
+        # A server's words may hold what it was sent: they leave without secrets.
+        raise RunError(job.redactor.text(str(error))) from None
 
 
 async def plan_of(job: Job) -> PlanReport:
     """Make the plan of a job and report on it. Raises RunError, not yet redacted."""
-    await pipeline.plan(job)
     settings, tally = job.settings, job.tally
+    with structlog.contextvars.bound_contextvars(run_id=tally.run_id):
+        await pipeline.plan(job)
     blocked = sum(len(p.to_load) for p in tally.plan.partitions if p.state.damage)
     expected = await asyncio.to_thread(
         estimate,

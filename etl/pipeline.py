@@ -44,6 +44,7 @@ async def run(job: Job) -> None:
         client = await job.stop.interruptible(_connect(job, transport))
         listing = await job.stop.interruptible(_list(job, client))
         what_to_do = await job.stop.interruptible(_plan(job, listing, store))
+        _say(what_to_do, job)
         await load(what_to_do, job, client, store)
 
 
@@ -130,6 +131,11 @@ async def _plan(job: Job, listing: Listing, store: LocalStore) -> Plan:
     job.tally.listing = listing
     skip = job.settings.fetch.skip
     made = await make_plan(listing.entries, skip, job.shard, partial(read_state, store))
+    job.tally.planned(made)
+    return made
+
+
+def _say(made: Plan, job: Job) -> None:
     for invalid in made.invalid[:100]:
         text = job.redactor.text(invalid.text[:500])
         log.warning("path.invalid", path=text, reason=invalid.reason)
@@ -141,5 +147,3 @@ async def _plan(job: Job, listing: Listing, store: LocalStore) -> Plan:
         invalid=len(made.invalid),
         skipped=len(made.skipped),
     )
-    job.tally.planned(made)
-    return made

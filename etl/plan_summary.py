@@ -100,10 +100,15 @@ def _remarks(report: PlanReport) -> list[str]:
     damaged = [partition for partition in report.damaged if partition.to_load]
     if damaged:
         lines.append(f"! {report.blocked:,} cannot be loaded, their partition is damaged:")
-        lines += _problems([(p.partition.directory, p.damage or "") for p in damaged])
+        lines += _problems([_damage(partition) for partition in damaged])
     if report.invalid or damaged:
         lines.append("a run loads all the others and ends with exit code 3")
     return lines
+
+
+def _damage(partition: PlannedPartition) -> tuple[str, str]:
+    directory = partition.partition.directory
+    return directory, (partition.damage or "").removeprefix(f"{directory}/")
 
 
 def _problems(problems: Sequence[tuple[str, str]]) -> list[str]:
