@@ -77,7 +77,12 @@ async def _transport(job: Job) -> AsyncIterator[Transport]:
     )
     try:
         async with Transport(
-            limiter, settings.retry, settings.fetch.timeout, tally.http, stop.sleep
+            limiter,
+            settings.retry,
+            settings.fetch.timeout,
+            tally.http,
+            stop.sleep,
+            job.redactor.text,
         ) as transport:
             yield transport
     except StoppedError:
