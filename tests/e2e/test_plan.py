@@ -6,7 +6,6 @@ import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -192,37 +191,14 @@ def test_a_signal_ends_it(run: Runner, serve: Serve, number: int, code: int) -> 
     assert (code, b"") == (process.returncode, out)
 
 
-@pytest.mark.parametrize("columns", ["40", "60", "200"])
-def test_hours_and_days_for_people(run: Runner, serve: Serve, columns: str) -> None:
-    """Hour by hour; by day where there are very many; the table is as narrow as it must be."""
-    emulator = serve(Dataset.of({}))
-    hours = [START + timedelta(hours=hour) for hour in range(300)]
-    paths = [
-        f"/year={at.year}/month={at.month}/day={at.day}/hour={at.hour}/accountId=a1/x.json.gz"
-        for at in hours
-    ]
-
-    def table(count: int, *more: str, **env: str) -> list[str]:
-        arguments = ("--paths", "-", *more)
-        ended = plan(emulator, run, *arguments, stdin="\n".join(paths[:count]), **env)
-        assert ended.code == 0, ended.err
-        lines = ended.out.split("\n\n")[1].splitlines()
-        assert max(map(len, lines)) <= max(int(columns), 43)
-        return lines
-
-    env: dict[str, Any] = {"COLUMNS": columns}
-    head, *rows, total = table(100, **env)
-    assert ["hour", "(UTC)", "listed", "loaded", "to", "load"] == head.split()
-    assert ["2022-06-01", "00:00", "1", "0", "1"] == rows[0].split()[:5]
-    assert (100, ["100", "hours", "100", "0", "100"]) == (len(rows), total.split())
-    *_, last, total = table(300, **env)
-    assert ["2022-06-13", "12", "0", "12"] == last.split()[:4]
-    assert ["13", "days", "300", "0", "300"] == total.split()
-    assert ["300", "hours"] == table(300, "--by", "hour", **env)[-1].split()[:2]
-    assert ["1", "day", "10", "0", "10"] == table(10, "--by", "day", **env)[-1].split()
-    assert ("░" in "".join(rows)) == (columns != "40")
-    ascii_only = table(10, PYTHONIOENCODING="ascii", **env)
-    assert all(line.isascii() for line in ascii_only)
+def test_its_width_and_its_letters(run: Runner, serve: Serve) -> None:
+    """Those of the terminal."""
+    env = {"COLUMNS": "60", "PYTHONIOENCODING": "ascii"}
+    paths = [HOUR.format(hour, "a") for hour in range(3)]
+    ended = plan(serve(DATA), run, "--paths", "-", stdin="\n".join(paths), **env)
+    lines = ended.out.split("\n\n")[1].splitlines()
+    assert (0, 60, 5) == (ended.code, max(map(len, lines)) + 1, len(lines))
+    assert "2022-06-01 02:00        1        0        1  .............." == lines[3]
 
 
 def test_nothing_is_listed(run: Runner, serve: Serve) -> None:
