@@ -20,6 +20,8 @@ log = structlog.stdlib.get_logger()
 
 EVENT_EVERY_S: Final = 30.0
 _REDRAW_EVERY_S: Final = 0.25
+# The first event, too, is to know the speed.
+_SAMPLE_EVERY_S: Final = 1.0
 # Speed is that of the last half minute: a pause shows, one slow answer does not.
 _SPEED_SPAN_S: Final = 30.0
 _SPEED_LEAST_S: Final = 2.0
@@ -143,9 +145,14 @@ def _can_redraw() -> bool:
 
 
 async def _events(meter: Meter, every_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time() + every_s
     while True:
-        await asyncio.sleep(every_s)
-        log.info("run.progress", **asdict(meter.read()))
+        await asyncio.sleep(min(_SAMPLE_EVERY_S, every_s))
+        facts = meter.read()
+        if loop.time() >= due:
+            due += every_s
+            log.info("run.progress", **asdict(facts))
 
 
 async def _live(meter: Meter) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -364,7 +365,7 @@ except AttributeError as error:
 @pytest.mark.parametrize("notebook", [False, True])
 def test_interrupted_by_hand(serve: Serve, tmp_path: Path, notebook: bool) -> None:
     """Ctrl-C ends a plain call with KeyboardInterrupt, in a notebook's running loop too."""
-    emulator = serve(DATA, latency_s=0.05)
+    emulator = serve(DATA, latency_s=0.3)
     settings = f"""etl.load_settings(
         account="le79344075", api={{"base_url": "{emulator.base_url}"}},
         window={{"from": "2022-06-01", "to": "2022-06-02"}}, fetch={{"concurrency": 2}})"""
@@ -386,6 +387,7 @@ except KeyboardInterrupt:
     )
     while emulator.count("file", 200) < 12:
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert "interrupted" in out.splitlines()
