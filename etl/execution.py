@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from etl import log, pipeline
-from etl.errors import AhtEtlError
+from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
 from etl.progress import ProgressMode, shown
@@ -54,26 +54,18 @@ def _error_of(
         loop = asyncio.get_running_loop()
         SIGNALS.hand_to(job.stop, loop)
         try:
-            async with shown(job.tally, progress, live=not log.is_json(log_format)):
+            async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)
         finally:
             SIGNALS.take_back(loop)
 
     try:
         runner.run(go())
-    except AhtEtlError as failure:
-        error = str(failure)
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
-        structlog.get_logger().debug("run.crashed", exc_info=True)
-        while isinstance(failure, ExceptionGroup):
-            failure = failure.exceptions[0]
-        error = (
-            f"unexpected {type(failure).__name__}: {failure}; please report it, with what "
-            "--log-level debug shows"
-        )
-    else:
-        return None
-    return job.redactor.text(" ".join(error.split()))
+        if not isinstance(failure, AhtEtlError):
+            structlog.get_logger().debug("run.crashed", exc_info=True)
+        return job.redactor.text(describe(failure))
+    return None
 
 
 def _write(report: dict[str, Any], report_file: str | None, lake: str) -> None:

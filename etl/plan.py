@@ -54,8 +54,17 @@ class Plan:
     @property
     def listed(self) -> int:
         """How many distinct paths were listed."""
-        in_partitions = sum(len(p.already_loaded) + len(p.to_load) for p in self.partitions)
-        return len(self.invalid) + len(self.skipped) + in_partitions
+        return len(self.invalid) + len(self.skipped) + self.already_loaded + self.to_load
+
+    @property
+    def already_loaded(self) -> int:
+        """How many of them have a receipt."""
+        return sum(len(partition.already_loaded) for partition in self.partitions)
+
+    @property
+    def to_load(self) -> int:
+        """How many of them have none, those of damaged partitions among them."""
+        return sum(len(partition.to_load) for partition in self.partitions)
 
 
 async def make_plan(

@@ -4,6 +4,7 @@ The strongest source wins, key by key. No error text ever holds a value: it may 
 """
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +90,18 @@ def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, st
         return Loaded(**flags)
     except ValidationError as error:
         raise UsageError(explain(error)) from None
+
+
+def load_settings(
+    config: Path | str | None = None, environ: Mapping[str, str] = os.environ, **keys: Any
+) -> Settings:
+    """Read the configuration as the command does, for callers from Python.
+
+    `keys` take the flags' place and win over all: `account="12345678"`, `lake={"uri": "./lake"}`.
+    Behind them come the environment (`AHT_ETL_…`, secret files too; `{}` for neither) and the YAML
+    `config`. Raises UsageError, one line that names each key at fault and holds no value.
+    """
+    return load(keys, Path(config) if config is not None else None, environ)
 
 
 def explain(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ import typer
 from etl import __version__, streams
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
+from etl.cli.plan import plan
 from etl.cli.run import run
 from etl.signals import HANDLED, SIGNALS
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, emulator):
+for command in (run, plan, demo, emulator):
     app.command()(command)
 
 

@@ -1,7 +1,6 @@
 """What several commands share: flags into settings, windows, jobs, errors of usage."""
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
@@ -18,12 +17,7 @@ from etl.errors import UsageError
 if TYPE_CHECKING:
     from etl.job import Job
     from etl.log import LogFormat as LogFormatName
-    from etl.plan import Shard
     from etl.redact import Redactor
-    from etl.settings import Settings
-    from etl.times import Window
-
-_SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
 def called_as() -> str:
@@ -47,22 +41,6 @@ def usage_errors(log_format: "LogFormatName") -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def new_job(
-    settings: "Settings", window: "Window | None", now: datetime, redactor: "Redactor"
-) -> "Job":
-    """Return a job that has not begun; the settings' secrets become known to `redactor`."""
-    import uuid
-
-    from etl.job import Job
-    from etl.report import Tally
-
-    for secret in settings.secret_values():
-        redactor.add(secret)
-    account = settings.account or ""
-    tally = Tally(str(uuid.uuid4()), account, window, datetime.now(UTC))
-    return Job(settings, account, window, tally, now, redactor=redactor)
-
-
 def nested(flags: dict[str, str | None]) -> dict[str, Any]:
     """Return the flags that were given, by dotted key, as nested sections."""
     nested: dict[str, Any] = {}
@@ -73,30 +51,31 @@ def nested(flags: dict[str, str | None]) -> dict[str, Any]:
     return nested
 
 
-def settle_window(settings: "Settings", now: datetime) -> "Window":
-    """Return the window that is listed; UsageError where it is none."""
-    from etl.times import Window, rfc3339, whole_millis
+def prepare(
+    flags: dict[str, str | None],
+    config: Path | None,
+    paths: str | None,
+    shard: str | None,
+    redactor: "Redactor",
+) -> "Job":
+    """Return the job that the flags and all other sources describe; UsageError where none."""
+    from etl.job import new_job, parse_shard, require_account, settle_window
+    from etl.sources import load
 
-    end = whole_millis(settings.window.end or now)
-    try:
-        start = whole_millis(settings.window.start or end - settings.window.lookback)
-    except OverflowError:
-        raise UsageError("--lookback: reaches back before the year 1") from None
-    if start >= end:
-        raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
-    return Window(start, end)
-
-
-def parse_shard(text: str | None) -> "Shard":
-    """Read `I/N`; UsageError where it is none."""
-    from etl.plan import Shard
-
-    if text is None:
-        return Shard()
-    match = _SHARD.fullmatch(text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise UsageError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
-    return Shard(int(match[1]), int(match[2]))
+    nested_flags = nested(flags)
+    if flags.get("window.lookback") is not None and flags.get("window.from") is None:
+        # A begin that stands in a weaker source must not make this flag a silent nothing.
+        nested_flags["window"]["from"] = None
+    settings = load(nested_flags, config, os.environ)
+    require_account(settings)
+    now = datetime.now(UTC)
+    # A list of paths has no window; one that is configured is for other runs.
+    window = settle_window(settings, now) if paths is None else None
+    job = new_job(settings, window, now, redactor)
+    job.shard = parse_shard(shard)
+    if paths is not None:
+        job.saved_listing = open_paths(paths)
+    return job
 
 
 def open_paths(file: str) -> BinaryIO:

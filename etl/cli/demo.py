@@ -2,7 +2,7 @@
 
 import typer
 
-from etl.cli.common import called_as, check_report_file, new_job, usage_errors
+from etl.cli.common import called_as, check_report_file, usage_errors
 from etl.cli.flags import Lake, LogFormat, LogLevel, Progress, ReportFile
 from etl.signals import SIGNALS
 
@@ -20,6 +20,7 @@ def demo(
     """
     from etl import demo as demonstration
     from etl import log
+    from etl.job import new_job
     from etl.redact import Redactor
 
     redactor = Redactor()
