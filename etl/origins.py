@@ -1,10 +1,12 @@
 """Where each value of the configuration came from, and the values as they are shown."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
+import yaml
 from pydantic import ByteSize, SecretStr
 
 from etl.keys import all_keys
@@ -18,6 +20,8 @@ _SIZES: Final = {
     **{10**power: unit for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))},
 }
 _DURATIONS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
+# Where comments stand in a column, unless the value before them is longer.
+_COMMENTS_AT_MOST: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,11 @@ class Shown:
     value: Any
     origin: Origin
 
+    @property
+    def text(self) -> str:
+        """The value as YAML would have it, `unset` where there is none."""
+        return "unset" if self.value is None else _flow(self.value)
+
 
 def shown(settings: Settings, origins: Origins) -> Iterator[Shown]:
     """Yield every value of the configuration, in the model's order; no secret."""
@@ -112,11 +121,40 @@ def written(value: Any) -> Any:
 
 def _duration(value: timedelta) -> str:
     for seconds, unit in _DURATIONS.items():
-        if value and not value % timedelta(seconds=seconds):
-            return f"{value // timedelta(seconds=seconds)}{unit}"
+        count, rest = divmod(value, timedelta(seconds=seconds))
+        if count and not rest and (count, unit) != (1, "m"):  # 60s is how people say it
+            return f"{count}{unit}"
     text = f"{value.total_seconds():.6f}".rstrip("0").rstrip(".")
     return f"{text}s"
 
 
 # The two names that are words of Python are called otherwise in the model.
 _ATTRIBUTES: Final = {"from": "start", "to": "end"}
+
+
+def to_yaml(values: Iterable[Shown]) -> str:
+    """Return the values as YAML, the origin of each in a comment behind it."""
+    lines: list[tuple[str, str]] = []
+    above: list[str] = []
+    for value in values:
+        *sections, name = value.key.split(".")
+        for depth, section in enumerate(sections):
+            if above[: depth + 1] != sections[: depth + 1]:
+                lines.append((f"{'  ' * depth}{section}:", ""))
+        above = sections
+        text = f"{'  ' * len(sections)}{_flow(name)}:{_value(value.value)}"
+        unset = value.key.startswith("auth.") and value.value is None
+        lines.append((text, "unset" if unset else str(value.origin)))
+    width = min(_COMMENTS_AT_MOST, max(len(text) for text, origin in lines if origin))
+    return "".join(
+        f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines
+    )
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else f" {_flow(value)}"
+
+
+def _flow(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

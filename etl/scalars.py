@@ -7,7 +7,7 @@ digits without quotes.
 import ipaddress
 import re
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, WithJsonSchema
@@ -100,5 +100,4 @@ Url = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
 ]
 Folder = Annotated[str, AfterValidator(_local_folder)]
-Compression = Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

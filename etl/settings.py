@@ -20,7 +20,6 @@ from pydantic import (
 from etl.scalars import (
     DURATION_SCHEMA,
     Account,
-    Compression,
     Duration,
     Folder,
     Instant,
@@ -32,6 +31,8 @@ from etl.scalars import (
     text_then,
 )
 from etl.times import parse_duration
+
+Compression = Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
 
 
 class _Section(BaseModel):

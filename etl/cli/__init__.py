@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from etl import __version__, streams
+from etl.cli.check import check
+from etl.cli.config import config
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.run import run
@@ -27,8 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, emulator):
+for command in (run, check, demo, emulator):
     app.command()(command)
+app.add_typer(config, name="config")
 
 
 def main() -> None:
