@@ -146,7 +146,17 @@ class Checkup:
     async def _host(self, transport: Transport) -> tuple[str, Client]:
         api = self._settings.api
         clock = asyncio.get_running_loop().time
-        client = await connect(transport, self._settings, self._account, clock, self._redactor.add)
+        try:
+            client = await connect(
+                transport, self._settings, self._account, clock, self._redactor.add
+            )
+        except RunError as error:
+            cause = error.__cause__
+            if isinstance(cause, FileError) and cause.kind is FailureKind.CONNECTION:
+                # Why there is no connection is said better by the smaller steps to it.
+                await resolve(api.domain_url, self._timeout_s)
+                await greet(api.domain_url, self._timeout_s)
+            raise
         found = [await resolve(origin, self._timeout_s) for origin in client.origins]
         by = "set by api.base_url" if api.base_url else f"looked up at {api.domain_url}"
         tokens = f"; tokens from {found[1]}" if found[1:] else ""
@@ -281,14 +291,17 @@ class Checkup:
         raise AssertionError  # attempts end with an answer or an error
 
     async def _lake(self, key: str, uri: str) -> tuple[str, None]:
-        root = Path(uri)
         try:
-            was_there = await asyncio.to_thread(probe, root)
+            return await asyncio.to_thread(_probed, Path(uri)), None
         except AhtEtlError as error:
             advice = f"check {key}, its permissions and its free space"
             raise RunError(f"{error}; {advice}") from error
-        seen = f"{root.absolute()}: a probe was written, read back and removed, {_free(root)}"
-        return seen + ("" if was_there else "; it is not there yet, a run will make it"), None
+
+
+def _probed(folder: Path) -> str:
+    was_there = probe(folder)
+    seen = f"{folder.resolve()}: a probe was written, read back and removed, {_free(folder)}"
+    return seen + ("" if was_there else "; it is not there yet, a run will make it")
 
 
 def _named(error: Exception) -> AhtEtlError:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -118,6 +119,7 @@ def _window(settings: "Settings") -> "Window":
 def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool) -> bool:
     """Check all, print it as it comes, or as JSON at the end; return whether all is ok."""
     from rich.console import Console
+    from rich.text import Text
 
     from etl.check import Checkup, configuration
     from etl.origins import shown
@@ -132,24 +134,20 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
     def tell(check: "Check") -> None:
         checks.append(check)
         if not as_json:
-            console.print(_headed(check.outcome, check.name, check.message, width), soft_wrap=True)
+            _say(console, _headed(check.outcome, check.name, check.message, width))
 
-    with console.status("") as status:
-        if as_json or not console.is_terminal:
-            status.stop()
-        ok = asyncio.run(
-            Checkup(
-                read.settings,
-                window,
-                redactor,
-                tell,
-                begin=lambda name: status.update(f"checking {name}"),
-            ).run()
-        )
+    live = console.is_terminal and not as_json
+    with console.status("checking") if live else nullcontext() as status:
+
+        def begin(name: str) -> None:
+            if status is not None:
+                status.update(f"checking {name}")
+
+        ok = asyncio.run(Checkup(read.settings, window, redactor, tell, begin).run())
     if as_json:
         _print_json(checks)
     else:
-        console.print(f"\n{_summary(checks)}", soft_wrap=True)
+        _say(console, Text(f"\n{_summary(checks)}"))
     return ok
 
 
@@ -162,7 +160,14 @@ def _summary(checks: Sequence["Check"]) -> str:
 
 def _print_json(checks: Sequence["Check"]) -> None:
     ok = all(check.outcome == "ok" for check in checks)
-    typer.echo(json.dumps({"ok": ok, "checks": [c.as_json() for c in checks]}, indent=2))
+    with suppress(OSError):
+        typer.echo(json.dumps({"ok": ok, "checks": [c.as_json() for c in checks]}, indent=2))
+
+
+def _say(console: "Console", text: "Text") -> None:
+    """Print without wrapping; who does not read on, by closing a pipe too, changes no exit code."""
+    with suppress(OSError, SystemExit):
+        console.print(text, soft_wrap=True)
 
 
 def _width() -> int | None:
@@ -173,17 +178,20 @@ def _width() -> int | None:
 
 def _print_configuration(console: "Console", values: Sequence["Shown"], width: int | None) -> None:
     """Print each value that somebody set on a line of its own, and the defaults together."""
+    from rich.text import Text
+
     chosen = [value for value in values if value.origin.kind != "default"]
     defaults = [value for value in values if value.origin.kind == "default"]
     summary = f"{len(chosen)} values set, {len(defaults)} left at their defaults"
-    console.print(_headed("ok", "configuration", summary, width), soft_wrap=True)
+    _say(console, _headed("ok", "configuration", summary, width))
     key_width = max((len(value.key) for value in chosen), default=0)
     value_width = min(24, max((len(value.text) for value in chosen), default=0))
     rows = [
-        f"{value.key:<{key_width}}  {value.text:<{value_width}}  {value.origin}" for value in chosen
+        (f"{value.key:<{key_width}}  {value.text:<{value_width}}  {value.origin}", "")
+        for value in chosen
     ]
-    rows.append("defaults: " + ", ".join(f"{value.key} {value.text}" for value in defaults))
-    for row in rows:
+    rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
+    for row, style in rows:
         for line in textwrap.wrap(
             row,
             width or sys.maxsize,
@@ -192,7 +200,7 @@ def _print_configuration(console: "Console", values: Sequence["Shown"], width: i
             break_long_words=False,
             break_on_hyphens=False,
         ):
-            console.print(line, style="dim", markup=False, soft_wrap=True)
+            _say(console, Text(line, style))
 
 
 def _headed(outcome: "Outcome", name: str, message: str, width: int | None) -> "Text":
