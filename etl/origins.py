@@ -83,7 +83,7 @@ class Shown:
     @property
     def text(self) -> str:
         """The value as YAML would have it, `unset` where there is none."""
-        return "unset" if self.value is None else _flow(self.value)
+        return "unset" if self.value is None else flow(self.value)
 
 
 def shown(settings: Settings, origins: Origins) -> Iterator[Shown]:
@@ -142,7 +142,7 @@ def to_yaml(values: Iterable[Shown]) -> str:
             if above[: depth + 1] != sections[: depth + 1]:
                 lines.append((f"{'  ' * depth}{section}:", ""))
         above = sections
-        text = f"{'  ' * len(sections)}{_flow(name)}:{_value(value.value)}"
+        text = f"{'  ' * len(sections)}{flow(name)}:{_value(value.value)}"
         unset = value.key.startswith("auth.") and value.value is None
         lines.append((text, "unset" if unset else str(value.origin)))
     width = min(_COMMENTS_AT_MOST, max(len(text) for text, origin in lines if origin))
@@ -152,9 +152,10 @@ def to_yaml(values: Iterable[Shown]) -> str:
 
 
 def _value(value: Any) -> str:
-    return "" if value is None else f" {_flow(value)}"
+    return "" if value is None else f" {flow(value)}"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Return a value as YAML in one line."""
     text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

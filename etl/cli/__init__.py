@@ -22,7 +22,8 @@ app = typer.Typer(
     name="aht-etl",
     help=(
         "Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake: "
-        "completely, exactly once, unattended."
+        "completely, exactly once, unattended.\n\n"
+        "Example: aht-etl demo"
     ),
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -65,9 +65,9 @@ def check(
     log_format: LogFormat = "auto",
     log_level: LogLevel = "error",
 ) -> None:
-    """Try everything that a run needs, once each, and say how to mend what fails.
+    """Try all that a run needs; say how to mend what fails.
 
-    Tries the configuration, the look-up of the host, TLS, authentication, the listing of the last
+    One line each for the configuration, the look-up of the host, TLS, authentication, the listing of the last
     day, one file, the lake (and the raw archive) and the temporary folder. The lake is left as it
     was. What needs a check that failed is skipped. Exit code 0 if all is ok, else 1; 2 for a wrong
     configuration.
