@@ -67,10 +67,10 @@ def check(
 ) -> None:
     """Try all that a run needs; say how to mend what fails.
 
-    One line each for the configuration, the look-up of the host, TLS, authentication, the listing of the last
-    day, one file, the lake (and the raw archive) and the temporary folder. The lake is left as it
-    was. What needs a check that failed is skipped. Exit code 0 if all is ok, else 1; 2 for a wrong
-    configuration.
+    One line each for the configuration, the look-up of the host, TLS, authentication, the listing
+    of the last day, one file, the lake (and the raw archive) and the temporary folder. The lake is
+    left as it was. What needs a check that failed is skipped. Exit code 0 if all is ok, else 1; 2
+    for a wrong configuration.
 
     Example: aht-etl check --config configs/daily.yaml
     """

@@ -23,8 +23,8 @@ All commands, their flags, and the configuration's keys. Written by the program;
 python -m etl.cli.reference > configs/reference.md
 ```
 
-Each key in use is in [daily.yaml](daily.yaml); the report, the exit codes and the lake are described
-in the [README](../README.md).
+Each key in use is in [daily.yaml](daily.yaml); the report, the exit codes and the lake are in the
+[README](../README.md).
 """
 
 

@@ -79,7 +79,7 @@ class LocalStore:
             _make_folders(self.staging)
             self.stage().close()
         except OSError as error:
-            raise LakeError.of("writing to the lake", str(self.root), error) from error
+            raise LakeError.of("writing to", str(self.root), error) from error
 
     def clean_up(self) -> None:
         """Remove what killed runs left behind, never what a living one writes, as far as it goes.
@@ -98,7 +98,7 @@ class LocalStore:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise LakeError.of("reading the lake", str(self.root), error) from error
+            raise LakeError.of("reading", str(self.root), error) from error
 
     def names(self, folder: str) -> list[str]:
         """List a folder's files; one that does not exist has none. Raises LakeError."""
