@@ -15,9 +15,16 @@ from etl.times import rfc3339
 
 Kind = Literal["flag", "environment", "secret file", "YAML", "default"]
 
+# Largest first: the unit is the first that is exact.
 _SIZES: Final = {
-    **{2**power: unit for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"))},
-    **{10**power: unit for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))},
+    2**40: "TiB",
+    10**12: "TB",
+    2**30: "GiB",
+    10**9: "GB",
+    2**20: "MiB",
+    10**6: "MB",
+    2**10: "KiB",
+    10**3: "kB",
 }
 _DURATIONS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
 # Where comments stand in a column, unless the value before them is longer.
@@ -52,7 +59,9 @@ class Layer:
         """Return the origin of a value that this source gives, else None."""
         value: Any = self.values
         for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
+            if not isinstance(value, Mapping):
+                break  # an entry of a list: its origin is the list's
+            if part not in value:
                 return None
             value = value[part]
         while key not in self.names and key:

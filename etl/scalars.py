@@ -89,7 +89,7 @@ Size = Annotated[
     WithJsonSchema(
         {
             "type": ["string", "integer"],
-            "pattern": r"^[0-9]*\.?[0-9]+ ?(([KkMmGgTtPpEe][Ii]?)?[Bb]([Ii][Tt])?)?$",
+            "pattern": r"^[0-9]*\.?[0-9]+ ?([KkMmGgTtPpEe]|([KkMmGgTtPpEe][Ii]?)?[Bb])?$",
             "exclusiveMinimum": 0,
         }
     ),
