@@ -112,8 +112,8 @@ def explain(error: ValidationError, origins: Origins | None = None) -> str:
     lines = []
     for e in error.errors(include_input=False, include_url=False, include_context=False):
         key = ".".join(str(part) for part in e["loc"])
-        name = origins.of(key).name if key and origins is not None else ""
-        place = f" ({name})" if name else ""
+        origin = origins.of(key) if key and origins is not None else None
+        place = f" ({origin})" if origin and origin.name else ""
         lines.append(f"{key or 'configuration'}: {_reason(e)}{place}")
     return "; ".join(lines)
 
@@ -143,7 +143,7 @@ def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[st
             continue
         shown = name if origin == "environment variable" else name.removeprefix(ENV_PREFIX)
         within = f"{'.'.join(unknown)}: " if len(unknown) > 1 else ""
-        suggestion = _suggestion(unknown, name_of)
+        suggestion = _suggestion(path if meant(path) else unknown, name_of)
         if difflib.get_close_matches(name, [SECRETS_DIR], cutoff=0.9):
             suggestion = f", did you mean {SECRETS_DIR}?"
         wrong.append(f"{origin} {shown}: {within}unknown key{suggestion}")

@@ -119,7 +119,8 @@ def test_wrong_configuration_names_the_key(
         ("concurrency", "fetch.concurrency"),
         ("retry.timeout", "fetch.timeout"),
         ("window.look_back", "lookback"),
-        ("feth.rate", "fetch"),
+        ("feth.rate", "fetch.rate"),
+        ("feth", "fetch"),
         ("limits.memory.max", "limits.memory"),
         ("nonsense", None),
     ],
@@ -143,7 +144,6 @@ def test_each_source_says_which_key_was_meant(
         return
     name = variable.rpartition("__")[0] + "__" if "." in wrong and "." not in meant else "AHT_ETL_"
     name += meant.upper().replace(".", "__")
-    name = "AHT_ETL_FETCH" if meant == "fetch" else name
     assert f"did you mean {meant} ({name})?" in said[0]
     assert f"did you mean {meant} ({name.removeprefix('AHT_ETL_').lower()})?" in said[1]
 
@@ -170,7 +170,7 @@ def test_where_a_wrong_value_stands_is_said(tmp_path: Path) -> None:
     assert said[0].startswith("account: ")
     assert said[0].endswith(f"({config})")
     assert said[1].endswith("(AHT_ETL_FETCH__RATE)")
-    assert said[2].endswith("(fetch__timeout)")
+    assert said[2].endswith("(secret file fetch__timeout)")
     assert said[3].startswith("retry.server_delays.1: ")
     assert said[3].endswith(f"({config})")
 
