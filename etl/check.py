@@ -206,11 +206,14 @@ class Checkup:
 
     def _windows(self) -> list[Window]:
         """Return the last day of the window and further ones back, newest first."""
-        end = self._window.end
-        length = min(_DAY, self._settings.api.request_window)
-        starts = [max(self._window.start, end - back * _DAY - length) for back in _DAYS_BACK]
-        ends = [end - back * _DAY for back in _DAYS_BACK]
-        return [Window(start, to) for start, to in zip(starts, ends, strict=True) if start < to]
+        longest = min(_DAY, self._settings.api.request_window)
+        windows = []
+        for back in _DAYS_BACK:
+            left = self._window.end - self._window.start - back * _DAY
+            if left > timedelta(0):
+                end = self._window.end - back * _DAY
+                windows.append(Window(end - min(longest, left), end))
+        return windows
 
     async def _listing(
         self, client: Client, listing: Listing | None, failure: AhtEtlError | None

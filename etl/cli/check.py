@@ -3,11 +3,13 @@
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -27,6 +29,7 @@ from etl.cli.flags import (
     To,
 )
 from etl.errors import UsageError
+from etl.signals import HANDLED, SIGNALS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +47,7 @@ _STYLES: Final = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
 # The columns at which a check's name and what is said about it begin.
 _INDENT_NAME: Final = 9
 _INDENT: Final = 25
+_LONGEST_VALUE: Final = 200
 # Terminals of fewer columns.
 _NARROW: Final = 80
 #: What the vendor keeps for certain: a month (of February).
@@ -110,7 +114,10 @@ def _window(settings: "Settings") -> "Window":
     if settings.account is None:
         raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
     end = whole_millis(settings.window.end or datetime.now(UTC).replace(microsecond=0))
-    start = whole_millis(settings.window.start or end - _MONTH)
+    try:
+        start = whole_millis(settings.window.start or end - _MONTH)
+    except OverflowError:
+        raise UsageError("--to: there is no month before it") from None
     if start >= end:
         raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
     return Window(start, end)
@@ -137,7 +144,7 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
             _say(console, _headed(check.outcome, check.name, check.message, width))
 
     live = console.is_terminal and not as_json
-    with console.status("checking") if live else nullcontext() as status:
+    with _gently_ended(), console.status("checking") if live else nullcontext() as status:
 
         def begin(name: str) -> None:
             if status is not None:
@@ -158,6 +165,26 @@ def _summary(checks: Sequence["Check"]) -> str:
     return "Ready: all that a run needs is there."
 
 
+@contextmanager
+def _gently_ended() -> Iterator[None]:
+    """Let a signal end the block with the promised exit code, and nothing left half.
+
+    The terminal gets its cursor back, the probe is removed. A second signal ends at once.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in HANDLED:
+            signal.signal(each, SIGNALS)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _print_json(checks: Sequence["Check"]) -> None:
     ok = all(check.outcome == "ok" for check in checks)
     with suppress(OSError):
@@ -166,8 +193,13 @@ def _print_json(checks: Sequence["Check"]) -> None:
 
 def _say(console: "Console", text: "Text") -> None:
     """Print without wrapping; who does not read on, by closing a pipe too, changes no exit code."""
-    with suppress(OSError, SystemExit):
+    try:
         console.print(text, soft_wrap=True)
+    except OSError:
+        pass
+    except SystemExit as end:
+        if end.code != 1:  # else it is how rich answers to a pipe that was closed
+            raise
 
 
 def _width() -> int | None:
@@ -187,7 +219,7 @@ def _print_configuration(console: "Console", values: Sequence["Shown"], width: i
     key_width = max((len(value.key) for value in chosen), default=0)
     value_width = min(24, max((len(value.text) for value in chosen), default=0))
     rows = [
-        (f"{value.key:<{key_width}}  {value.text:<{value_width}}  {value.origin}", "")
+        (f"{value.key:<{key_width}}  {_cut(value.text):<{value_width}}  {value.origin}", "")
         for value in chosen
     ]
     rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
@@ -201,6 +233,11 @@ def _print_configuration(console: "Console", values: Sequence["Shown"], width: i
             break_on_hyphens=False,
         ):
             _say(console, Text(line, style))
+
+
+def _cut(text: str) -> str:
+    """Shorten what would fill the screen: `aht-etl config show` has it whole."""
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _headed(outcome: "Outcome", name: str, message: str, width: int | None) -> "Text":

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import ssl
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from etl.cli import app
 from etl.emulator import Dataset, Emulator, Fault
 from tests.conftest import COMMAND, Serve, environment, keys_of
+from tests.e2e.test_endings import wait_until
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 3, tzinfo=UTC)
 DATA = Dataset.generate(3, START, END, rows_per_file=20)
@@ -415,6 +417,7 @@ def test_a_server_that_shows_what_it_was_sent(check: Check, serve: Serve) -> Non
         (("--config", "missing.yaml"), "--config missing.yaml"),
         (("--account", "a-b"), "account"),
         (("--from", "2022-06-02", "--to", "2022-06-01"), "is not before"),
+        (("--to", "0001-01-05"), "--to: there is no month before it"),
     ],
 )
 def test_a_wrong_configuration(
@@ -429,7 +432,13 @@ def test_a_wrong_configuration(
     assert [] == emulator.requests
 
 
-def on_a_terminal(columns: int, arguments: list[str], env: dict[str, str], folder: Path) -> str:
+def on_a_terminal(
+    columns: int,
+    arguments: list[str],
+    env: dict[str, str],
+    folder: Path,
+    meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> str:
     """Return what a command shows on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -438,8 +447,9 @@ def on_a_terminal(columns: int, arguments: list[str], env: dict[str, str], folde
         cwd=folder,
         stdout=theirs,
         stderr=theirs,
-    ):
+    ) as process:
         os.close(theirs)
+        meanwhile(process)
         shown = b""
         try:
             while more := os.read(ours, 2**16):
@@ -474,6 +484,23 @@ def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
     assert "\x1b[1;31mFAILED" in shown
     plain = on_a_terminal(60, command, {**env, "NO_COLOR": "1"}, tmp_path)
     assert ("FAILED" in plain, []) == (True, re.findall(r"\x1b\[[0-9;]*3[0-9]m", plain))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal(serve: Serve, tmp_path: Path, number: signal.Signals) -> None:
+    """It ends with the promised exit code, and the terminal gets its cursor back."""
+    emulator = serve(DATA, faults=(Fault("listing", "hang", times=None),))
+    command = [COMMAND, "check", "--account", "a1", "--base-url", emulator.base_url, *WINDOW]
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        wait_until(lambda: emulator.in_flight > 0)
+        process.send_signal(number)
+        assert 128 + number == process.wait(10)
+
+    shown = on_a_terminal(80, command, environment(), tmp_path, end)
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert "Traceback" not in shown
+    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>&-", "| head -1", "--json >/dev/full"])
