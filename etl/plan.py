@@ -90,7 +90,7 @@ async def make_plan(
             continue
         if not shard.holds(path.partition.directory):
             continue
-        if any(entry == pattern or fnmatchcase(entry, pattern) for pattern in skip):
+        if skips(skip, entry):
             skipped.append(path)
         else:
             by_partition.setdefault(path.partition, []).append(path)
@@ -118,3 +118,8 @@ async def make_plan(
         )
     )
     return Plan(tuple(invalid), tuple(skipped), tuple(plan for group in groups for plan in group))
+
+
+def skips(patterns: Sequence[str], path: str) -> bool:
+    """Tell whether `fetch.skip` names this path, or has a pattern that it fits."""
+    return any(path == pattern or fnmatchcase(path, pattern) for pattern in patterns)

@@ -37,7 +37,9 @@ def run(
     log_format: LogFormat = "auto",
     log_level: LogLevel = "info",
 ) -> None:
-    """Load what is listed and not yet in the lake; safe to repeat, interrupt and overlap.
+    """Load what is listed and not yet in the lake.
+
+    Safe to repeat, to interrupt, and to overlap with another run.
 
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """

@@ -68,13 +68,18 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def staging(self) -> Path:
+        """The folder in which files are written before they get their names."""
+        return self.root / _STAGING
+
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
         try:
-            _make_folders(self.root / _STAGING)
+            _make_folders(self.staging)
             self.stage().close()
         except OSError as error:
-            raise LakeError.of("writing to the lake", str(self.root), error) from error
+            raise LakeError.of("writing to", str(self.root), error) from error
 
     def clean_up(self) -> None:
         """Remove what killed runs left behind, never what a living one writes, as far as it goes.
@@ -82,7 +87,7 @@ class LocalStore:
         What cannot be removed is in nobody's way.
         """
         with contextlib.suppress(OSError):
-            for leftover in (self.root / _STAGING).iterdir():
+            for leftover in self.staging.iterdir():
                 _remove_if_abandoned(leftover)
 
     def check_readable(self) -> None:
@@ -93,7 +98,7 @@ class LocalStore:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise LakeError.of("reading the lake", str(self.root), error) from error
+            raise LakeError.of("reading", str(self.root), error) from error
 
     def names(self, folder: str) -> list[str]:
         """List a folder's files; one that does not exist has none. Raises LakeError."""
@@ -125,7 +130,7 @@ class LocalStore:
 
     def stage(self) -> StagedFile:
         """Begin a file. Raises OSError."""
-        return StagedFile(self.root / _STAGING)
+        return StagedFile(self.staging)
 
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if nothing has that name yet.
