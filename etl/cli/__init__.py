@@ -14,6 +14,7 @@ from etl import __version__, streams
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.run import run
+from etl.cli.status import status
 from etl.signals import HANDLED, SIGNALS
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, emulator):
+for command in (run, status, demo, emulator):
     app.command()(command)
 
 
