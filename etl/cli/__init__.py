@@ -15,6 +15,7 @@ from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.run import run
 from etl.cli.status import status
+from etl.cli.verify import verify
 from etl.signals import HANDLED, SIGNALS
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, demo, emulator):
+for command in (run, status, verify, demo, emulator):
     app.command()(command)
 
 

@@ -56,7 +56,7 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
     try:
         metadata: dict[bytes, bytes] = pq.read_metadata(part).metadata or {}
     except (pa.ArrowException, OSError) as error:
-        raise UnreadablePartError(f"no readable Parquet file: {_first_line(error)}") from None
+        raise UnreadablePartError(f"no readable Parquet file: {first_line(error)}") from None
     try:
         text = metadata[_SOURCES]
     except KeyError:
@@ -78,5 +78,6 @@ def _receipt(source: Any) -> Receipt:
     return receipt
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line that is not too long."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

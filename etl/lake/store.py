@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,6 +96,32 @@ class LocalStore:
         with contextlib.suppress(OSError):
             for leftover in (self.root / _STAGING).iterdir():
                 _remove_if_abandoned(leftover)
+
+    def hold(self) -> None:
+        """Let others know, until this object or its process is gone, that it may be written to.
+
+        After `prepare`. Raises OSError.
+        """
+        descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, descriptor)
+        with contextlib.suppress(OSError):  # no locks on this disk: `is_held` does not know either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def is_held(self) -> bool:
+        """Tell whether somebody holds it; also True where that cannot be known."""
+        try:
+            descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False  # nothing was ever written
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def check_readable(self) -> None:
         """Raise LakeError if the root is there but is no folder that can be read."""
