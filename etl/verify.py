@@ -13,11 +13,12 @@ that says what to do:
 | `misplaced` | a part holds sources of another partition → move it back, or delete it |
 | `quarantine` | bad rows are missing, too few, too many or unreadable → mend, or delete the part |
 | `foreign` | a part, but not by its name or place: only readers read it → delete or move it |
-| `archive_missing` | `--deep`: a source is in the lake, not in the archive → get it back, or do without |
-| `archive_differs` | `--deep`: an archived file is damaged, or not the one that is loaded → get it back |
-| `archive_rows` | `--deep`: an archived file decodes to other counts → delete the part |
-| `not_loaded` | `--deep`: a file is in the archive, not in the lake → run again over its hour |
+| `archive_missing` | a source is in the lake, not in the archive → get it back, or do without |
+| `archive_differs` | an archived file is damaged, or not the one that is loaded → get it back |
+| `archive_rows` | an archived file decodes to other counts → delete the part |
+| `not_loaded` | a file is in the archive, not in the lake → run again over its hour |
 
+The last four are of `--deep`.
 A part is deleted while no run is active; the next run loads what it held anew, as far as the vendor
 still has it.
 
