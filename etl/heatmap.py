@@ -95,7 +95,7 @@ def _cell(rows: int | None, mark: Mark | None, full: int, *, bold: bool) -> tupl
     if not rows:
         return ("▁▁", "green") if bold else ("0", "")
     scale = _BLOCKS if bold else _DIGITS
-    step = scale[min(len(scale) - 1, rows * len(scale) // (full + 1))]
+    step = scale[min(len(scale), -(-rows * len(scale) // full)) - 1]
     return (step * _COLUMN, "green") if bold else (step, "")
 
 
@@ -103,7 +103,7 @@ def _legend(calendar: Calendar, full: int, *, bold: bool) -> str:
     """Say what the signs mean that are in the picture."""
     steps = _BLOCKS if bold else _DIGITS
     scale = _BLOCKS if bold else f"{_DIGITS[0]}-{_DIGITS[-1]}"
-    most = -((len(steps) - 1) * (full + 1) // -len(steps))
+    most = (len(steps) - 1) * full // len(steps) + 1
     entries = [f"{scale} rows, {steps[-1]} from {most:,} on"] if calendar.rows else []
     if any(not rows and hour not in calendar.marks for hour, rows in calendar.rows.items()):
         entries.append(f"{'▁' if bold else '0'} no rows")

@@ -150,6 +150,8 @@ def _selected(survey: Survey) -> str:
 
 def _summary(survey: Survey, lake: str) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column(overflow="fold")
     hours = {partition.partition.hour for partition in survey.partitions}
     chosen = "" if survey.selection.everything else f" {_selected(survey)}"
     facts.add_row("lake", f"{lake}{chosen}")
@@ -160,7 +162,8 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
     )
     if hours:
         facts.add_row(
-            "hours", f"{len(hours):,} from {_minute(min(hours))} to {_minute(max(hours) + _HOUR)}"
+            "hours",
+            f"{len(hours):,}, the first {_minute(min(hours))}, the last {_minute(max(hours))} UTC",
         )
     if loaded := [p.loaded for p in survey.partitions if p.loaded is not None]:
         first, last = min(first for first, _ in loaded), max(last for _, last in loaded)
@@ -246,10 +249,11 @@ def _gaps(gaps: Sequence[Gap], *, several: bool, asked: bool) -> RenderableType:
     entries = [
         f"{_minute(gap.start)} to {_minute(gap.end)}, {_count(gap.hours, 'hour')}"
         + (f", account {gap.account}" if several else "")
-        for gap in gaps
+        for gap in reversed(gaps)
     ]
     advice = "Nobody worked, or it is not loaded: --against api asks the vendor."
-    title = f"{_count(hours, 'hour')} with nothing in {_count(len(gaps), 'gap')}"
+    newest = ", the newest first" if len(gaps) > 1 else ""
+    title = f"{_count(hours, 'hour')} with nothing in {_count(len(gaps), 'gap')}{newest}"
     return _listed(title, entries, *(() if asked else (advice,)))
 
 
@@ -297,9 +301,10 @@ def _listed(title: str, entries: Sequence[str], *more: str) -> RenderableType:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        # No figure is ever cut, however narrow the terminal.
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
 
 
@@ -308,7 +313,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _minute(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M}"
+    return at.isoformat(" ", "minutes")[: len("2022-06-01 00:00")]
 
 
 def _span(length: timedelta) -> str:
@@ -316,4 +321,4 @@ def _span(length: timedelta) -> str:
     if minutes < 60:
         return f"{minutes} min"
     hours = minutes // 60
-    return f"{hours} h" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h" if hours < 72 else f"{hours // 24} d"

@@ -39,7 +39,7 @@ def verify(
     json_: Json = False,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
-    log_level: LogLevel = "warning",
+    log_level: LogLevel = "info",
 ) -> None:
     """Read the whole lake and prove it: receipts, rows, bad rows, no source twice.
 
@@ -79,7 +79,7 @@ def verify(
         with shown(progress, live=not log.is_json(log_format)) as on_part:
             result = prove(LocalStore(Path(settings.lake.uri)), selection, archive, on_part)
     except AhtEtlError as error:
-        log.complain(f"error: {error}", "verify.failed", log_format)
+        log.complain(f"error: {redactor.text(str(error))}", "verify.failed", log_format)
         raise typer.Exit(1) from None
     if deep and archive is None:
         result.note_no_archive()

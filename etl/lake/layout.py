@@ -95,6 +95,6 @@ def lay_out(store: LocalStore) -> Layout:
             layout.parts.setdefault(partition, []).append(file)
         elif name.endswith(".parquet"):
             layout.strays.append(file)
-        elif partition := to_partition(file.name):
-            layout.shut[partition] = Damage(file.name, f"listing {file.name}: it is no folder")
+        else:
+            refused(file.name, LakeError(f"listing {file.name}: it is no folder"))
     return layout

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,7 +18,9 @@ import structlog
 from typer.testing import CliRunner
 
 from etl.cli import app
-from etl.emulator import Dataset, EmulatorOptions, run_in_thread
+from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
+from etl.lake.proof import FindingKind
+from etl.verify import __doc__ as explained
 from tests.conftest import COMMAND, Runner, Serve, environment, load
 from tests.lakes import receipts
 
@@ -118,6 +121,11 @@ def with_sources(part: Path, change: Callable[[list[dict[str, Any]]], None]) -> 
     with pq.ParquetWriter(part, table.schema) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({"aht_etl.sources": json.dumps(sources)})
+
+
+def test_every_kind_is_explained() -> None:
+    """The module's own table, or its note on notes, names each kind that there is."""
+    assert {kind.value for kind in FindingKind} <= set(re.findall(r"`(\w+)`", explained or ""))
 
 
 def test_a_lake_as_it_was_made(folder: Path) -> None:
@@ -443,6 +451,30 @@ def test_for_people(folder: Path) -> None:
     )
     assert (3, True) == (done.returncode, done.stdout.startswith("20 findings: "))
     assert "unreadable: and 10 more; --json has them all" in done.stdout
+
+
+def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
+    """Files that wait for their hour's last are no finding, until their run is gone."""
+    waits_for, *others = (path for path in DATA.files if "hour=7" in path)
+    emulator = serve(DATA, faults=(Fault("file", "hang", waits_for, times=None),))
+    process = run.start(emulator, AHT_ETL_RAW__URI=str(run.folder / "raw"))
+    waiting = {path[1:] for path in others}
+    try:
+        for _ in range(600):
+            result = deep(run.folder)
+            assert [] == result["findings"]
+            if waiting <= {path for kind, path in kinds(result, "notes") if kind == "not_loaded"}:
+                break
+        else:
+            pytest.fail("the run never came to wait")
+    finally:
+        process.kill()
+        process.communicate()
+    raw = run.folder / "raw"
+    kept = {str(file.relative_to(raw)) for file in raw.rglob("year=*/**/*.json.gz")}
+    kept -= {source["path"][1:] for source in receipts(run.lake)} | {JUNK[1:]}
+    assert waiting <= kept
+    assert [("not_loaded", path) for path in sorted(kept)] == kinds(deep(run.folder))
 
 
 def test_while_runs_write(run: Runner, serve: Serve) -> None:
