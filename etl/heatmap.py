@@ -1,5 +1,6 @@
 """A calendar of hours for the terminal: days down, hours across, the fuller the more rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -14,6 +15,7 @@ _BLOCKS: Final = "░▒▓█"
 _DIGITS: Final = "123456789"
 _COLUMN: Final = 2
 _LABEL: Final = len("2022-06-01 ")
+_SUM: Final = 12
 # An hour in a hundred may be busier than what counts as full: it must not pale all others.
 _FULL_SHARE: Final = 0.95
 
@@ -24,7 +26,7 @@ class Mark(Enum):
     The colours are the terminal's own, so they are seen on a light and on a dark background.
     """
 
-    GAP = (".", "··", "red")
+    GAP = (".", "××", "red")  # noqa: RUF001 - a sign
     MISSING = ("?", "??", "bold magenta")
     DAMAGED = ("!", "!!", "bold red")
 
@@ -51,16 +53,24 @@ def is_bold(console: Console) -> bool:
     )
 
 
-def draw(calendar: Calendar, *, bold: bool, days_at_most: int | None) -> Text:
-    """Draw the last days, one a line, 59 columns wide at most; days with nothing are folded."""
+def draw(calendar: Calendar, *, bold: bool, width: int, days_at_most: int | None) -> Text:
+    """Draw the last days, one a line; days with nothing are folded.
+
+    59 columns wide; where the `width` allows, each day's rows stand behind it.
+    """
     by_day: dict[date, dict[int, tuple[str, str]]] = {}
+    sums: Counter[date] = Counter()
+    for hour, rows in calendar.rows.items():
+        sums[hour.date()] += rows
     full = _full(calendar.rows.values())
     for hour in sorted({*calendar.rows, *calendar.marks}):
         cell = _cell(calendar.rows.get(hour), calendar.marks.get(hour), full, bold=bold)
         by_day.setdefault(hour.date(), {})[hour.hour] = cell
     picture = Text()
     hours = "".join(f"{number:02d}".ljust(3 * _COLUMN) for number in range(0, 24, 3))
-    picture.append(f"{'UTC':<{_LABEL}}{hours.rstrip()}\n", "bold")
+    summed = width >= _LABEL + 24 * _COLUMN + _SUM
+    total = f"{'rows':>{_SUM}}" if summed else ""
+    picture.append(f"{'UTC':<{_LABEL}}{hours}{total}".rstrip() + "\n", "bold")
     days = sorted(by_day)
     shown = days if days_at_most is None else days[-days_at_most:]
     if len(shown) < len(days):
@@ -77,6 +87,8 @@ def draw(calendar: Calendar, *, bold: bool, days_at_most: int | None) -> Text:
         for number in range(24):
             text, style = cells.get(number, ("", ""))
             picture.append(f"{text:<{_COLUMN}}", style)
+        if summed:
+            picture.append(f"{sums[day]:>{_SUM},}")
         picture.rstrip()
         picture.append("\n")
     picture.append(_legend(calendar, full, bold=bold), "dim" if bold else "")

@@ -96,7 +96,7 @@ def show(
 ) -> None:
     """Print what the lake holds; `by_hour` adds a line for each hour."""
     with console.capture() as printed:
-        for piece in _pieces(survey, against, lake, bold=is_bold(console), by_hour=by_hour):
+        for piece in _pieces(survey, against, lake, console, by_hour=by_hour):
             console.print(piece)
     # Columns are filled up with blanks, which are in the way of whoever reads on.
     lines = (line.rstrip() for line in printed.get().splitlines())
@@ -104,7 +104,7 @@ def show(
 
 
 def _pieces(
-    survey: Survey, against: Against | None, lake: str, *, bold: bool, by_hour: bool
+    survey: Survey, against: Against | None, lake: str, console: Console, *, by_hour: bool
 ) -> Iterator[RenderableType]:
     accounts = survey.accounts
     if against is not None and against.account not in accounts:
@@ -121,7 +121,7 @@ def _pieces(
             yield Text()
             if len(accounts) > 1:
                 yield Text(f"account {account}", "bold")
-            yield _map(survey.of(account), against, account, bold=bold)
+            yield _map(survey.of(account), against, account, console)
     if by_hour and survey.partitions:
         yield Text()
         yield _hours(survey.partitions, several=len(accounts) > 1)
@@ -163,7 +163,7 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
     if hours:
         facts.add_row(
             "hours",
-            f"{len(hours):,}, the first {_minute(min(hours))}, the last {_minute(max(hours))} UTC",
+            f"{len(hours):,}, {_minute(min(hours))} to {_minute(max(hours))} UTC",
         )
     if loaded := [p.loaded for p in survey.partitions if p.loaded is not None]:
         first, last = min(first for first, _ in loaded), max(last for _, last in loaded)
@@ -179,17 +179,13 @@ def _late(survey: Survey) -> str:
     if not delays:
         return "not known: the files' names tell no time"
     late = [delay for delay in delays if delay > LATE_AFTER]
-    usual = f"half of the files came within {_span(delays[len(delays) // 2])}"
-    if not late:
-        return f"no file; {usual}, the last after {_span(delays[-1])}"
-    days = LATE_AFTER // _HOUR
-    return (
-        f"{_count(len(late), 'file')} later than {days} h after their hour, the last after "
-        f"{_span(late[-1])}; {usual}"
+    usual = (
+        f"half came within {_span(delays[len(delays) // 2])}, the last after {_span(delays[-1])}"
     )
+    return f"{_count(len(late), 'file')} after more than {LATE_AFTER // _HOUR} h; {usual}"
 
 
-def _map(survey: Survey, against: Against | None, account: str, *, bold: bool) -> Text:
+def _map(survey: Survey, against: Against | None, account: str, console: Console) -> Text:
     rows: dict[datetime, int] = {}
     for partition in survey.partitions:
         hour = partition.partition.hour
@@ -200,7 +196,12 @@ def _map(survey: Survey, against: Against | None, account: str, *, bold: bool) -
         calendar.mark((plan.partition.hour for plan in against.lacking), Mark.MISSING)
     calendar.mark((p.partition.hour for p in survey.partitions if p.damages), Mark.DAMAGED)
     asked = survey.selection.start is not None
-    return draw(calendar, bold=bold, days_at_most=None if asked else _DAYS_SHOWN)
+    return draw(
+        calendar,
+        bold=is_bold(console),
+        width=console.width,
+        days_at_most=None if asked else _DAYS_SHOWN,
+    )
 
 
 def _drawn(gap: Gap) -> Iterator[datetime]:
@@ -259,7 +260,10 @@ def _gaps(gaps: Sequence[Gap], *, several: bool, asked: bool) -> RenderableType:
 
 def _damages(survey: Survey) -> RenderableType:
     damages = survey.damages
-    title = f"{len(damages):,} cannot be read; mend from a backup, or delete it and run again"
+    title = (
+        f"{_count(len(damages), 'part or folder', 'parts or folders')} cannot be read: mend from a "
+        "backup, or delete and run again"
+    )
     return _listed(title, [damage.message for damage in damages])
 
 
@@ -308,8 +312,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def _minute(at: datetime) -> str:

@@ -93,6 +93,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
     def end(number: int, frame: Any) -> None:
         console.show_cursor()  # the process ends here, and nothing else would do it
+        sys.stderr.write("\n")
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)

@@ -27,6 +27,9 @@ Notes are no findings: `number_gap` (parts that an operator deleted: nothing is 
 the archive because its rows could not be read), `not_loaded` while a run writes to the archive, and
 `no_archive` (`--deep` without `raw.uri`).
 
+A bit that flipped inside a page is seen for sure where the page has a checksum; where a part was
+written without, only if the page no longer unpacks.
+
 A run may write to the lake meanwhile. A part appears whole, after its quarantine files and its
 archived files; what appears after it was looked for is not seen, and nothing is told of it.
 """

@@ -145,7 +145,7 @@ def test_how_late_files_came(loaded: Path) -> None:
         expected = delays[partition["partition"]]
         assert sum(d > 24 * 3600 for d in expected) == partition["late_files"]
         assert round(max(expected)) == partition["delay_seconds"]["max"]
-    assert f"{len(late)} files later than 24 h" in text(loaded)
+    assert f"{len(late)} files after more than 24 h" in text(loaded)
 
 
 def test_names_that_tell_no_time(tmp_path: Path) -> None:
@@ -242,8 +242,8 @@ def test_a_damaged_part_is_shown_and_no_gap(lake: Path) -> None:
     expected = {"account": ACCOUNT, "from": "2022-06-03T00:00:00Z", "to": "2022-06-03T01:00:00Z"}
     assert [*first_day, expected] == document["gaps"]
     shown = text(lake)
-    assert re.search(r"2022-06-01 (. ){12}! !", shown)
-    assert "4 cannot be read; mend from a backup, or delete it and run again" in shown
+    assert re.search(r"2022-06-01 (. ){12}! ! ", shown)
+    assert "4 parts or folders cannot be read: mend from a backup" in shown
 
 
 def test_foreign_files_and_hidden_names(lake: Path) -> None:
@@ -347,6 +347,18 @@ def test_in_a_pipe(loaded: Path) -> None:
     assert 48 == sum(bool(re.match(r"06-0[12] \d\d +\d", line)) for line in lines) + sum(
         line.count(" .") for line in lines if line.startswith("2022-06-0")
     )
+
+
+def test_each_days_rows_stand_behind_it(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is room."""
+    monkeypatch.setenv("COLUMNS", "71")
+    days = [0, 0]
+    for partition in status(loaded)["partitions"]:
+        days[partition["hour"] > "2022-06-02"] += partition["rows"]
+    found = re.findall(r"^2022-06-0\d (?:. ){24} +([0-9,]+)$", text(loaded), re.MULTILINE)
+    assert [f"{rows:,}" for rows in days] == found
+    monkeypatch.setenv("COLUMNS", "70")
+    assert 59 >= max(len(line) for line in text(loaded).splitlines() if line.startswith("2022"))
 
 
 def test_on_a_terminal(lake: Path) -> None:
