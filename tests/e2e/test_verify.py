@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -451,6 +453,48 @@ def test_for_people(folder: Path) -> None:
     )
     assert (3, True) == (done.returncode, done.stdout.startswith("20 findings: "))
     assert "unreadable: and 10 more; --json has them all" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--account", "a-b"), "account:"),
+        (("--from", "2022-06-02", "--to", "2022-06-01"), "is not before"),
+        (("--lookback", "7"), "window.lookback: not a duration"),
+        (("--config", "missing.yaml"), "cannot be read"),
+    ],
+)
+def test_wrong_usage(flags: tuple[str, ...], said: str) -> None:
+    """Exit code 2 and what is wrong, by its name."""
+    ended = CliRunner().invoke(app, ["verify", *flags])
+    structlog.reset_defaults()
+    assert (2, True) == (ended.exit_code, said in ended.stderr), ended.output
+
+
+def test_on_a_terminal_that_is_interrupted(folder: Path) -> None:
+    """A bar shows how far it is; whenever it ends, the terminal has its cursor again."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "verify", "--lake", "lake"],
+        env=environment(TERM="xterm"),
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    output = b""
+    try:
+        while piece := os.read(ours, 65536):
+            output += piece
+            if b"reading" in output and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+    except OSError:  # Linux's way of saying that the other side has closed
+        pass
+    os.close(ours)
+    assert process.wait() in {0, 130}
+    assert b"reading" in output
+    assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
 
 
 def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
