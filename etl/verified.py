@@ -1,10 +1,11 @@
 """How far a verification is and what came of it: a bar, JSON, a few lines for people."""
 
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, Final
 
@@ -92,21 +93,24 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     before = {number: signal.getsignal(number) for number in HANDLED}
 
     def end(number: int, frame: Any) -> None:
-        console.show_cursor()  # the process ends here, and nothing else would do it
-        sys.stderr.write("\n")
+        # The process ends here, and nothing else would show the cursor. Past all buffers: one of
+        # them may be in the middle of a write.
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
 
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        for number in HANDLED:
-            signal.signal(number, end)
-        try:
+    # Before the bar hides the cursor: from then on there is somebody to show it again.
+    for number in HANDLED:
+        signal.signal(number, end)
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _events() -> Callable[[int, int], None]:
