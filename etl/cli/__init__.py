@@ -18,6 +18,8 @@ from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.plan import plan
 from etl.cli.run import run
+from etl.cli.status import status
+from etl.cli.verify import verify
 from etl.signals import HANDLED, SIGNALS
 
 app = typer.Typer(
@@ -32,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, check, demo, emulator):
+for command in (run, plan, check, status, verify, demo, emulator):
     app.command()(command)
 app.add_typer(config, name="config")
 

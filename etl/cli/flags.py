@@ -107,3 +107,4 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option("--log-level", help="The least that is logged."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON instead, for programs.")]

@@ -8,12 +8,17 @@ from etl.lake.store import LakeError, LocalStore
 _FOLDER: Final = "_quarantine"
 
 
+def bad_rows_name(source_path: str) -> str:
+    """Return the name in the lake of the file that keeps a source's bad rows."""
+    return _FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
+
+
 def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> None:
     """Write the bad rows of one source file, whole; the same again changes nothing.
 
     Blocking. Raises LakeError.
     """
-    name = _FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
+    name = bad_rows_name(source_path)
     try:
         staged = store.stage()
     except OSError as error:

@@ -10,7 +10,10 @@ import fcntl
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -35,6 +38,15 @@ class LakeError(AhtEtlError):
 
 class AlreadyExistsError(LakeError):
     """Something stands under that name; it may even be our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that a walk met; `modified` is when its bytes were written, just before its name."""
+
+    name: str
+    bytes: int
+    modified: datetime
 
 
 class StagedFile:
@@ -90,6 +102,32 @@ class LocalStore:
             for leftover in self.staging.iterdir():
                 _remove_if_abandoned(leftover)
 
+    def hold(self) -> None:
+        """Let others know, until this object or its process is gone, that it may be written to.
+
+        After `prepare`. Raises OSError.
+        """
+        descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, descriptor)
+        with contextlib.suppress(OSError):  # no locks on this disk: `is_held` does not know either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def is_held(self) -> bool:
+        """Tell whether somebody holds it; also True where that cannot be known."""
+        try:
+            descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False  # nothing was ever written
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def check_readable(self) -> None:
         """Raise LakeError if the root is there but is no folder that can be read."""
         try:
@@ -109,6 +147,41 @@ class LocalStore:
             return []
         except OSError as error:
             raise LakeError.of("listing", folder, error) from error
+
+    def walk(self, refused: Callable[[str, LakeError], None]) -> Iterator[StoredFile]:
+        """Yield all files, ordered by name in each folder; names with `_` or `.` first are hidden.
+
+        No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
+        told to `refused`, with its name. What is named like a Parquet file is yielded whatever it
+        is: to open it tells.
+        """
+        seen: set[tuple[int, int]] = set()
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            try:
+                status = (self.root / folder).stat()
+                # A folder that links to one above it would have no end.
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                with os.scandir(self.root / folder) as entries:
+                    listed = sorted(entries, key=lambda entry: entry.name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                refused(folder, LakeError.of("listing", folder or str(self.root), error))
+                continue
+            folders = []
+            for entry in listed:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith(("_", ".")):
+                    continue
+                if not entry.name.endswith(".parquet") and _is_folder(entry):
+                    folders.append(name)
+                elif (file := _stored(entry, name)) is not None:
+                    yield file
+            pending += reversed(folders)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -161,6 +234,23 @@ class LocalStore:
             _sync_folder(target.parent)
         except OSError as error:
             raise LakeError.of("writing", name, error) from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _stored(entry: "os.DirEntry[str]", name: str) -> StoredFile | None:
+    try:
+        status = entry.stat()
+    except OSError:
+        if not entry.is_symlink():
+            return None  # gone since it was listed
+        status = entry.stat(follow_symlinks=False)
+    return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _sync(staged: StagedFile) -> None:
