@@ -5,7 +5,7 @@ from typing import BinaryIO, Final
 
 from etl.lake.store import LakeError, LocalStore
 
-_FOLDER: Final = "_quarantine"
+FOLDER: Final = "_quarantine"
 
 
 def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> None:
@@ -13,7 +13,7 @@ def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> N
 
     Blocking. Raises LakeError.
     """
-    name = _FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
+    name = FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
     try:
         staged = store.stage()
     except OSError as error:
