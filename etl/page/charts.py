@@ -120,11 +120,9 @@ def _coverage() -> _Chart:
         opacity=alt.when("datum.mark || width > 640").then(alt.value(1)).otherwise(alt.value(0)),
     )
     # The texts let the pointer through to their cells: the style sheet's doing.
-    return (
-        alt.layer(rectangles, texts)
-        .resolve_scale(color="independent")
-        .properties(width="container", height=alt.Step(25))
-    )
+    layers = alt.layer(rectangles, texts).properties(width="container", height=alt.Step(25))
+    chart: _Chart = layers.resolve_scale(color="independent")
+    return chart
 
 
 def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
@@ -134,14 +132,14 @@ def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
             title=None,
             scale=alt.Scale(type="utc"),
             axis=alt.Axis(
-                format="%-d %b", grid=False, labelOverlap=True, labelBound=True, tickCount="day"
+                format="%-d %b", grid=False, tickCount=alt.ExprRef("ceil(width / 90)"), labelBound=True
             ),
         ),
         x2="to:T",
     )
     gaps = span.transform_filter("datum.gap").mark_rect(color="var(--gap-wash)", aria=False)
     bars = span.mark_bar(color="var(--bar)", aria=False, stroke=border).encode(
-        y=alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=4, format=",")),
+        y=alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=4, format=",~f")),
         y2=alt.datum(0),
         tooltip="label:N",
     )

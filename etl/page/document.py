@@ -3,13 +3,16 @@
 import base64
 import hashlib
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from etl.page.charts import fills, specifications, vega_lite
+
+#: All that the page's own script calls of the library.
+_SNIPPET: Final = "window.vegaEmbed = vegaEmbed;"
 
 
 def document(context: dict[str, Any]) -> str:
@@ -49,8 +52,8 @@ def _own(name: str) -> str:
 
 
 def _library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed, of the version that the charts are written for."""
-    return _for_script(vl_convert.javascript_bundle(None, vl_version=vega_lite()))
+    """Return Vega and Vega-Embed, of the version that the charts are written for."""
+    return _for_script(vl_convert.javascript_bundle(_SNIPPET, vl_version=vega_lite()))
 
 
 def _for_script(text: str) -> str:

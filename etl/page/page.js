@@ -139,7 +139,6 @@
   const drawHeat = async () => {
     legend();
     await draw("coverage", "coverage", cells());
-    heat.querySelector("svg")?.setAttribute("aria-describedby", "heat-help");
     const all = marks();
     const held = cells().findIndex((cell) => cell.level !== "outside");
     all.forEach((mark, i) => mark.setAttribute("tabindex", i === Math.max(held, 0) ? "0" : "-1"));
