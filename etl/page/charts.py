@@ -132,7 +132,10 @@ def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
             title=None,
             scale=alt.Scale(type="utc"),
             axis=alt.Axis(
-                format="%-d %b", grid=False, tickCount=alt.ExprRef("ceil(width / 90)"), labelBound=True
+                format="%-d %b",
+                grid=False,
+                tickCount=alt.ExprRef("ceil(width / 90)"),
+                labelBound=True,
             ),
         ),
         x2="to:T",

@@ -161,7 +161,7 @@
   })).filter((cell) => cell.state !== "outside");
   const drawPeriod = async () => {
     const shown = new Set(period.days.map((day) => day.date.slice(0, 7)));
-    for (const section of document.querySelectorAll("section.month")) {
+    for (const section of document.querySelectorAll(".month[data-month]")) {
       section.hidden = !shown.has(section.dataset.month);
     }
     const at = periods.indexOf(period);

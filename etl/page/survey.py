@@ -42,6 +42,7 @@ def survey(store: LocalStore, account: str | None) -> Facts:
             for part in pool.map(lambda found: read_part(store, *found), some):
                 if part is not None:
                     facts.add(part)
+    facts.damage.sort(key=lambda damage: damage.path)
     facts.quarantine = read_quarantine(store, account)
     return facts
 

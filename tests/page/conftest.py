@@ -115,16 +115,14 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.execute_cdp_cmd(
-            "Emulation.setScriptExecutionDisabled", {"value": not scripts}
-        )
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
 
     def open(self, page: Path, *, drawn: bool = True, **screen: Any) -> None:
         """Open a page and wait until its charts are drawn."""
         self.screen(**screen)
         self.driver.get("about:blank")
         for log in ("browser", "performance"):
-            self.driver.get_log(log)  # empties it
+            self._log(log)  # empties it
         self.driver.get(page.as_uri())
         if drawn:
             self.until("return document.documentElement.dataset.drawn === 'true'")
@@ -141,11 +139,15 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Return what the console said since the page was opened."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        return [entry["message"] for entry in self._log("browser")]
+
+    def _log(self, name: str) -> list[dict[str, str]]:
+        entries: list[dict[str, str]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
+        return entries
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since the page was opened."""
-        events = (json.loads(entry["message"]) for entry in self.driver.get_log("performance"))
+        events = (json.loads(entry["message"]) for entry in self._log("performance"))
         return [
             event["message"]["params"]["request"]["url"]
             for event in events
