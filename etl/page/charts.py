@@ -184,6 +184,8 @@ def _counts() -> _Chart:
         x=alt.X(
             "count:Q",
             title=None,
+            # Room for the number behind the longest bar.
+            scale=alt.Scale(rangeMax=alt.ExprRef("width - 48")),
             axis=alt.Axis(tickCount=4, format=",d", tickMinStep=1, labelOverlap=True),
         ),
         tooltip="label:N",

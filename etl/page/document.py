@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -51,8 +52,12 @@ def _own(name: str) -> str:
     return (resources.files("etl.page") / name).read_text(encoding="utf-8")
 
 
+@cache
 def _library() -> str:
-    """Return Vega and Vega-Embed, of the version that the charts are written for."""
+    """Return Vega and Vega-Embed, of the version that the charts are written for.
+
+    Bundling takes a second: done once a process.
+    """
     return _for_script(vl_convert.javascript_bundle(_SNIPPET, vl_version=vega_lite()))
 
 

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -53,12 +54,27 @@ class Damage:
     message: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Gap:
+    """Hours from `begin` to `end`, excluded, of which an account has no part."""
+
+    begin: datetime
+    end: datetime
+    account: str
+
+    @property
+    def hours(self) -> int:
+        """How long it is."""
+        return (self.end - self.begin) // HOUR
+
+
 @dataclass(slots=True)
 class Facts:
     """All that is known of a lake."""
 
     hours: dict[datetime, Hour] = field(default_factory=dict)
-    accounts: set[str] = field(default_factory=set)
+    #: The hours of which each account has a part.
+    held: dict[str, set[datetime]] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     durations: Durations = field(default_factory=Durations)
     lateness: Counter[str] = field(default_factory=Counter)
@@ -89,7 +105,8 @@ class Facts:
 
     def add(self, part: PartFacts) -> None:
         """Take in what one part tells."""
-        self.accounts.add(part.partition.directory.rpartition("accountId=")[2])
+        account = part.partition.directory.rpartition("accountId=")[2]
+        self.held.setdefault(account, set()).add(part.partition.hour)
         hour = self.hours.setdefault(part.partition.hour, Hour())
         if part.damage is not None:
             hour.damaged = True
@@ -120,14 +137,30 @@ class Facts:
                 _keep_largest(self.worst, (receipt.quarantined, receipt.path))
             late = lateness(receipt.path, part.partition.hour)
             self.lateness[class_of(late)] += 1
-            if late is not None and late >= LATE_AFTER:
+            if late is not None and late > LATE_AFTER:
                 hour.late += 1
                 _keep_largest(self.latest, (late, receipt.path))
 
-    def gaps(self) -> list[tuple[datetime, datetime]]:
-        """Return the spans between the first and the last hour that hold nothing; ends excluded."""
-        held = sorted(self.hours)
-        return [(before + HOUR, after) for before, after in pairwise(held) if after - before > HOUR]
+    def gaps(self) -> list[Gap]:
+        """Return each account's gaps between its first hour and its last, newest first."""
+        found = [
+            Gap(before + HOUR, after, account)
+            for account, hours in self.held.items()
+            for before, after in pairwise(sorted(hours))
+            if after - before > HOUR
+        ]
+        return sorted(found, key=lambda gap: (gap.end, gap.account), reverse=True)
+
+    def missing(self) -> Callable[[datetime], list[str]]:
+        """Return what tells of an hour which accounts miss it between their first and last."""
+        spans = [(min(hours), max(hours), hours, name) for name, hours in self.held.items()]
+
+        def missing(at: datetime) -> list[str]:
+            return sorted(
+                name for first, last, hours, name in spans if first < at < last and at not in hours
+            )
+
+        return missing
 
 
 def _keep_largest(heap: list[Any], item: Any) -> None:

@@ -12,7 +12,7 @@ _WRITTEN: Final = re.compile(r"/sequences\.([0-9]{12,14})\.[^/]*\Z")
 _HOUR: Final = timedelta(hours=1)
 #: The vendor promises offline data within this time.
 LATE_AFTER: Final = timedelta(hours=24)
-#: A file's lateness falls in the first class whose end it does not reach.
+#: A file's lateness falls in the first class whose end it does not exceed.
 CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
     (timedelta(0), "before the hour ended"),
     (timedelta(hours=1), "up to 1 hour"),
@@ -21,7 +21,7 @@ CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
     (timedelta(days=3), "1 to 3 days"),
     (timedelta(days=7), "3 to 7 days"),
     (timedelta(days=14), "7 to 14 days"),
-    (timedelta.max, "14 days and more"),
+    (timedelta.max, "more than 14 days"),
 )
 UNKNOWN: Final = "unknown: no time in the name"
 
@@ -41,4 +41,4 @@ def class_of(late: timedelta | None) -> str:
     """Return the name of the class that a lateness falls in."""
     if late is None:
         return UNKNOWN
-    return next(name for end, name in CLASSES if late < end)
+    return next(name for end, name in CLASSES if late <= end)

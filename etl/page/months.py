@@ -33,16 +33,17 @@ class Cell:
     at: datetime
     state: State
     hour: Hour
+    #: Accounts without files in it, between others of theirs.
+    missing: tuple[str, ...] = ()
 
     def label(self) -> str:
         """Return all that is known of the hour, in one line."""
         when = f"{words.day(self.at)}, {self.at:%H:%M} to {self.at.hour + 1:02d}:00"
-        match self.state:
-            case State.GAP:
-                return f"{when}: gap, no files"
-            case State.OUTSIDE:
-                return f"{when}: outside of what the lake covers"
         hour = self.hour
+        if self.state is State.OUTSIDE:
+            return f"{when}: outside of what the lake covers"
+        if self.state is State.GAP and not hour.files:
+            return f"{when}: gap, no files"
         said = [
             words.plural(hour.files, "file"),
             words.plural(hour.rows, "row"),
@@ -54,8 +55,14 @@ class Cell:
             said.append(f"{words.plural(hour.late, 'file')} more than a day late")
         if hour.loaded_at:
             said.append(f"last loaded {words.moment(hour.loaded_at)}")
-        damaged = "a part is damaged; what can be read: " if self.state is State.DAMAGED else ""
-        return f"{when}: {damaged}{', '.join(said)}"
+        warned = ""
+        if self.state is State.DAMAGED:
+            warned = "a part is damaged; what can be read: "
+        elif self.missing:
+            more = f" and {len(self.missing) - 3} more" if len(self.missing) > 3 else ""
+            names = ", ".join(self.missing[:3])
+            warned = f"gap, no files of account {names}{more}; of others: "
+        return f"{when}: {warned}{', '.join(said)}"
 
     def as_json(self) -> dict[str, Any]:
         """Return what the script draws the hour from."""
@@ -103,7 +110,7 @@ class Day:
         held = sum(cell.state is State.HELD for cell in covered)
         said = []
         if missing := _spans(covered, State.GAP):
-            said.append(f"nothing for {missing}")
+            said.append(f"a gap at {missing}")
         if damaged := _spans(covered, State.DAMAGED):
             said.append(f"damaged at {damaged}")
         if len(covered) < 24:
@@ -147,28 +154,31 @@ def months(facts: Facts, now: datetime) -> list[Month]:
 
 def _days(facts: Facts, now: datetime) -> Iterator[Day]:
     first, last = min(facts.hours), max(facts.hours)
+    missing = facts.missing()
+
+    def day(at: date) -> Day:
+        midnight = datetime(at.year, at.month, at.day, tzinfo=UTC)
+        cells = []
+        for number in range(24):
+            moment = midnight.replace(hour=number)
+            hour, missed = facts.hours.get(moment), tuple(missing(moment))
+            if hour is not None and hour.damaged:
+                state = State.DAMAGED
+            elif missed or (hour is None and first < moment < last):
+                state = State.GAP
+            else:
+                state = State.OUTSIDE if hour is None else State.HELD
+            cells.append(Cell(moment, state, hour or _EMPTY, missed))
+        return Day(at, tuple(cells), settled=now - midnight >= _DAY + _SETTLED_AFTER)
+
     previous: date | None = None
     for held in sorted({hour.date() for hour in facts.hours}):
         # An hour that is years off (a path may name any year) must not make a page of empty days.
         joined = previous is not None and held - previous <= _LONGEST_GAP
         start = previous + _DAY if previous is not None and joined else held
         for offset in range((held - start).days + 1):
-            yield _day(facts, start + offset * _DAY, first, last, now)
+            yield day(start + offset * _DAY)
         previous = held
-
-
-def _day(facts: Facts, at: date, first: datetime, last: datetime, now: datetime) -> Day:
-    midnight = datetime(at.year, at.month, at.day, tzinfo=UTC)
-    cells = []
-    for number in range(24):
-        moment = midnight.replace(hour=number)
-        hour = facts.hours.get(moment)
-        if hour is not None:
-            state = State.DAMAGED if hour.damaged else State.HELD
-        else:
-            state = State.GAP if first < moment < last else State.OUTSIDE
-        cells.append(Cell(moment, state, hour or _EMPTY))
-    return Day(at, tuple(cells), settled=now - midnight >= _DAY + _SETTLED_AFTER)
 
 
 def _spans(cells: Sequence[Cell], state: State) -> str:

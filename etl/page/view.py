@@ -8,7 +8,7 @@ from typing import Any, Final
 from etl import __version__
 from etl.page import words
 from etl.page.durations import Distribution
-from etl.page.facts import HOUR, Facts
+from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, LATE_AFTER, UNKNOWN
 from etl.page.months import Month, State, months
 
@@ -32,7 +32,7 @@ def view(facts: Facts, lake: Path, now: datetime, account: str | None) -> dict[s
     """Return the template's context."""
     all_months = months(facts, now)
     full = all_months[:_MONTHS_IN_FULL]
-    gaps = [(begin, end) for begin, end in reversed(facts.gaps())]
+    gaps = facts.gaps()
     return {
         "words": words,
         "version": __version__,
@@ -40,13 +40,13 @@ def view(facts: Facts, lake: Path, now: datetime, account: str | None) -> dict[s
         "lake": str(lake),
         "lake_name": lake.name or str(lake),
         "account": account,
-        "accounts": sorted(facts.accounts),
+        "accounts": sorted(facts.held),
         "facts": facts,
         "first": min(facts.hours, default=None),
         "newest": max(facts.hours, default=None),
-        "hour": HOUR,
         "gaps": gaps,
-        "gap_hours": sum((end - begin) // HOUR for begin, end in gaps),
+        "gap_hours": sum(gap.hours for gap in gaps),
+        "held_hours": sum(len(hours) for hours in facts.held.values()),
         "damaged_hours": sum(hour.damaged for hour in facts.hours.values()),
         "listed": _LISTED,
         "latest_days": _LATEST_DAYS,

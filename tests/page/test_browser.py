@@ -116,7 +116,7 @@ def test_gaps_and_damage_are_marked_not_by_colour_alone(browser: Browser, gaps: 
     days = browser.driver.find_elements(By.CSS_SELECTOR, ".days tbody tr")
     assert [day.find_elements(By.TAG_NAME, "td")[0].text for day in days] == [
         "✓ every hour has files",
-        "✕ 21 of 24 hours; nothing for 03:00 to 05:00; damaged at 16:00 to 17:00",
+        "✕ 21 of 24 hours; a gap at 03:00 to 05:00; damaged at 16:00 to 17:00",
         "✓ every hour has files · files may still come",
     ]
 
@@ -286,6 +286,23 @@ def test_what_a_lake_holds_is_never_run(browser: Browser, tmp_path: Path, page_o
     assert browser.complaints() == []
     reason = "return document.querySelector('#chart-quarantine ~ details tbody th').textContent"
     assert browser.js(reason) == attack
+
+
+def test_one_accounts_gap_is_not_filled_by_another(
+    browser: Browser, tmp_path: Path, page_of: PageOf
+) -> None:
+    """An hour that one account misses is marked, though another has files in it."""
+    for number in range(3):
+        put(tmp_path, TUESDAY + timedelta(hours=number), [row()], account="123")
+        if number != 1:
+            put(tmp_path, TUESDAY + timedelta(hours=number), [row()], account="456")
+    browser.open(page_of(tmp_path))
+    assert browser.driver.find_element(By.ID, "summary-title").text == "1 hour of 6 is missing"
+    assert labels(browser)[1].startswith(
+        "Tue 7 June 2022, 01:00 to 02:00: gap, no files of account 456; of others: 1 file, 1 row,"
+    )
+    verdict = browser.driver.find_element(By.CSS_SELECTOR, ".days tbody td").text
+    assert verdict.startswith("✕ 2 of 3 hours; a gap at 01:00 to 02:00")
 
 
 def test_hours_at_both_ends_of_time_are_drawn(

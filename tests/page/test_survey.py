@@ -76,8 +76,8 @@ def test_one_account_among_several(tmp_path: Path) -> None:
     put(tmp_path, HOUR, [row()] * 3, account="123", reasons=["no segmentId"])
     put(tmp_path, HOUR, [row()] * 5, account="12345", reasons=["not JSON: x at character 7"] * 2)
     both, one = facts_of(tmp_path), facts_of(tmp_path, "123")
-    assert (both.accounts, both.rows, both.quarantined) == ({"123", "12345"}, 8, 3)
-    assert (one.accounts, one.rows, one.quarantined) == ({"123"}, 3, 1)
+    assert (set(both.held), both.rows, both.quarantined) == ({"123", "12345"}, 8, 3)
+    assert (set(one.held), one.rows, one.quarantined) == ({"123"}, 3, 1)
     assert both.quarantine.by_reason == {"no segmentId": 1, "not JSON: x": 2}
     assert one.quarantine.by_reason == {"no segmentId": 1}
 
@@ -103,13 +103,16 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_gaps_lie_between_the_first_and_the_last_hour(tmp_path: Path) -> None:
-    """A gap is named by its first hour and the first one after it that holds something."""
+    """Gaps are told for each account by itself, the newest first."""
     for offset in (0, 1, 4, 5, 48):
         put(tmp_path, HOUR + timedelta(hours=offset))
-    assert facts_of(tmp_path).gaps() == [
-        (HOUR + timedelta(hours=2), HOUR + timedelta(hours=4)),
-        (HOUR + timedelta(hours=6), HOUR + timedelta(hours=48)),
+    put(tmp_path, HOUR + timedelta(hours=3), account="123")
+    put(tmp_path, HOUR + timedelta(hours=5), account="123")
+    gaps = [
+        ((gap.begin - HOUR).total_seconds() / 3600, gap.hours, gap.account)
+        for gap in facts_of(tmp_path).gaps()
     ]
+    assert gaps == [(6, 42, "le79344075"), (4, 1, "123"), (2, 2, "le79344075")]
 
 
 def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
@@ -126,8 +129,8 @@ def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
         ("sequences.1654113886437.20220601160446.00066.json.gz", "6 to 24 hours"),
         ("sequences.1654067000000.20220601030320.1.json.gz", "up to 1 hour"),
         ("sequences.1654063200000.20220601020000.1.json.gz", "before the hour ended"),
-        ("sequences.1672531200000.20230101000000.1.json.gz", "14 days and more"),
-        ("sequences.99999999999999.20230101000000.1.json.gz", "14 days and more"),
+        ("sequences.1672531200000.20230101000000.1.json.gz", "more than 14 days"),
+        ("sequences.99999999999999.20230101000000.1.json.gz", "more than 14 days"),
         ("sequences.1.json.gz", UNKNOWN),
         ("part-3.json.gz", UNKNOWN),
     ],
