@@ -32,6 +32,10 @@ _SECONDS_LABEL: Final = (
     "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' "
     ": datum.value / 3600 + ' h'"
 )
+#: A day by its date, an hour within it by its time.
+_TIME_LABEL: Final = (
+    "utchours(datum.value) ? utcFormat(datum.value, '%H:%M') : utcFormat(datum.value, '%-d %b')"
+)
 _CONFIG: Final[dict[str, Any]] = {
     "background": "transparent",
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif",
@@ -132,7 +136,7 @@ def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
             title=None,
             scale=alt.Scale(type="utc"),
             axis=alt.Axis(
-                format="%-d %b",
+                labelExpr=_TIME_LABEL,
                 grid=False,
                 tickCount=alt.ExprRef("ceil(width / 90)"),
                 labelBound=True,

@@ -95,7 +95,7 @@
       return next - begin === 1 ? exact(begin) : `${exact(begin)}–${exact(next - 1)}`;
     };
     const items = begins.map((begin, i) => swatch(String(i + 1), range(begin, begins[i + 1])));
-    if (metric !== "files") items.unshift(swatch("0", metric === "quarantined" ? "none" : "less"));
+    if (metric !== "files") items.unshift(swatch("0", metric === "quarantined" || !begins.length ? "none" : `under ${exact(begins[0])}`));
     const all = data.months.flatMap((m) => m.days.flatMap((d) => d.cells.map((c) => c.state)));
     if (all.includes("gap")) items.push(swatch("gap", "gap: no files"));
     if (all.includes("damaged")) items.push(swatch("damaged", "damaged part"));

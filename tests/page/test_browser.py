@@ -77,6 +77,8 @@ def test_nothing_is_requested_and_nothing_complains(
 def test_every_chart_is_drawn_and_described(browser: Browser, gaps: Path) -> None:
     """Each chart is an SVG with marks, a text alternative and a table beside it."""
     browser.open(gaps)
+    # Of one month there is nothing to choose.
+    assert not browser.driver.find_element(By.ID, "month").is_displayed()
     drawn = browser.js(
         "return [...document.querySelectorAll('.chart')].map(e => [e.id, "
         "e.querySelectorAll('svg path, svg text').length, e.ariaLabel, "
