@@ -185,15 +185,19 @@ class Tally:
 
 
 def write_report(report: dict[str, Any], file: Path) -> None:
-    """Write the report whole or not at all, over an older one. Raises OSError.
+    """Write the report as JSON; see `write_whole`. Raises OSError."""
+    write_whole(json.dumps(report, indent=2) + "\n", file)
+
+
+def write_whole(text: str, file: Path) -> None:
+    """Write a file whole or not at all, over an older one. Raises OSError.
 
     What is no plain file (a pipe, a device) or cannot be replaced (a file that is mounted on its
     own, as a container's termination log is) is written to as it stands.
     """
-    text = json.dumps(report, indent=2) + "\n"
     file = file.resolve()
     if file.exists() and not file.is_file():
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         return
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
@@ -207,4 +211,4 @@ def write_report(report: dict[str, Any], file: Path) -> None:
         Path(name).unlink(missing_ok=True)
         if error.errno != errno.EBUSY:
             raise
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
