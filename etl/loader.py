@@ -238,8 +238,9 @@ class _Loader:
         except Exception as error:
             # The boundary of a work item: one file that no decoder foresaw must not end the run.
             if not self._job.stop.requested():  # else its body may just have been closed
-                log.exception("file.undecodable", path=path.text)
+                log.debug("file.undecodable", path=path.text, exc_info=True)
             raise FileError(
                 FailureKind.MALFORMED,
-                f"cannot be decoded: {type(error).__name__}; please report it",
+                f"cannot be decoded: {type(error).__name__}; please report it, with what "
+                "--log-level debug shows",
             ) from error

@@ -56,6 +56,12 @@ def _origin(url: str) -> str:
     return url.rstrip("/")
 
 
+def _text_file(path: str) -> str:
+    if not path.endswith(".prom"):
+        raise ValueError("must end in .prom: the node exporter reads no other file")
+    return path
+
+
 def _local_folder(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     if not uri:
@@ -214,6 +220,18 @@ class ShutdownSettings(_Section):
     ] = timedelta(seconds=20)
 
 
+class MetricsSettings(_Section):
+    """Where a run's figures go for Prometheus, if anywhere; nothing secret is among them."""
+
+    pushgateway: Url | None = None
+    textfile: Annotated[str, AfterValidator(_text_file)] | None = None
+
+    @property
+    def configured(self) -> bool:
+        """Whether they go anywhere."""
+        return self.pushgateway is not None or self.textfile is not None
+
+
 class Settings(_Section):
     """The whole configuration; every key, its default and its meaning are in the README.
 
@@ -230,6 +248,7 @@ class Settings(_Section):
     raw: RawSettings = Field(default_factory=RawSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @model_validator(mode="after")
     def _raw_files_outside_the_lake(self) -> Self:
