@@ -15,6 +15,7 @@ is one warning, `metrics.failed`. Nothing secret is sent: numbers, and the accou
 import fcntl
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ def publish(
         places["metrics.textfile"] = lambda: _write(
             Path(file), labels, measure(report, exit_code, labels)
         )
-    problems = dict.fromkeys(places, f"did not take them within {PATIENCE_S:g} s")
+    problems = dict.fromkeys(places, _no_answer())
 
     def deliver(key: str) -> None:
         try:
@@ -101,8 +102,9 @@ def publish(
     threads = [threading.Thread(target=deliver, args=[key], daemon=True) for key in places]
     for thread in threads:
         thread.start()
+    ends_at = time.monotonic() + PATIENCE_S
     for thread in threads:
-        thread.join(PATIENCE_S / len(threads))
+        thread.join(max(0, ends_at - time.monotonic()))
     for key, reason in list(problems.items()):
         log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
 
@@ -233,6 +235,10 @@ def _without_redirects(
     return send
 
 
+def _no_answer() -> str:
+    return f"no answer within {PATIENCE_S:g} s"
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         with error:
@@ -240,6 +246,8 @@ def _reason(error: Exception) -> str:
         return f"status {error.code}{': ' if said else ''}{said[0] if said else ''}"
     if isinstance(error, URLError):
         error = error.reason if isinstance(error.reason, Exception) else error
+    if isinstance(error, TimeoutError):
+        return _no_answer()
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
     return f"{type(error).__name__}: {error}"
