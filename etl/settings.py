@@ -56,12 +56,6 @@ def _origin(url: str) -> str:
     return url.rstrip("/")
 
 
-def _text_file(path: str) -> str:
-    if not path.endswith(".prom"):
-        raise ValueError("must end in .prom: the node exporter reads no other file")
-    return path
-
-
 def _local_folder(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     if not uri:
@@ -223,8 +217,22 @@ class ShutdownSettings(_Section):
 class MetricsSettings(_Section):
     """Where a run's figures go for Prometheus, if anywhere; nothing secret is among them."""
 
-    pushgateway: Url | None = None
-    textfile: Annotated[str, AfterValidator(_text_file)] | None = None
+    pushgateway: Url | None = Field(
+        default=None,
+        description="A Prometheus Pushgateway's URL; plain http is taken to any host. Empty: none.",
+    )
+    textfile: str | None = Field(
+        default=None,
+        description="A file for the node exporter's textfile collector, in its folder; must end in "
+        ".prom. Empty: none.",
+    )
+
+    @field_validator("textfile")
+    @classmethod
+    def _read_by_the_exporter(cls, value: str | None) -> str | None:
+        if value is not None and not value.endswith(".prom"):
+            raise ValueError("must end in .prom: the node exporter reads no other file")
+        return value
 
     @property
     def configured(self) -> bool:
