@@ -18,11 +18,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import structlog
 
@@ -162,7 +162,7 @@ def _push(gateway: str, labels: dict[str, str], metrics: "list[Metric]") -> None
         _registry(metrics),
         grouping_key=labels,
         timeout=PATIENCE_S,
-        handler=_without_redirects,
+        handler=_send_plainly,
     )
 
 
@@ -211,7 +211,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder's text files: each reads what the one before it wrote."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # no locks on this disk: of two at once the last one counts
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -224,12 +225,13 @@ class _Refused(HTTPRedirectHandler):
         return None
 
 
-def _without_redirects(
+def _send_plainly(
     url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
 ) -> Callable[[], None]:
     def send() -> None:
         request = Request(url, data, dict(headers), method=method)  # noqa: S310 - the settings'
-        with build_opener(_Refused).open(request, timeout=timeout):
+        # Without a proxy, as everything that this program sends.
+        with build_opener(ProxyHandler({}), _Refused).open(request, timeout=timeout):
             pass
 
     return send
