@@ -11,11 +11,11 @@ from typing import Final
 
 import structlog
 
-from etl.api.body import Body, scratch_error, scratch_folder
 from etl.api.client import Client
 from etl.api.retry import Unauthorized
 from etl.archive import Archive
-from etl.decode import Decoded, DecodeLimits, decode
+from etl.batches import Batches
+from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
 from etl.job import Job
 from etl.lake.store import LakeError, LocalStore
@@ -26,6 +26,8 @@ from etl.stop import Stop, StoppedError
 
 log = structlog.stdlib.get_logger()
 
+# Files that may wait for others of their partition, to be decoded together.
+_MOST_WAITING: Final = 48
 _KIB: Final = 2**10
 _MIB: Final = 2**20
 
@@ -82,7 +84,10 @@ async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
         except LakeError as error:
             advice = f"check {key}, its permissions and its free space"
             raise RunError(f"{error}; {advice}") from error
-    workers = min(settings.fetch.concurrency, sum(len(p.to_load) for p in todo))
+    files = sum(len(partition.to_load) for partition in todo)
+    in_flight = min(settings.fetch.concurrency, files)
+    # More workers than requests in flight: some wait for their file to be decoded with others.
+    workers = min(in_flight + _MOST_WAITING, files)
     memory = Memory.share_out(settings.limits.memory, workers)
     sink = Sink(
         store,
@@ -91,11 +96,25 @@ async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
         target_part_bytes=settings.lake.target_part_size,
         pending_bytes=memory.pending,
     )
-    loader = _Loader(job, client, sink, archive, memory)
-    queue = _produce(todo, sink)
+    limits = DecodeLimits(
+        max_file_size=settings.limits.max_file_size,
+        max_bad_row_ratio=settings.limits.max_bad_row_ratio,
+        spill_bytes=memory.decode,
+    )
+    batches = Batches(
+        sink,
+        archive,
+        limits,
+        tally.bytes,
+        stop,
+        places=memory.decoders,
+        most_waiting=max(1, workers - in_flight),
+    )
+    loader = _Loader(job, client, sink, batches, memory.download)
+    queue = _produce(todo, sink, batches)
     try:
         async with _deadline(stop, settings.shutdown.grace):
-            async with asyncio.TaskGroup() as group:
+            async with batches, asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(loader.work(queue))
             await sink.close()
@@ -106,11 +125,12 @@ async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
 
 
 def _produce(
-    todo: list[PartitionPlan], sink: Sink
+    todo: list[PartitionPlan], sink: Sink, batches: Batches
 ) -> Iterator[tuple[PartitionPlan, BreakdownPath]]:
     """Yield the files to load, partition by partition: the workers pull, so nothing piles up."""
     for partition in todo:
         sink.expect(partition)
+        batches.expect(partition)
         for path in partition.to_load:
             yield partition, path
 
@@ -137,20 +157,13 @@ class _Loader:
     """What the workers of one load share."""
 
     def __init__(
-        self, job: Job, client: Client, sink: Sink, archive: Archive | None, memory: Memory
+        self, job: Job, client: Client, sink: Sink, batches: Batches, memory_bytes: int
     ) -> None:
         self._job = job
         self._client = client
         self._sink = sink
-        self._archive = archive
-        self._memory = memory
-        self._decoders = asyncio.Semaphore(memory.decoders)
-        limits = job.settings.limits
-        self._limits = DecodeLimits(
-            max_file_size=limits.max_file_size,
-            max_bad_row_ratio=limits.max_bad_row_ratio,
-            spill_bytes=memory.decode,
-        )
+        self._batches = batches
+        self._memory_bytes = memory_bytes
 
     async def work(self, queue: Iterator[tuple[PartitionPlan, BreakdownPath]]) -> None:
         """Load one file after another until there are none, or until the run is told to end."""
@@ -176,6 +189,7 @@ class _Loader:
                 if isinstance(error, Unauthorized):
                     reason = f"authentication was refused in mid-run: {error.message}"
                     self._job.stop.request(error=RunError(reason))
+                self._batches.will_not_come(partition)
                 await self._sink.failed(partition)
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
@@ -183,64 +197,10 @@ class _Loader:
         async for attempt in self._client.attempts(path):
             with attempt:
                 body = await stop.interruptible(
-                    self._client.download(
-                        path, self._memory.download, settings.limits.max_file_size
-                    )
+                    self._client.download(path, self._memory_bytes, settings.limits.max_file_size)
                 )
                 self._job.tally.bytes.downloaded += body.size
                 # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
-                # again. A decoder's place is kept until the rows are the sink's.
-                with body:
-                    async with self._decoders:
-                        decoded = await asyncio.to_thread(self._decode, body, path)
-                        self._job.tally.bytes.decompressed += decoded.decompressed
-                        log.debug(
-                            "file.decoded",
-                            path=path.text,
-                            rows=decoded.rows,
-                            bad_rows=decoded.quarantined,
-                            fast_blocks=decoded.fast_blocks,
-                            patient_blocks=decoded.patient_blocks,
-                        )
-                        attempts = attempt.retry_state.attempt_number
-                        await self._sink.add(partition, path.text, decoded, attempts)
-
-    def _decode(self, body: Body, path: BreakdownPath) -> Decoded:
-        """Decode a file and keep it in the archive, before the part that will vouch for it."""
-        try:
-            decoded = self._rows(body, path)
-        except FileError as error:
-            # What is asked for again is not the file; what is no rows is wanted most.
-            if self._archive is not None and not error.passing:
-                self._archive.keep(path.text, body.stream)
-            raise
-        if self._archive is not None:
-            try:
-                self._archive.keep(path.text, body.stream)
-            except FileError:
-                decoded.close()
-                raise
-        return decoded
-
-    def _rows(self, body: Body, path: BreakdownPath) -> Decoded:
-        try:
-            return decode(
-                body.stream,
-                path.text,
-                self._limits,
-                scratch=Path(scratch_folder()),
-                declared_gzip=body.declared_gzip,
-            )
-        except FileError:
-            raise
-        except OSError as error:
-            raise scratch_error(error) from error
-        except Exception as error:
-            # The boundary of a work item: one file that no decoder foresaw must not end the run.
-            if not self._job.stop.requested():  # else its body may just have been closed
-                log.debug("file.undecodable", path=path.text, exc_info=True)
-            raise FileError(
-                FailureKind.MALFORMED,
-                f"cannot be decoded: {type(error).__name__}; please report it, with what "
-                "--log-level debug shows",
-            ) from error
+                # again.
+                number = attempt.retry_state.attempt_number
+                await self._batches.load(partition, path, body, number)

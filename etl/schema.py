@@ -29,3 +29,5 @@ _FIELDS: "Final[list[pa.Field[Any]]]" = [
 ]
 
 SCHEMA: Final = pa.schema(_FIELDS)
+#: What a file's text alone says of its rows: all but where it came from.
+DECODED_SCHEMA: Final = pa.schema(_FIELDS[:-1])

@@ -1,7 +1,7 @@
 """Where decoded files end: gathered by partition, encoded off the loop, committed as parts."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,15 @@ from etl.report import Tally
 from etl.settings import Compression
 
 log = structlog.stdlib.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a plan, decoded after so many attempts."""
+
+    path: str
+    decoded: Decoded
+    attempts: int
 
 
 @dataclass(slots=True)
@@ -62,41 +71,59 @@ class Sink:
             plan, self._new_builder(), len(plan.to_load)
         )
 
-    async def add(self, plan: PartitionPlan, path: str, decoded: Decoded, attempts: int) -> None:
-        """Take a file, decoded after so many attempts, and close it.
+    async def add(self, plan: PartitionPlan, files: Sequence[SourceFile]) -> None:
+        """Take files of one partition, and close them.
 
         A lake that refuses is told to the tally.
         """
         gathering = self._gathering[plan.partition.directory]
-        gathering.attempts[path] = attempts
-        receipt = Receipt(path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256)
-
-        def take() -> None:
-            with decoded:
-                bad_rows = decoded.bad_rows()
-                if bad_rows is not None:
-                    # Before the part that vouches for them: a receipt never counts bad rows that
-                    # are nowhere.
-                    write_bad_rows(self._store, path, bad_rows)
-                gathering.builder.add(receipt, decoded.batches())
-
         async with gathering.lock:
-            try:
-                await asyncio.to_thread(take)
-            except LakeError as error:  # of its bad rows: the others are not concerned
-                self._tally.failed([path], FailureKind.LAKE, str(error), attempts)
-                log.warning("file.failed", path=path, kind="lake", reason=str(error))
-            except OSError as error:
-                self._give_up(gathering, error, path)
-            else:
+            left = list(files)
+            while left:
+                try:
+                    refused = await asyncio.to_thread(self._take, gathering, left)
+                except OSError as error:
+                    self._give_up(gathering, error, *(file.path for file in left))
+                    break
+                for path, refusal in refused:
+                    attempts = gathering.attempts[path]
+                    self._tally.failed([path], FailureKind.LAKE, str(refusal), attempts)
+                    log.warning("file.failed", path=path, kind="lake", reason=str(refusal))
                 if gathering.builder.size_guess >= self._target_part_bytes:
                     await self._commit(gathering)
-        await self._settle(gathering)
+        await self._settle(gathering, len(files))
         await self._relieve()
+
+    def _take(self, gathering: _Gathering, left: list[SourceFile]) -> list[tuple[str, LakeError]]:
+        """Build files into the part until it is large enough, and take them off the list.
+
+        Returns those whose bad rows the lake refused; the others are not concerned. Blocking.
+        Raises OSError.
+        """
+        refused = []
+        while left and gathering.builder.size_guess < self._target_part_bytes:
+            file = left[0]
+            decoded = file.decoded
+            gathering.attempts[file.path] = file.attempts
+            receipt = Receipt(
+                file.path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256
+            )
+            with decoded:
+                try:
+                    bad_rows = decoded.bad_rows()
+                    if bad_rows is not None:
+                        # Before the part that vouches for them: a receipt never counts bad rows
+                        # that are nowhere.
+                        write_bad_rows(self._store, file.path, bad_rows)
+                    gathering.builder.add(receipt, decoded.batches())
+                except LakeError as error:
+                    refused.append((file.path, error))
+            del left[0]
+        return refused
 
     async def failed(self, plan: PartitionPlan) -> None:
         """Take note that a file of the partition will not come."""
-        await self._settle(self._gathering[plan.partition.directory])
+        await self._settle(self._gathering[plan.partition.directory], 1)
 
     async def close(self) -> None:
         """Commit all that was gathered, in partitions that are not whole too."""
@@ -111,8 +138,8 @@ class Sink:
             gathering.builder.close()
         self._gathering.clear()
 
-    async def _settle(self, gathering: _Gathering) -> None:
-        gathering.waiting_for -= 1
+    async def _settle(self, gathering: _Gathering, files: int) -> None:
+        gathering.waiting_for -= files
         if gathering.waiting_for == 0:
             async with gathering.lock:
                 await self._commit(gathering)
@@ -161,14 +188,13 @@ class Sink:
         if isinstance(error, OSError):
             error = LakeError.of("writing to", directory, error)
         reason = str(error).splitlines()[0]
-        paths = [source.path for source in gathering.builder.sources]
-        paths += [path for path in more if path not in paths]
+        paths = list(dict.fromkeys([*(s.path for s in gathering.builder.sources), *more]))
         brought = gathering.plan.state.loaded.intersection(paths)
         self._tally.committed(Committed(None, None, brought_by_others=frozenset(brought)))
         for path in paths:
             if path in brought:
                 continue
-            self._tally.failed([path], FailureKind.LAKE, reason, gathering.attempts[path])
+            self._tally.failed([path], FailureKind.LAKE, reason, gathering.attempts.get(path, 0))
         log.error(
             "part.failed",
             partition=directory,

@@ -46,11 +46,15 @@ class Body:
     #: Whether the answer said that gzip is its transport encoding.
     declared_gzip: bool
 
+    def close(self) -> None:
+        """Free what is held."""
+        self.stream.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stream.close()
+        self.close()
 
 
 async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) -> Body:

@@ -2,5 +2,6 @@
 
 from etl.decode.decoded import Decoded
 from etl.decode.file import DecodeLimits, decode
+from etl.decode.together import Packed, decode_all
 
-__all__ = ["DecodeLimits", "Decoded", "decode"]
+__all__ = ["DecodeLimits", "Decoded", "Packed", "decode", "decode_all"]

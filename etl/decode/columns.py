@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from etl.decode.values import NOT_A_NUMBER, Number
 from etl.schema import (
+    DECODED_SCHEMA,
     INTEGER_COLUMNS,
-    SCHEMA,
     STRING_COLUMNS,
     TIMESTAMP_COLUMNS,
     TIMESTAMP_MAX_MS,
@@ -33,8 +33,7 @@ class BadRowError(Exception):
 class Columns:
     """Rows on their way into columns."""
 
-    def __init__(self, source_path: str) -> None:
-        self._source_path = source_path
+    def __init__(self) -> None:
         self._clear()
 
     def __len__(self) -> int:
@@ -67,14 +66,10 @@ class Columns:
 
     def take(self) -> pa.RecordBatch:
         """Return the rows that were added and begin anew."""
-        columns: dict[str, Any] = {
-            **self._columns,
-            "extras": self._extras,
-            "sourcePath": pa.repeat(pa.scalar(self._source_path), len(self)),
-        }
-        arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
+        columns: dict[str, Any] = {**self._columns, "extras": self._extras}
+        arrays = [pa.array(columns[field.name], type=field.type) for field in DECODED_SCHEMA]
         self._clear()
-        return pa.record_batch(arrays, schema=SCHEMA)
+        return pa.record_batch(arrays, schema=DECODED_SCHEMA)
 
     def _clear(self) -> None:
         self._columns: dict[str, list[Any]] = {

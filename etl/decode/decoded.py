@@ -8,7 +8,7 @@ from typing import IO, Any, BinaryIO, Final, Self, cast
 
 import pyarrow as pa
 
-from etl.schema import SCHEMA
+from etl.schema import DECODED_SCHEMA
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
 #: README, "Bad rows": the raw text is cut at 64 KiB.
@@ -34,7 +34,7 @@ class Decoded:
         self.rows = 0
         self.quarantined = 0
         self.first_reason = ""
-        #: Of the file itself: see etl.decode.unpack.Unpacked.
+        #: Of the file itself, once it is finished.
         self.bytes = 0
         self.sha256 = ""
         self.decompressed = 0
@@ -65,7 +65,7 @@ class Decoded:
         if self._writer is None:
             self._spill = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - see close
             self._writer = pa.ipc.new_stream(
-                self._spill, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")
+                self._spill, DECODED_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")
             )
             for waiting in self._batches:
                 self._writer.write_batch(waiting)
@@ -88,8 +88,9 @@ class Decoded:
         self._bad_rows.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self.quarantined += 1
 
-    def finish(self) -> None:
-        """All rows were added."""
+    def finish(self, file_bytes: int, sha256: str, decompressed: int) -> None:
+        """All rows were added of a file of so many bytes: see etl.decode.unpack.Unpacked."""
+        self.bytes, self.sha256, self.decompressed = file_bytes, sha256, decompressed
         if self._writer is not None:
             self._writer.close()
 

@@ -1,211 +1,310 @@
-"""The fast path: lines that a machine wrote by one template, split by pyarrow, proven row by row.
+"""The fast path: objects that a machine wrote by one template, split by pyarrow, proven row by row.
 
-A template is learnt from a block's first line: the same keys in the same order, with the same
-spaces. The block is cut at commas and line ends by pyarrow's CSV reader, without regard to quotes;
-then the proof, over whole columns at once:
+A template is learnt from the first object of a text (etl.decode.template). The text is cut into
+objects and at commas by pyarrow's CSV reader, without regard to quotes. Then the proof, column by
+column, each at once:
 
-1. every column begins with its key's exact text, ends with its exact closing text, and is long
-   enough for both;
-2. the block holds no backslash, no control character but line ends, only valid UTF-8, and exactly
-   as many quotes as the template has, times the rows.
+1. every text begins with the template's text before the value and ends with that behind it;
+2. every value is one JSON scalar: a string's inside without a quote or a control character and with
+   whole escapes only, an integer in its columns, a number, true, false or null elsewhere.
 
-By 1 each row holds all of the template's quotes, by 2 no other: no value hides a comma, a quote
-or an escape, no field is missing or unknown. An integer is taken if writing it again gives the same
-text. So what is cut out is what a JSON parser would give. A block that fails goes to the patient
-path, alone.
+So each row, put together again, is an object that a JSON parser reads just so: nothing is missing
+or unknown, no value hides a comma, a quote or an escape. A row that fails is left over, alone.
 """
 
-import io
-import re
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from pyarrow import csv
 
+from etl.decode.template import Leaf, Template
 from etl.schema import (
+    DECODED_SCHEMA,
     INTEGER_COLUMNS,
-    SCHEMA,
-    STRING_COLUMNS,
+    TIMESTAMP,
     TIMESTAMP_COLUMNS,
     TIMESTAMP_MAX_MS,
     TIMESTAMP_MIN_MS,
 )
 
-_FIELD: Final = re.compile(
-    r'(?P<open> *\{)? *"(?P<key>[^"\\]*)" *: *(?:"(?P<string>[^"\\]*)"|(?P<integer>-?[0-9]+))'
-    r"(?P<close> *\} *)?"
-)
-_FIRST_LINE_MAX_BYTES: Final = 2**16
+# Its stubs do not know which types follow from which.
+pc: Any = pyarrow.compute
+
+# What stands for line ends inside objects, while lines are objects: these never stand in JSON.
+_NEWLINE: Final = b"\x1e"
+_RETURN: Final = b"\x1d"
+# For the CSV reader, whose delimiter is one character.
+_UNIT_SEPARATOR: Final = b"\x1f"
 _SPACE: Final = 0x20
-_QUOTE: Final = 0x22
+_DIGITS: Final = (ord("0"), ord("9"))
+# For the kernel, which has no "to the end".
+_FAR: Final = 2**31 - 1
+
+_STRING: Final = r'^(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9A-Fa-f]{4})*$'
+# At most 18 digits: with more, whether it is an int64 is the patient path's to say.
+_INTEGER: Final = r"^-?(?:0|[1-9][0-9]{0,17})$"
+_QUOTED_INTEGER: Final = r"^-?[0-9]{1,18}$"
+_INTEGRAL: Final = r"^(-?(?:0|[1-9][0-9]{0,17}))\.0+$"
+_SCALAR: Final = r"^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)$"
+
+
+class _MisfitError(Exception):
+    """A text that does not fit the template."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
-    """A column of a template: the exact text around its value."""
+class Objects:
+    """A text of objects, one a line; line ends inside them are hidden if they are `broken`.
 
-    key: str
-    before: str
-    after: str
-    quoted: bool
+    `between` stands between two of them in the text as it was.
+    """
+
+    text: bytes
+    template: Template
+    between: bytes
+    broken: bool
+
+    def restore(self, line: bytes) -> bytes:
+        """Return a line as it stood in the text."""
+        return _shown(line) if self.broken else line
+
+    def adapt(self, template: Template) -> Template:
+        """Return a template that was learnt from a restored line as it fits these lines."""
+        return _hidden_in(template) if self.broken else template
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """What all lines of a block have in common."""
+class Found:
+    """The rows that fit a template, and for each of the `lines` whether it did (None: all)."""
 
-    fields: tuple[_Field, ...]
-    quotes: int
+    batch: pa.RecordBatch
+    fit: Any
+    lines: int
 
-    @classmethod
-    def learn(cls, block: bytes) -> "Template | None":
-        """Return the template of a block's first line; None if it is none of the fast path's."""
-        end = block.find(b"\n", 0, _FIRST_LINE_MAX_BYTES)
-        try:
-            line = block[: max(end, 0)].decode().removeprefix("\ufeff").removesuffix("\r")
-        except UnicodeDecodeError:
-            return None
-        columns = line.split(",")
-        fields = [_field(column) for column in columns]
-        opened = [bool(field and field[1]) for field in fields]
-        closed = [bool(field and field[2]) for field in fields]
-        last = len(columns) - 1
-        keys = {field[0].key for field in fields if field}
-        if (
-            last < 1
-            or len(keys) != len(columns)
-            or opened != [index == 0 for index in range(len(columns))]
-            or closed != [index == last for index in range(len(columns))]
-            or "segmentId" not in keys
-        ):
-            return None
-        return cls(tuple(field[0] for field in fields if field), line.count('"'))
 
-    def read(self, block: bytes, source_path: str) -> pa.RecordBatch | None:
-        """Return the rows of a block of whole lines; None if they do not fit the template."""
-        if b"\\" in block:
-            return None
-        try:
-            columns = self._split(block)
-            if columns is None or not self._fits(block, columns):
-                return None
-            return self._batch(columns, source_path)
-        except pa.ArrowInvalid:
-            return None  # columns missing, invalid UTF-8 or no integer
+def as_lines(text: bytes, template: Template) -> Objects | None:
+    """Put each object on a line of its own; None where a text cannot be put so.
 
-    def _split(self, block: bytes) -> list[Any] | None:
-        names = [str(index) for index in range(len(self.fields))]
-        table = csv.read_csv(
-            io.BytesIO(block),
-            read_options=csv.ReadOptions(
-                use_threads=False, column_names=names, block_size=len(block) + 1
-            ),
-            parse_options=csv.ParseOptions(quote_char=False, escape_char=False),
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-        return [column.combine_chunks() for column in table.itercolumns()]
+    `text` begins with an object's first brace and ends behind an object's last one; if the template
+    is that of lines, blank ones may stand among them.
+    """
+    if template.is_line:
+        return Objects(text, template, b"\n", broken=False)
+    junction = template.junction
+    if junction is None or _NEWLINE in text or _RETURN in text:
+        return None
+    lines = _hidden(text).replace(_hidden(junction), b"}\n{")
+    return Objects(lines, _hidden_in(template), junction[1:-1], broken=True)
 
-    def _fits(self, block: bytes, columns: list[Any]) -> bool:
-        for field, column in zip(self.fields, columns, strict=True):
-            shortest = len(field.before.encode()) + len(field.after.encode())
-            if not (
-                _all(pc.starts_with(column, field.before))
-                and _all(pc.ends_with(column, field.after))
-                and _all(
-                    pc.greater_equal(pc.binary_length(column), pa.scalar(shortest, pa.int32()))
-                )
-            ):
-                return False
-        count = _Counter(block)
-        line_ends = block.count(b"\n") + block.count(b"\r")
-        return (
-            count.equal(_QUOTE) == self.quotes * len(columns[0]) and count.less(_SPACE) == line_ends
-        )
 
-    def _batch(self, columns: list[Any], source_path: str) -> pa.RecordBatch | None:
+def _hidden(text: bytes) -> bytes:
+    return text.replace(b"\n", _NEWLINE).replace(b"\r", _RETURN)
+
+
+def _shown(text: bytes) -> bytes:
+    return text.replace(_NEWLINE, b"\n").replace(_RETURN, b"\r")
+
+
+def _hidden_in(template: Template) -> Template:
+    leaves = tuple(
+        replace(leaf, before=_hidden(leaf.before), after=_hidden(leaf.after))
+        for leaf in template.leaves
+    )
+    return replace(template, leaves=leaves, delimiter=_hidden(template.delimiter))
+
+
+def read(lines: bytes, template: Template) -> pa.RecordBatch | None:
+    """Return the rows of lines that are objects; None if one of them does not fit the template."""
+    try:
+        return _Reader(template, rows_may_fail=False).read(lines).batch
+    except _MisfitError:
+        return None
+
+
+def read_some(lines: bytes, template: Template) -> Found | None:
+    """Return the rows that fit, of lines with the template's number of delimiters; None if none."""
+    try:
+        return _Reader(template, rows_may_fail=True).read(lines)
+    except _MisfitError:
+        return None
+
+
+class _Reader:
+    def __init__(self, template: Template, *, rows_may_fail: bool) -> None:
+        self._template = template
+        self._rows_may_fail = rows_may_fail
+        self._fit: Any = None
+
+    def read(self, lines: bytes) -> Found:
+        """Read the lines. Raises _MisfitError."""
+        escapes = b"\\" in lines
+        columns = self._split(lines)
         rows = len(columns[0])
+        texts = [
+            self._between(leaf, column)
+            for leaf, column in zip(self._template.leaves, columns, strict=True)
+        ]
         values: dict[str, Any] = {}
-        extras: list[Any] = []
-        for field, column in zip(self.fields, columns, strict=True):
-            text = _between(column, field)
-            if field.key in STRING_COLUMNS:
-                if not field.quoted:
-                    return None
-                values[field.key] = text
-            elif field.key in INTEGER_COLUMNS:
-                values[field.key] = _integers(text)
-            elif field.key in TIMESTAMP_COLUMNS:
-                values[field.key] = _timestamps(text)
+        for leaf, text in zip(self._template.leaves, texts, strict=True):
+            if leaf.constant:
+                continue
+            if leaf.column in INTEGER_COLUMNS or leaf.column in TIMESTAMP_COLUMNS:
+                values[leaf.column] = self._integers(text, leaf)
+            elif leaf.quoted:
+                self._check_strings(text, escapes=escapes)
+                if leaf.column is not None:
+                    values[leaf.column] = self._unescaped(text) if escapes else text
             else:
-                if not field.quoted:
-                    _integers(text)  # proves that the text is a JSON integer
-                quote = '"' if field.quoted else ""
-                extras += [f'{"," if extras else "{"}"{field.key}":{quote}', text, quote]
-        if extras:
-            values["extras"] = pc.binary_join_element_wise(*extras, "}", "")
-        values["sourcePath"] = pa.repeat(pa.scalar(source_path), rows)
+                self._check_scalars(text)
+        if self._template.extras:
+            values["extras"] = self._extras(texts, rows)
         arrays = [
             values[field.name] if field.name in values else pa.nulls(rows, field.type)
-            for field in SCHEMA
+            for field in DECODED_SCHEMA
         ]
-        return pa.record_batch(arrays, schema=SCHEMA)
+        batch = pa.record_batch(arrays, schema=DECODED_SCHEMA)
+        return Found(batch if self._fit is None else batch.filter(self._fit), self._fit, rows)
+
+    def _split(self, lines: bytes) -> list[Any]:
+        names = [str(index) for index in range(len(self._template.leaves))]
+        delimiter = self._template.delimiter
+        if delimiter != b",":
+            if _UNIT_SEPARATOR in lines:
+                raise _MisfitError
+            lines, delimiter = lines.replace(delimiter, _UNIT_SEPARATOR), _UNIT_SEPARATOR
+        try:
+            table = csv.read_csv(
+                pa.BufferReader(lines),  # type: ignore[arg-type]  # a file of Arrow's own
+                read_options=csv.ReadOptions(
+                    use_threads=False, column_names=names, block_size=len(lines) + 1
+                ),
+                parse_options=csv.ParseOptions(
+                    delimiter=delimiter.decode(), quote_char=False, escape_char=False
+                ),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+        except pa.ArrowInvalid:  # columns missing, or invalid UTF-8
+            raise _MisfitError from None
+        return [
+            column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+            for column in table.itercolumns()
+        ]
+
+    def _require(self, flags: Any) -> None:
+        """Leave out the rows for which this is not so."""
+        if flags.true_count == len(flags):
+            return
+        if not self._rows_may_fail:
+            raise _MisfitError
+        self._fit = flags if self._fit is None else pc.and_(self._fit, flags)
+
+    def _between(self, leaf: Leaf, column: Any) -> Any:
+        """Cut the template's own text off, where it stands."""
+        if leaf.constant:
+            self._require(pc.equal(column, leaf.before.decode()))
+            return column
+        self._require(pc.starts_with(column, leaf.before.decode()))
+        text = pc.binary_replace_slice(column, 0, len(leaf.before), "")
+        if leaf.after:
+            # Behind the text before it, so that the two cannot share a quote.
+            self._require(pc.ends_with(text, leaf.after.decode()))
+            text = pc.binary_replace_slice(text, -len(leaf.after), _FAR, "")
+        return text
+
+    def _check_strings(self, text: Any, *, escapes: bool) -> None:
+        if not escapes:
+            characters = _bytes_of(text)
+            if len(characters) == 0 or (
+                pc.min(characters).as_py() >= _SPACE
+                and not pc.equal(characters, pa.scalar(ord('"'), pa.uint8())).true_count
+            ):
+                return
+        self._require(pc.match_substring_regex(text, _STRING))
+
+    def _unescaped(self, text: Any) -> Any:
+        """Return strings as JSON means them; few of them are different."""
+        if not pc.match_substring(text, "\\").true_count:
+            return text
+        encoded = text.dictionary_encode()
+        strings = [_meant(string) for string in encoded.dictionary.to_pylist()]
+        meant = pa.array(strings, pa.string()).take(encoded.indices)
+        self._require(pc.is_valid(meant))
+        return meant
+
+    def _check_scalars(self, text: Any) -> None:
+        if not _are_plain_digits(text):
+            self._require(pc.match_substring_regex(text, _SCALAR))
+
+    def _integers(self, text: Any, leaf: Leaf) -> Any:
+        least, most = (
+            (TIMESTAMP_MIN_MS, TIMESTAMP_MAX_MS)
+            if leaf.column in TIMESTAMP_COLUMNS
+            else (-(2**63), 2**63 - 1)
+        )
+        integers = self._to_int64(text, quoted=leaf.quoted)
+        span = pc.min_max(integers)
+        if span["min"].is_valid and not least <= span["min"].as_py() <= span["max"].as_py() <= most:
+            within = pc.and_(pc.greater_equal(integers, least), pc.less_equal(integers, most))
+            self._require(pc.fill_null(within, True))
+            integers = pc.if_else(within, integers, None)
+        return integers.cast(TIMESTAMP) if leaf.column in TIMESTAMP_COLUMNS else integers
+
+    def _to_int64(self, text: Any, *, quoted: bool) -> Any:
+        if _are_plain_digits(text):
+            try:
+                return pc.cast(text, pa.int64())
+            except pa.ArrowInvalid:
+                pass  # out of range
+        if not quoted:
+            text = pc.replace_substring_regex(text, _INTEGRAL, r"\1")
+        integral = pc.match_substring_regex(text, _QUOTED_INTEGER if quoted else _INTEGER)
+        self._require(integral if quoted else pc.or_(integral, pc.equal(text, "null")))
+        return pc.cast(pc.if_else(integral, text, None), pa.int64())
+
+    def _extras(self, texts: list[Any], rows: int) -> Any:
+        pieces = [
+            piece if isinstance(piece, str) else texts[piece] for piece in self._template.extras
+        ]
+        if len(pieces) == 1:
+            return pa.repeat(pa.scalar(pieces[0]), rows)
+        return pc.binary_join_element_wise(*pieces, "")
 
 
-def _field(column: str) -> tuple[_Field, bool, bool] | None:
-    match = _FIELD.fullmatch(column)
-    if match is None:
+def _meant(inside: str) -> str | None:
+    """Return what a JSON string means by its inside; None where that is no text."""
+    try:
+        string = str(json.loads(f'"{inside}"'))
+        string.encode()
+    except (ValueError, UnicodeEncodeError):
         return None
-    quoted = match["string"] is not None
-    start, end = match.span("string" if quoted else "integer")
-    field = _Field(match["key"], column[:start], column[end:], quoted)
-    return field, match["open"] is not None, match["close"] is not None
+    return string
 
 
-class _Counter:
-    """Counts bytes of a block by their value, many at once."""
-
-    def __init__(self, block: bytes) -> None:
-        buffers: Any = [None, pa.py_buffer(block)]
-        self._bytes: Any = pa.Array.from_buffers(pa.uint8(), len(block), buffers)
-
-    def equal(self, value: int) -> int:
-        return _true(pc.equal(self._bytes, pa.scalar(value, pa.uint8())))
-
-    def less(self, value: int) -> int:
-        return _true(pc.less(self._bytes, pa.scalar(value, pa.uint8())))
+def _bytes_of(text: Any) -> Any:
+    """Return all characters of all texts as one array of bytes, without a copy."""
+    _, offsets, data = text.buffers()
+    ends = memoryview(offsets).cast("i")
+    begin, end = ends[text.offset], ends[text.offset + len(text)]
+    return pa.Array.from_buffers(pa.uint8(), end - begin, [None, data], offset=begin)
 
 
-def _true(flags: Any) -> int:
-    return int(pc.sum(flags).as_py() or 0)
-
-
-def _all(flags: Any) -> bool:
-    return _true(flags) == len(flags)
-
-
-def _between(column: Any, field: _Field) -> Any:
-    """Cut a field's own text off."""
-    text = pc.binary_replace_slice(column, 0, len(field.before.encode()), "")
-    if field.after:
-        text = pc.binary_replace_slice(text, -len(field.after), 2**31 - 1, "")
-    return text
-
-
-def _integers(text: Any) -> Any:
-    """Return int64s; ArrowInvalid where one is not written as JSON writes an integer."""
-    integers = pc.cast(text, pa.int64())
-    if not _all(pc.equal(pc.cast(integers, pa.string()), text)):
-        raise pa.ArrowInvalid("another way to write an integer")
-    return integers
-
-
-def _timestamps(text: Any) -> Any:
-    integers = _integers(text)
-    span: Any = pc.min_max(integers).as_py()
-    if span["min"] < TIMESTAMP_MIN_MS or span["max"] > TIMESTAMP_MAX_MS:
-        raise pa.ArrowInvalid("out of range")
-    return integers.cast(pa.timestamp("ms", tz="UTC"))
+def _are_plain_digits(text: Any) -> bool:
+    """Tell whether every text is digits alone, none of them a leading zero."""
+    characters = _bytes_of(text)
+    if not len(characters):
+        return False
+    span = pc.min_max(characters)
+    if not _DIGITS[0] <= span["min"].as_py() <= span["max"].as_py() <= _DIGITS[1]:
+        return False
+    lengths = pc.binary_length(text)
+    if pc.min(lengths).as_py() == 0:
+        return False
+    zeros = pc.starts_with(text, "0")
+    if not zeros.true_count:
+        return True
+    return bool(pc.max(pc.filter(lengths, zeros)).as_py() == 1)

@@ -127,6 +127,16 @@ class ArrayReader:
     def __init__(self) -> None:
         self._expected = "["  # "," behind an element, "" behind the end
 
+    def begin_of_element(self, text: bytes) -> int:
+        """Return where the next element begins, if one does; `text` begins as in `read`."""
+        mark = re.compile(rb"[ \t\r\n]*" + re.escape(self._expected.encode()) + rb"[ \t\r\n]*")
+        match = mark.match(text)
+        return match.end() if match and self._expected else len(text)
+
+    def went_on(self) -> None:
+        """Elements were read elsewhere; the text goes on behind the last of them."""
+        self._expected = ","
+
     def read(self, text: str, *, final: bool) -> Iterator[Value]:
         """Yield the elements that are whole in `text`, which begins where the last one ended.
 

@@ -127,7 +127,7 @@ def _generate_file(
     else:
         written_ms = hour_ms + _HOUR_MS + rng.randrange(5 * _MINUTE_MS, 90 * _MINUTE_MS)
     count = 0 if rng.random() < 0.01 else 1 + int(rows_per_file * rng.lognormvariate(0, 0.8))
-    rows = _rows(rng, account, hour_ms, written_ms, count)
+    rows = units(rng, account, hour_ms, written_ms, count)
     written = datetime.fromtimestamp(written_ms / 1000, UTC)
     path = (
         f"/year={hour.year}/month={hour.month}/day={hour.day}/hour={hour.hour}"
@@ -140,10 +140,10 @@ def _generate_file(
     return EmulatedFile(path, content, closed, written_ms, tuple(rows))
 
 
-def _rows(
+def units(
     rng: random.Random, account: str, hour_ms: int, written_ms: int, count: int
 ) -> list[dict[str, Any]]:
-    """Return segments that closed in this hour, each some HTUs one after another."""
+    """Return `count` HTUs of segments that closed in this hour, each some one after another."""
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         conversation = f"{rng.getrandbits(128):032x}"

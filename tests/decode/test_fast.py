@@ -11,103 +11,171 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.decode import decode
-from etl.decode.fast import Template
-from etl.schema import SCHEMA
+from etl.decode.fast import as_lines, read
+from etl.decode.template import learn
+from etl.schema import DECODED_SCHEMA
 from tests.decode.oracle import truth
-from tests.decode.test_file import PATH, ROW, ROWS, SHAPES, STRICT, lines, load
+from tests.decode.test_file import (
+    PATH,
+    ROW,
+    ROWS,
+    SHAPES,
+    STRICT,
+    as_floats,
+    as_strings,
+    lines,
+    load,
+)
+
+NESTED = {"tags": [1.50, None, "a\n\\"], "empty": [{}, []], "deep": {"v": [[-2], True]}}
+TEXT = 'a, "b": {c} \\u00fc \U0001f600'
 
 FAST = {
     "documented": lines(ROWS),
     "compact": lines(ROWS, separators=(",", ":")),
-    "quoted numbers": lines([{**row, "sequence": "1", "handleTimeMillis": "5"} for row in ROWS]),
+    "numbers as strings": lines([{**as_strings(row)} for row in ROWS]),
+    "integral floats": lines([as_floats(row) for row in ROWS]),
     "sorted keys": lines(ROWS, sort_keys=True),
-    "unknown fields": lines([{"a": "ü x", **r, "z": -3} for r in ROWS], ensure_ascii=False),
+    "unknown scalars": lines(
+        [{"a": "ü x", **row, "z": -3, "f": 1e-3, "b": row["sequence"] == 2} for row in ROWS],
+        ensure_ascii=False,
+    ),
+    "unknown nested": lines([{**row, "meta": NESTED} for row in ROWS]),
+    "unknown text with commas and quotes": lines([{**row, "note": TEXT} for row in ROWS]),
+    "commas in a column": lines([{**row, "endReason": "a, b"} for row in ROWS]),
+    "escapes in a column": lines([{**row, "endReason": 'a"\u00fc\n'} for row in ROWS]),
+    "keys with escapes": lines(ROWS).replace("segmentId", "segment\\u0049d"),
+    "integers or null": lines([{**row, "sequence": None} if row == ROW else row for row in ROWS]),
     "missing field": lines([{"segmentId": "a", "sequence": 5}] * 3),
+    "null field": lines([{**row, "endReason": None} for row in ROWS]),
     "empty strings": lines([{**row, "startReason": "", "endReason": ""} for row in ROWS]),
     "closing marks in the last value": lines([{"sequence": 5, "segmentId": "a}}"}] * 3),
     "CRLF": lines(ROWS).replace("\n", "\r\n"),
     "byte-order mark": "\ufeff" + lines(ROWS),
     "blank lines": lines(ROWS).replace("\n", "\n\n"),
+    "no last newline": lines(ROWS).removesuffix("\n"),
+    "several lines each": lines(ROWS, indent=2).removesuffix("\n"),
+    "several lines each, CRLF": lines(ROWS, indent="\t").replace("\n", "\r\n").removesuffix("\r\n"),
+    "several lines each, unknown": lines([{"x": NESTED, **row} for row in ROWS], indent=1).rstrip(),
+    "without a break": lines(ROWS).replace("\n", ""),
 }  # fmt: skip
 
+# Objects of several templates, and among them what fits none: it alone is read patiently.
+MIXED = {
+    "unknown field here and there": lines([ROW, {**ROW, "skill": "x"}, ROW, ROW]),
+    "null here and there": lines([ROW, {**ROW, "endReason": None}, ROW]),
+    "other order later": lines([ROW, dict(reversed(ROW.items())), ROW]),
+    "comma later": lines([ROW, {**ROW, "startReason": "a,b"}, ROW]),
+    "first line is none": "{oops\n" + lines(ROWS),
+    "a bad row": lines([ROW, {**ROW, "segmentId": None}, ROW, ROW]),
+    "a broken line": lines(ROWS).replace('"sequence": 2', '"sequence": , 2'),
+    "half a row at the end": lines([ROW, ROW, ROW])[:-20],
+    "float": lines([ROW, {**ROW, "sequence": 1.5}, ROW, ROW]),
+    "leading zero": lines(ROWS).replace('"sequence": 3', '"sequence": 03'),
+    "plus": lines(ROWS).replace('"sequence": 3', '"sequence": +3'),
+    "hexadecimal": lines(ROWS).replace('"sequence": 3', '"sequence": 0x3'),
+    "NaN": lines([{**row, "x": row["sequence"] / 2} for row in ROWS]).replace("1.5", "NaN"),
+    "duplicate key": lines(ROWS).replace('"sequence": 2', '"sequence": 77, "sequence": 2'),
+    "tab in a string": lines([ROW, {**ROW, "endReason": "@"}, ROW, ROW]).replace("@", "\t"),
+    "NUL in a string": lines([ROW, {**ROW, "endReason": "@"}, ROW, ROW]).replace("@", "\0"),
+    "dangling escape": lines([ROW, {**ROW, "endReason": "@"}, ROW, ROW]).replace("@", "\\x"),
+    "half a surrogate pair": lines([ROW, {**ROW, "endReason": "\ud800"}, ROW, ROW]),
+    "half a pair, unknown": lines([{**row, "x": "\ud800"} for row in ROWS]),
+    "a quote too many": lines([ROW, {**ROW, "endReason": "@"}, ROW, ROW]).replace("@", 'a"b'),
+    "an object within a line": lines(ROWS).replace('"sequence": 2', '"sequence": {}'),
+    "two objects on a line": lines(ROWS).replace("}\n", "} ", 1),
+    "an object over lines": lines([ROW]) + lines([ROW], indent=2) + lines([ROW] * 20),
+    "beyond int64": lines([{**ROW, "sequence": 2**63}, ROW, ROW]),
+    "beyond the last year": lines([ROW, {**ROW, "startTimestamp": 2**60}, ROW]),
+    "several lines each, null": lines([ROW, {**ROW, "endReason": None}, ROW], indent=2).rstrip(),
+    "several lines each, broken": lines(ROWS, indent=2).replace(": 3,", ": ,3,").rstrip(),
+}  # fmt: skip
 
-def blocks(text: str) -> tuple[int, int]:
+# A template of these would prove too little, or there is none.
+PATIENT = {
+    "no segment": lines([{"sequence": 1, "startReason": "x"}] * 2),
+    "number as segment": lines([{**ROW, "segmentId": 5}] * 2),
+    "one column": lines([{"segmentId": "x"}] * 2),
+    "a line end in a string, several lines each": lines([ROW] * 4, indent=2).replace(
+        '"agentResponse"', '"agent\nResponse"', 1
+    ),
+    "what hides line ends is there already": lines([ROW] * 4, indent=2).replace("agent", "\x1e"),
+}
+
+
+def blocks(text: str) -> tuple[bool, bool]:
+    """Return whether the fast path and whether the patient one took a block."""
     with decode(io.BytesIO(text.encode()), PATH, STRICT, scratch=Path("/tmp")) as decoded:
-        return decoded.fast_blocks, decoded.patient_blocks
+        return decoded.fast_blocks > 0, decoded.patient_blocks > 0
 
 
 @pytest.mark.parametrize("shape", FAST)
 def test_one_template_is_fast_and_equals_json(shape: str) -> None:
-    """Whatever the template, the rows are those of a JSON parser."""
-    text = FAST[shape]
-    assert (1, 0) == blocks(text)
-    assert truth(text.encode()) == load(text.encode(), STRICT)
-
-
-def test_extras_are_written_as_the_patient_path_writes_them() -> None:
-    """Both paths give the same text, not only the same JSON."""
-    text = FAST["unknown fields"]
-    template = Template.learn(text.encode())
+    """Whatever the template, the rows are those of a JSON parser, and every one is proven."""
+    text = FAST[shape].encode()
+    plain = text.removeprefix(b"\xef\xbb\xbf")
+    template = learn(plain)
     assert template is not None
-    batch = template.read(text.encode(), PATH)
+    objects = as_lines(plain, template)
+    assert objects is not None
+    batch = read(objects.text, objects.template)
     assert batch is not None
-    assert batch.schema == SCHEMA
-    assert ['{"a":"ü x","z":-3}'] * 5 == batch["extras"].to_pylist()
+    assert batch.schema == DECODED_SCHEMA
+    expected = truth(text)
+    assert len(expected.rows) == batch.num_rows
+    assert (True, False) == blocks(FAST[shape])
+    assert expected == load(text, STRICT)
 
 
-PATIENT = {
-    "escape": lines([ROW, {**ROW, "startReason": 'a"b'}]),
-    "comma": lines([ROW, {**ROW, "startReason": "a,b"}]),
-    "null": lines([ROW, {**ROW, "sequence": None}]),
-    "float": lines([ROW, {**ROW, "sequence": 1.0}]),
-    "leading zero": lines([ROW, {**ROW, "sequence": 7}]).replace('sequence": 7', 'sequence": 07'),
-    "plus": lines([ROW, ROW]).replace("12345,", "+12345,"),
-    "hexadecimal": lines([ROW, ROW]).replace("12345,", "0x12,"),
-    "space in a number": lines([ROW, ROW]).replace("12345,", "12345 ,"),
-    "unknown leading zero": lines([{**ROW, "x": 7}] * 2).replace('"x": 7', '"x": 07'),
-    "other keys later": lines([ROW, {**ROW, "skill": "x"}]),
-    "other order later": lines([ROW, dict(reversed(ROW.items()))]),
-    "duplicate key": lines([ROW]).replace('"sequence"', '"sequence": 77, "sequence"'),
-    "a quote too few, one too many": lines([ROW, ROW])
-    .replace('"consumerMessage"', '"', 1)
-    .replace('"agentResponse"', '"a"b"', 1),
-    "tab in a string": lines([ROW, ROW]).replace("consumer", "\t"),
-    "NUL in a string": lines([ROW, ROW]).replace("consumer", "\0"),
-    "number as segment": lines([{**ROW, "segmentId": 5}, ROW]),
-    "no segment": lines([{"sequence": 1, "startReason": "x"}] * 2),
-    "beyond int64": lines([{**ROW, "sequence": 2**63}, ROW]),
-    "beyond the last year": lines([{**ROW, "startTimestamp": 2**60}, ROW]),
-    "one column": lines([{"segmentId": "x"}] * 2),
-    "half a row at the end": lines([ROW, ROW])[:-20],
-    "objects without a break": lines([ROW, ROW]).replace("\n", "") + "\n",
-}
+@pytest.mark.parametrize("shape", MIXED)
+def test_what_fits_no_template_is_read_alone(shape: str) -> None:
+    """A row that is not proven is read by the JSON parser, the others stay fast."""
+    text = MIXED[shape].encode()
+    assert truth(text) == load(text)
 
 
 @pytest.mark.parametrize("shape", PATIENT)
 def test_all_else_is_left_to_the_patient_path(shape: str) -> None:
-    """A block that is not proven is read by the JSON parser."""
+    """What no template can be learnt from is read by the JSON parser."""
     text = PATIENT[shape].encode()
-    template = Template.learn(text)
-    assert template is None or template.read(text, PATH) is None
+    template = learn(text)
+    objects = as_lines(text, template) if template else None
+    assert objects is None or read(objects.text, objects.template) is None
     assert truth(text) == load(text)
+
+
+def test_mixed_blocks_are_fast() -> None:
+    """One odd row does not send a whole block to the patient path."""
+    odd = {**ROW, "x": [[]] * 200}
+    assert (True, False) == blocks(lines([ROW] * 500 + [odd] + [ROW] * 500))
+
+
+def test_extras_are_written_as_the_patient_path_writes_them() -> None:
+    """Both paths give the same text, not only the same JSON."""
+    text = FAST["unknown scalars"].encode()
+    template = learn(text)
+    assert template is not None
+    batch = read(text, template)
+    assert batch is not None
+    flags = ["false", "true", "false", "false", "false"]
+    expected = [f'{{"a":"ü x","z":-3,"f":0.001,"b":{flag}}}' for flag in flags]
+    assert expected == batch["extras"].to_pylist()
 
 
 def test_invalid_utf8_is_left_to_the_patient_path() -> None:
     """Bytes that are no text are found wherever they stand."""
     good = lines([ROW, ROW]).encode()
+    template = learn(good)
+    assert template is not None
     for spoiled in (good.replace(b"consumer", b"\xff"), good.replace(b"consumer", b"\xed\xa0\x80")):
-        template = Template.learn(good)
-        assert template is not None
-        assert template.read(spoiled, PATH) is None
-        assert Template.learn(spoiled) is None
+        assert read(spoiled, template) is None
+        assert truth(spoiled) == load(spoiled)
 
 
 def test_the_documented_shapes_that_should_be_fast_are() -> None:
-    """One object a line, in whatever spacing, key order or line end, takes the fast path."""
-    shapes = ["lines", "compact lines", "byte-order mark", "CRLF", "blank lines", "no last newline"]
-    assert [(1, 0) if shape != "blank lines" else (0, 1) for shape in shapes] == [
-        blocks(SHAPES[shape]) for shape in shapes
-    ]
+    """One object a line or over lines, in whatever spacing, order or line end, is fast."""
+    shapes = ["lines", "compact lines", "several lines each", "byte-order mark", "CRLF", "array"]
+    assert [True] * len(shapes) == [blocks(SHAPES[shape])[0] for shape in shapes]
 
 
 EDITS = st.tuples(st.integers(0, 10_000), st.sampled_from([*'",:{}\\ \t\n\r\0-0+.eaü', ""]))
@@ -131,6 +199,43 @@ def test_fast_or_patient_any_edit_gives_what_the_oracle_says(
     text = "".join(
         json.dumps({**row, "startReason": more}, ensure_ascii=False) + "\n" for row in rows
     )
+    for position, edit in edits:
+        at = position % (len(text) + 1)
+        text = text[:at] + edit + text[at + 1 :]
+    body = text.encode("utf-8", "replace")
+    assert truth(body) == load(gzip.compress(body))
+
+
+FIELDS = st.fixed_dictionaries(
+    {"segmentId": st.sampled_from(["a", "b,", 'c"', "d\\", "e\n"]) | st.none()},
+    optional={
+        "sequence": st.integers(0, 9) | st.sampled_from(["7", 1.0, None, 1.5]),
+        "endReason": st.sampled_from(["x", "y, z", None, "ü"]),
+        "startTimestamp": st.sampled_from([0, 10**12, -5, 2**62, "9"]),
+        "u": st.sampled_from(["t", [1, "a,b"], {"k": [None]}, {}, 1e5, True, 'q"}\n{']),
+    },
+)
+
+
+@settings(max_examples=5 * settings().max_examples)
+@given(
+    st.lists(FIELDS, min_size=1, max_size=12),
+    st.sampled_from([None, 2, "\t"]),
+    st.sampled_from(["\n", "\r\n", "", " ", "\n\n", " \n"]),
+    st.lists(EDITS, max_size=2),
+    st.booleans(),
+)
+def test_rows_of_many_templates_are_what_the_oracle_says(
+    rows: list[dict[str, Any]],
+    indent: Any,
+    end: str,
+    edits: list[tuple[int, str]],
+    as_array: bool,
+) -> None:
+    """However objects differ, are laid out or damaged, the rows and their order stay."""
+    text = end.join(json.dumps(row, indent=indent, ensure_ascii=False) for row in rows) + end
+    if as_array:
+        text = json.dumps(rows, indent=indent)
     for position, edit in edits:
         at = position % (len(text) + 1)
         text = text[:at] + edit + text[at + 1 :]

@@ -82,9 +82,9 @@ def test_a_file_that_breaks_a_decoder(run: Runner, serve: Serve, tmp_path: Path)
     folder.mkdir()
     # Python reads it when it starts: every decoding of this process meets an error of our making.
     (folder / "sitecustomize.py").write_text(
-        "import etl.decode.file\n"
+        "from etl.decode.decoded import Decoded\n"
         "def broken(*_, **__): raise RuntimeError('of our making')\n"
-        "etl.decode.decode = etl.decode.file.decode = broken\n"
+        "Decoded.finish = broken\n"
     )
     emulator = serve(broken)
     for level, tracebacks in (("info", 0), ("debug", 1)):

@@ -1,0 +1,222 @@
+"""Between the workers and the sink: downloaded files are decoded batch by batch, off the loop.
+
+What decoding costs for each call is paid once a batch, so files wait for each other: until all of
+their partition that are still to come are there, until they are large enough, or until too many
+workers wait. None waits for memory, and none for a file that cannot come while it waits.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+import structlog
+
+from etl.api.body import Body, scratch_error, scratch_folder
+from etl.archive import Archive
+from etl.decode import Decoded, DecodeLimits, Packed, decode_all
+from etl.errors import FailureKind, FileError
+from etl.paths import BreakdownPath
+from etl.plan import PartitionPlan
+from etl.report import Bytes
+from etl.sink import Sink, SourceFile
+from etl.stop import Stop
+
+log = structlog.stdlib.get_logger()
+
+# A batch is large enough, as it came: some megabytes of text.
+_BATCH_BYTES: Final = 2**19
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A downloaded file, and the worker that waits for what becomes of it."""
+
+    path: BreakdownPath
+    body: Body
+    attempt: int
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Group:
+    """A partition's files that are downloaded, and how many are still to come, these included."""
+
+    plan: PartitionPlan
+    to_come: int
+    waiting: list[_Waiting] = field(default_factory=list)
+    bytes: int = 0
+
+
+class Batches:
+    """Takes downloaded files, decodes them and gives them to the sink.
+
+    As many batches at once as there are `places`; no more than `most_waiting` files wait for
+    others. `limits` are each place's.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        archive: Archive | None,
+        limits: DecodeLimits,
+        moved: Bytes,
+        stop: Stop,
+        *,
+        places: int,
+        most_waiting: int,
+    ) -> None:
+        self._sink = sink
+        self._archive = archive
+        self._limits = limits
+        self._moved = moved
+        self._stop = stop
+        self._places = places
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._groups: dict[str, _Group] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        stop.on_request(self._pump)
+
+    def expect(self, plan: PartitionPlan) -> None:
+        """Prepare for a partition's files, before the first of them."""
+        self._groups[plan.partition.directory] = _Group(plan, len(plan.to_load))
+
+    def will_not_come(self, plan: PartitionPlan) -> None:
+        """Take note that the others of the partition need not wait for one of its files."""
+        self._come(self._groups[plan.partition.directory], 1)
+
+    async def load(
+        self, plan: PartitionPlan, path: BreakdownPath, body: Body, attempt: int
+    ) -> None:
+        """Decode a file and give it to the sink; `body` is closed then. Raises FileError."""
+        group = self._groups[plan.partition.directory]
+        waiting = _Waiting(path, body, attempt, asyncio.get_running_loop().create_future())
+        group.waiting.append(waiting)
+        group.bytes += body.size
+        self._waiting += 1
+        self._pump()
+        await waiting.done
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End with nothing left: what still runs is waited for."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for group in self._groups.values():
+            for waiting in group.waiting:
+                waiting.body.close()
+
+    def _come(self, group: _Group, files: int) -> None:
+        group.to_come -= files
+        if group.to_come == 0:
+            del self._groups[group.plan.partition.directory]
+        self._pump()
+
+    def _pump(self) -> None:
+        """Begin as many batches as there are free places and groups that need not wait."""
+        while len(self._tasks) < self._places and (group := self._next()) is not None:
+            batch, group.waiting, group.bytes = group.waiting, [], 0
+            self._waiting -= len(batch)
+            task = asyncio.ensure_future(self._process(group, batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _next(self) -> _Group | None:
+        groups = [group for group in self._groups.values() if group.waiting]
+        for group in groups:
+            if len(group.waiting) == group.to_come or group.bytes >= _BATCH_BYTES:
+                return group
+        if groups and (self._waiting >= self._most_waiting or self._stop.requested()):
+            return max(groups, key=lambda group: group.bytes)
+        return None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # the workers have it
+        self._pump()
+
+    async def _process(self, group: _Group, batch: list[_Waiting]) -> None:
+        try:
+            outcomes = await asyncio.to_thread(self._decode, batch)
+            loaded = []
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, FileError):
+                    waiting.done.set_exception(outcome)
+                    continue
+                self._moved.decompressed += outcome.decompressed
+                log.debug(
+                    "file.decoded",
+                    path=waiting.path.text,
+                    rows=outcome.rows,
+                    bad_rows=outcome.quarantined,
+                    fast_blocks=outcome.fast_blocks,
+                    patient_blocks=outcome.patient_blocks,
+                )
+                loaded.append(SourceFile(waiting.path.text, outcome, waiting.attempt))
+            self._come(group, len(loaded))
+            await self._sink.add(group.plan, loaded)
+        except BaseException as error:
+            # Each worker hears of it: nobody else waits for this.
+            _settle(batch, error)
+            raise
+        finally:
+            for waiting in batch:
+                waiting.body.close()
+        _settle(batch, None)
+
+    def _decode(self, batch: Sequence[_Waiting]) -> list[Decoded | FileError]:
+        """Decode files and keep them in the archive, before the part that will vouch for them."""
+        packed = [
+            Packed(w.body.stream, w.body.size, w.path.text, w.body.declared_gzip) for w in batch
+        ]
+        outcomes = decode_all(packed, self._limits, Path(scratch_folder()))
+        return [
+            self._kept(waiting, self._told(outcome, waiting.path))
+            for waiting, outcome in zip(batch, outcomes, strict=True)
+        ]
+
+    def _kept(self, waiting: _Waiting, outcome: Decoded | FileError) -> Decoded | FileError:
+        # What is asked for again is not the file; what is no rows is wanted most.
+        if self._archive is None or (isinstance(outcome, FileError) and outcome.passing):
+            return outcome
+        try:
+            self._archive.keep(waiting.path.text, waiting.body.stream)
+        except FileError as error:
+            if isinstance(outcome, Decoded):
+                outcome.close()
+            return error
+        return outcome
+
+    def _told(self, outcome: Decoded | Exception, path: BreakdownPath) -> Decoded | FileError:
+        """Return an error as what is to be told of its file."""
+        if isinstance(outcome, Decoded | FileError):
+            return outcome
+        if isinstance(outcome, OSError):
+            return scratch_error(outcome)
+        # The boundary of a work item: one file that no decoder foresaw must not end the run.
+        if not self._stop.requested():  # else its body may just have been closed
+            log.debug("file.undecodable", path=path.text, exc_info=outcome)
+        return FileError(
+            FailureKind.MALFORMED,
+            f"cannot be decoded: {type(outcome).__name__}; please report it, with what "
+            "--log-level debug shows",
+        )
+
+
+def _settle(batch: Sequence[_Waiting], error: BaseException | None) -> None:
+    for waiting in batch:
+        if waiting.done.done():
+            continue
+        if error is None:
+            waiting.done.set_result(None)
+        elif isinstance(error, Exception):
+            waiting.done.set_exception(error)
+        else:
+            waiting.done.cancel()
