@@ -31,13 +31,19 @@ def execute(
     error = _error_of(job, runner, progress, log_format)
     report = job.tally.to_report(error, job.stop.signal)
     code: int = report["exit_code"]
-    if error is not None and code == 1:
-        log.complain(f"error: {error}", "run.failed", log_format)
+    _log_end(report)
     try:
         _write(job.redactor.tree(report), report_file, job.settings.lake.uri)
     except OSError as failure:
         log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
         code = code or 1
+    if job.settings.metrics.configured:
+        from etl import metrics  # noqa: PLC0415 - most runs need none of it
+
+        metrics.publish(report, code, job.shard, job.settings.metrics)
+    # Last of all: it is the line that people look for.
+    if error is not None and report["exit_code"] == 1:
+        log.complain(f"error: {error}", "run.failed", log_format)
     if job.stop.signal is not None:
         # Threads that were decoding cannot be called back; nothing that they do counts any more.
         os._exit(code)
@@ -66,6 +72,25 @@ def _error_of(
             structlog.get_logger().debug("run.crashed", exc_info=True)
         return job.redactor.text(describe(failure))
     return None
+
+
+def _log_end(report: dict[str, Any]) -> None:
+    """Log the one summary of a run; why it failed is said once, by `run.failed`."""
+    structlog.get_logger().info(
+        "run.finished",
+        status=report["status"],
+        exit_code=report["exit_code"],
+        duration_seconds=report["duration_seconds"],
+        newest_complete_hour=report["newest_complete_hour"],
+        **report["files"],
+        rows=report["rows"]["loaded"],
+        bad_rows=report["rows"]["quarantined"],
+        bytes_downloaded=report["bytes"]["downloaded"],
+        bytes_written=report["bytes"]["written"],
+        requests=report["http"]["requests"],
+        retries=report["http"]["retries"],
+        throttled=report["http"]["throttled"],
+    )
 
 
 def _write(report: dict[str, Any], report_file: str | None, lake: str) -> None:

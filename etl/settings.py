@@ -248,6 +248,32 @@ class ShutdownSettings(_Section):
     )
 
 
+class MetricsSettings(_Section):
+    """Where a run's figures go for Prometheus, if anywhere; nothing secret is among them."""
+
+    pushgateway: Url | None = Field(
+        default=None,
+        description="A Prometheus Pushgateway's URL; plain http is taken to any host. Empty: none.",
+    )
+    textfile: str | None = Field(
+        default=None,
+        description="A file for the node exporter's textfile collector, in its folder; must end in "
+        ".prom. Empty: none.",
+    )
+
+    @field_validator("textfile")
+    @classmethod
+    def _read_by_the_exporter(cls, value: str | None) -> str | None:
+        if value is not None and not value.endswith(".prom"):
+            raise ValueError("must end in .prom: the node exporter reads no other file")
+        return value
+
+    @property
+    def configured(self) -> bool:
+        """Whether they go anywhere."""
+        return self.pushgateway is not None or self.textfile is not None
+
+
 class Settings(_Section):
     """The whole configuration; every key, its default and its meaning are in the README.
 
@@ -264,6 +290,7 @@ class Settings(_Section):
     raw: RawSettings = Field(default_factory=RawSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @model_validator(mode="after")
     def _raw_files_outside_the_lake(self) -> Self:

@@ -63,6 +63,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ((), {"AHT_ETL_FETCH__CONCURENCY": "1"}, "fetch.concurency: unknown key, did you mean"),
         ((), {"AHT_ETL_AUTH__CONSUMER_KEY": "k"}, "auth.consumer_secret"),
         ((), {"AHT_ETL_SECRETS_DIR": "missing"}, "AHT_ETL_SECRETS_DIR=missing: cannot be read"),
+        ((), {"AHT_ETL_METRICS__TEXTFILE": "a.txt"}, "metrics.textfile: must end in .prom"),
+        ((), {"AHT_ETL_METRICS__PUSHGATEWAY": "http://u:p@h"}, "metrics.pushgateway: not a host"),
         (("--no-such-flag",), {}, "--no-such-flag"),
         (("--log-level", "loud"), {}, "loud"),
     ],
