@@ -115,6 +115,7 @@ class Report:
     parts: Sequence[PartWritten]
     failures: Sequence[FailedFile]
     invalid_paths: Sequence[InvalidEntry]
+    newest_complete_hour: datetime | None
     error: str | None
     _json: Mapping[str, Any] = field(repr=False, compare=False)
 
@@ -122,6 +123,7 @@ class Report:
     def of(cls, report: Mapping[str, Any]) -> Self:
         """Take the JSON form of a report."""
         listing = report["listing"]
+        newest = report["newest_complete_hour"]
         return cls(
             run_id=report["run_id"],
             version=report["version"],
@@ -147,6 +149,7 @@ class Report:
                 for failure in report["failures"]
             ),
             invalid_paths=tuple(_known(InvalidEntry, path) for path in report["invalid_paths"]),
+            newest_complete_hour=parse_instant(newest) if newest else None,
             error=report["error"],
             _json=copy.deepcopy(dict(report)),
         )

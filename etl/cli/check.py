@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from etl.cli.common import usage_errors
+from etl.cli.common import failures, usage_errors
 from etl.cli.configured import configured
 from etl.cli.flags import (
     Account,
@@ -104,7 +104,9 @@ def check(
             raise
     for secret in read.settings.secret_values():
         redactor.add(secret)
-    raise typer.Exit(0 if _check(read, window, redactor, as_json=as_json) else 1)
+    with failures("check.failed", log_format, redactor):
+        ok = _check(read, window, redactor, as_json=as_json)
+    raise typer.Exit(0 if ok else 1)
 
 
 def _window(settings: "Settings") -> "Window":

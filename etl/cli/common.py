@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from etl.errors import UsageError
+from etl.cli.configured import configured
+from etl.errors import AhtEtlError, UsageError, describe
 
 if TYPE_CHECKING:
     from etl.job import Job
@@ -41,14 +42,25 @@ def usage_errors(log_format: "LogFormatName") -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def nested(flags: dict[str, str | None]) -> dict[str, Any]:
-    """Return the flags that were given, by dotted key, as nested sections."""
-    nested: dict[str, Any] = {}
-    for key, value in flags.items():
-        if value is not None:
-            section, _, name = key.rpartition(".")
-            (nested.setdefault(section, {}) if section else nested)[name] = value
-    return nested
+@contextmanager
+def failures(event: str, log_format: "LogFormatName", redactor: "Redactor") -> Iterator[None]:
+    """End with exit code 1 and one line when the block fails, foreseen or not.
+
+    The line is logged as `event`; what nobody foresaw has a traceback at `debug`.
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
+        import structlog
+
+        from etl import log
+
+        if not isinstance(failure, AhtEtlError):
+            structlog.get_logger().debug("command.crashed", exc_info=True)
+        log.complain(f"error: {redactor.text(describe(failure))}", event, log_format)
+        raise typer.Exit(1) from None
 
 
 def prepare(
@@ -60,13 +72,8 @@ def prepare(
 ) -> "Job":
     """Return the job that the flags and all other sources describe; UsageError where none."""
     from etl.job import new_job, parse_shard, require_account, settle_window
-    from etl.sources import load
 
-    nested_flags = nested(flags)
-    if flags.get("window.lookback") is not None and flags.get("window.from") is None:
-        # A begin that stands in a weaker source must not make this flag a silent nothing.
-        nested_flags["window"]["from"] = None
-    settings = load(nested_flags, config, os.environ)
+    settings = configured(config, flags).settings
     require_account(settings)
     now = datetime.now(UTC)
     # A list of paths has no window; one that is configured is for other runs.

@@ -3,9 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from etl.cli.common import nested
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from etl.origins import Origins
@@ -36,9 +34,19 @@ def configured(config: Path | None, flags: dict[str, str | None]) -> Configured:
     from etl.sources import load_with_origins
 
     names = dict(FLAGS)
-    given = nested(flags)
+    given = _nested(flags)
     if flags.get("window.lookback") is not None and flags.get("window.from") is None:
         # A begin that stands in a weaker source must not make this flag a silent nothing.
         given["window"]["from"] = None
         names["window.from"] = "--lookback"
     return Configured(*load_with_origins(given, config, os.environ, names))
+
+
+def _nested(flags: dict[str, str | None]) -> dict[str, Any]:
+    """Return the flags that were given, by dotted key, as nested sections."""
+    nested: dict[str, Any] = {}
+    for key, value in flags.items():
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+    return nested

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from etl.cli.common import prepare, usage_errors
+from etl.cli.common import failures, prepare, usage_errors
 from etl.cli.flags import (
     Account,
     BaseUrl,
@@ -55,7 +55,6 @@ def plan(
     import json
 
     from etl import log
-    from etl.errors import describe
     from etl.library import plan_of
     from etl.plan_summary import to_text
     from etl.redact import Redactor
@@ -73,11 +72,8 @@ def plan(
     }
     with usage_errors(log_format):
         job = prepare(flags, config, paths, shard, redactor)
-    try:
+    with failures("plan.failed", log_format, redactor):
         report = asyncio.run(plan_of(job))
-    except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        log.complain(f"error: {redactor.text(describe(failure))}", "plan.failed", log_format)
-        raise typer.Exit(1) from None
     if json_:
         typer.echo(json.dumps(redactor.tree(report.as_json()), indent=2))
         return

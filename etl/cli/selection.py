@@ -26,8 +26,8 @@ def load_selected(
     Only flags choose: a window or an account that is configured is for runs. `more` are flags by
     key, `__` for the dot. Raises UsageError.
     """
-    from etl.lake.layout import Selection
     from etl.job import settle_window
+    from etl.lake.layout import Selection
 
     settings = configured(
         config,

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from etl.cli.common import settle_window, usage_errors
+from etl.cli.common import failures, usage_errors
 from etl.cli.flags import (
     Account,
     BaseUrl,
@@ -21,11 +22,22 @@ from etl.cli.flags import (
     To,
 )
 from etl.cli.selection import load_selected
-from etl.errors import AhtEtlError, UsageError
+from etl.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from etl.lake.store import LocalStore
 
 AgainstApi = Annotated[
     Literal["api"] | None,
     typer.Option("--against", help="api: list the window too, and show what the lake lacks."),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write a page of the whole lake, for people, for example lake.html.",
+    ),
 ]
 Hours = Annotated[bool, typer.Option("--hours", help="One line for each hour as well.")]
 
@@ -40,6 +52,7 @@ def status(
     lake: Lake = None,
     against: AgainstApi = None,
     hours: Hours = False,
+    html: Html = None,
     json_: Json = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "warning",
@@ -47,15 +60,16 @@ def status(
     """Show what the lake holds, hour by hour: files, rows, gaps, late arrivals.
 
     From the lake alone, unless --against api is given. The flags --account, --from, --to and
-    --lookback choose the hours that are shown.
+    --lookback choose the hours that are shown; the page of --html has all hours of the account, or
+    of all accounts.
 
     Example: aht-etl status --lake ./lake --from 2022-06-07 --to 2022-06-08 --hours
+    Example: aht-etl status --lake ./lake --html lake.html
     """
-    from pathlib import Path
-
     from rich.console import Console
 
     from etl import log
+    from etl.job import new_job, settle_window
     from etl.lake.store import LocalStore
     from etl.lake.survey import survey
     from etl.redact import Redactor
@@ -84,18 +98,27 @@ def status(
     for secret in settings.secret_values():
         redactor.add(secret)
     store = LocalStore(Path(settings.lake.uri))
-    try:
+    with failures("status.failed", log_format, redactor):
+        if html is not None:
+            with usage_errors(log_format):
+                _write_page(store, html, now, account)
         found = survey(store, selection)
         compared = None
         if window is not None:
             from etl.against import ask
 
-            ours = settings.account or ""
-            compared = asyncio.run(ask(settings, ours, window, store, redactor.add))
-    except AhtEtlError as error:
-        log.complain(f"error: {redactor.text(str(error))}", "status.failed", log_format)
-        raise typer.Exit(1) from None
+            compared = asyncio.run(ask(new_job(settings, window, now, redactor)))
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
     else:
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
+
+
+def _write_page(store: "LocalStore", file: Path, now: datetime, account: str | None) -> None:
+    from etl.page import write_page
+
+    try:
+        write_page(store, file, now=now, account=account)
+    except OSError as error:
+        raise RunError(f"--html {file}: cannot be written: {error.strerror or error}") from error
+    typer.echo(f"The page is at {file.absolute().as_uri()}", err=True)

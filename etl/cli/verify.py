@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.common import usage_errors
+from etl.cli.common import failures, usage_errors
 from etl.cli.flags import (
     Account,
     Config,
@@ -20,7 +20,6 @@ from etl.cli.flags import (
     To,
 )
 from etl.cli.selection import load_selected
-from etl.errors import AhtEtlError
 
 Deep = Annotated[
     bool,
@@ -75,12 +74,11 @@ def verify(
     if deep and settings.raw.uri is not None:
         raw = LocalStore(Path(settings.raw.uri))
         archive = ArchiveCheck(raw, settings.limits, settings.fetch.skip)
-    try:
-        with shown(progress, live=not log.is_json(log_format)) as on_part:
-            result = prove(LocalStore(Path(settings.lake.uri)), selection, archive, on_part)
-    except AhtEtlError as error:
-        log.complain(f"error: {redactor.text(str(error))}", "verify.failed", log_format)
-        raise typer.Exit(1) from None
+    with (
+        failures("verify.failed", log_format, redactor),
+        shown(progress, live=not log.is_json(log_format)) as on_part,
+    ):
+        result = prove(LocalStore(Path(settings.lake.uri)), selection, archive, on_part)
     if deep and archive is None:
         result.note_no_archive()
     if json_:

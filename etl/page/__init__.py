@@ -24,7 +24,7 @@ from etl.lake.store import LocalStore
 def write_page(lake: LocalStore, file: Path, *, now: datetime, account: str | None = None) -> None:
     """Write the page of a lake, or of one account in it, whole or not at all, over an older one.
 
-    All is read from the lake, in bounded memory; parts that cannot be read are shown as damaged,
+    All is read from the lake, some parts at a time; those that cannot be read are shown damaged,
     and an empty lake makes a page that says so. `now` is what the page calls the present. Blocking.
 
     Raises UsageError, before anything is read, where the libraries are missing or `file` is no

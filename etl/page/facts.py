@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
+from etl.lake.layout import Damage
+from etl.lake.survey import LATE_AFTER
 from etl.page.durations import Durations
-from etl.page.lateness import LATE_AFTER, class_of, lateness
+from etl.page.lateness import class_of, lateness
 from etl.page.part import PartFacts
 from etl.page.quarantine import Quarantine
 
@@ -44,14 +46,6 @@ class Run:
     rows: int = 0
     quarantined: int = 0
     bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Something in the lake that cannot be read."""
-
-    path: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, order=True)

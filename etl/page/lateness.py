@@ -4,14 +4,13 @@ The vendor's names hold the time of writing (`sequences.<epoch ms>.<yyyymmddHHMM
 which is nowhere promised: a name that holds none counts as unknown.
 """
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
-_WRITTEN: Final = re.compile(r"/sequences\.([0-9]{12,14})\.[^/]*\Z")
+from etl.lake.survey import LATE_AFTER
+from etl.paths import written_at
+
 _HOUR: Final = timedelta(hours=1)
-#: The vendor promises offline data within this time.
-LATE_AFTER: Final = timedelta(hours=24)
 #: A file's lateness falls in the first class whose end it does not exceed.
 CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
     (timedelta(0), "before the hour ended"),
@@ -28,13 +27,8 @@ UNKNOWN: Final = "unknown: no time in the name"
 
 def lateness(path: str, hour: datetime) -> timedelta | None:
     """Return how long after the end of its hour a file was written; None if its name holds none."""
-    match = _WRITTEN.search(path)
-    if match is None:
-        return None
-    try:
-        return datetime.fromtimestamp(int(match[1]) / 1000, UTC) - (hour + _HOUR)
-    except (ValueError, OverflowError, OSError):
-        return None
+    at = written_at(path)
+    return at - hour - _HOUR if at is not None else None
 
 
 def class_of(late: timedelta | None) -> str:

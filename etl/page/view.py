@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from etl import __version__
+from etl.lake.survey import LATE_AFTER
 from etl.page import words
 from etl.page.durations import Distribution
 from etl.page.facts import Facts
-from etl.page.lateness import CLASSES, LATE_AFTER, UNKNOWN
+from etl.page.lateness import CLASSES, UNKNOWN
 from etl.page.months import Month, State, months
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.

@@ -57,7 +57,7 @@ def test_damage_is_a_fact_among_others(tmp_path: Path) -> None:
     rotten.write_bytes(content)
     (tmp_path / "year=2023").write_text("no folder")
     facts = facts_of(tmp_path)
-    assert [(damage.path.rpartition("/")[2], damage.message.split(":")[0])
+    assert [(damage.name.rpartition("/")[2], damage.message.split(":")[0])
             for damage in facts.damage] == [
         ("part-00001.parquet", "no readable Parquet file"),
         ("part-00002.parquet", "a Parquet file without receipts"),
@@ -130,7 +130,7 @@ def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
         ("sequences.1654067000000.20220601030320.1.json.gz", "up to 1 hour"),
         ("sequences.1654063200000.20220601020000.1.json.gz", "before the hour ended"),
         ("sequences.1672531200000.20230101000000.1.json.gz", "more than 14 days"),
-        ("sequences.99999999999999.20230101000000.1.json.gz", "more than 14 days"),
+        ("sequences.99999999999999.20230101000000.1.json.gz", UNKNOWN),
         ("sequences.1.json.gz", UNKNOWN),
         ("part-3.json.gz", UNKNOWN),
     ],
@@ -143,5 +143,6 @@ def test_lateness_by_the_time_in_a_files_name(name: str, expected: str) -> None:
 def test_the_last_hour_that_there_is() -> None:
     """The end of time is no error, and each class has its name."""
     last = datetime(9999, 12, 31, 23, tzinfo=UTC)
-    assert lateness("/x/sequences.1654113886437.20220601160446.1.json.gz", last) is None
+    late = lateness("/x/sequences.1654113886437.20220601160446.1.json.gz", last)
+    assert class_of(late) == "before the hour ended"
     assert len({name for _, name in CLASSES}) == len(CLASSES)
