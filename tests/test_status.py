@@ -274,7 +274,7 @@ def test_a_lake_that_holds_nothing(tmp_path: Path) -> None:
     assert "nothing of account a1" in text(lake, "--account", "a1").replace("\n", " ")
     (tmp_path / "file").touch()
     ended = invoke(tmp_path / "file", code=1)
-    assert "reading the lake" in json.loads(ended.stderr)["reason"]
+    assert f"reading {tmp_path / 'file'}: Not a directory" in json.loads(ended.stderr)["reason"]
 
 
 @pytest.mark.parametrize(
@@ -285,6 +285,7 @@ def test_a_lake_that_holds_nothing(tmp_path: Path) -> None:
         (("--from", "yesterday"), "window.from: not a time"),
         (("--against", "api"), "account: is missing, and --against api needs it"),
         (("--against", "me"), "--against"),
+        (("--html", "no/such/folder/page.html"), "not a file in a folder that exists"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
@@ -329,6 +330,39 @@ def test_a_listing_that_is_refused(lake: Path, serve: Serve) -> None:
     flags = ("--against", "api", "--account", ACCOUNT, "--base-url", emulator.base_url)
     ended = invoke(lake, *flags, code=1)
     assert ("", True) == (ended.stdout, "listing" in json.loads(ended.stderr)["reason"])
+
+
+def test_the_page(lake: Path, tmp_path: Path) -> None:
+    """It is written beside the text or the JSON, which says nothing else; where it is, is told."""
+    page = tmp_path / "page.html"
+    ended = invoke(lake, "--html", str(page), "--json")
+    assert json.loads(ended.stdout) == status(lake)
+    assert f"The page is at {page.as_uri()}\n" == ended.stderr
+    assert ACCOUNT in page.read_text()
+
+
+def test_a_page_that_cannot_be_written(lake: Path) -> None:
+    """It ends with 1 and one line."""
+    ended = invoke(lake, "--html", "/proc/page.html", code=1)
+    assert ("", 1) == (ended.stdout, len(ended.stderr.splitlines()))
+    assert "--html /proc/page.html: cannot be written" in json.loads(ended.stderr)["reason"]
+
+
+@pytest.mark.parametrize("level", ["warning", "debug"])
+def test_an_error_that_nobody_foresaw(
+    lake: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line and exit code 1; the traceback is for level debug."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("etl.lake.survey.survey", broken)
+    ended = invoke(lake, "--log-level", level, code=1)
+    *before, last = ended.stderr.splitlines()
+    assert "status.failed" == json.loads(last)["event"]
+    assert "unexpected ZeroDivisionError: by zero" in json.loads(last)["reason"]
+    assert [level == "debug"] == ["Traceback" in "".join(before)]
 
 
 def test_in_a_pipe(loaded: Path) -> None:

@@ -64,6 +64,7 @@ def status(
     of all accounts.
 
     Example: aht-etl status --lake ./lake --from 2022-06-07 --to 2022-06-08 --hours
+
     Example: aht-etl status --lake ./lake --html lake.html
     """
     from rich.console import Console
