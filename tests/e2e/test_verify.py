@@ -436,7 +436,7 @@ def test_a_lake_that_is_not_there(folder: Path) -> None:
         check=False,
     )
     assert (1, "") == (done.returncode, done.stdout)
-    assert "reading the lake file" in json.loads(done.stderr)["reason"]
+    assert "reading file: Not a directory" in json.loads(done.stderr)["reason"]
 
 
 def test_for_people(folder: Path) -> None:
