@@ -93,7 +93,7 @@ def kinds(result: dict[str, Any], which: str = "findings") -> list[tuple[str, st
 def parts(folder: Path) -> list[Path]:
     """Return the parts of the busiest hour, in order."""
     found = sorted((folder / "lake" / HOUR).glob("part-*.parquet"))
-    assert len(found) > 2
+    assert len(found) > 1
     return found
 
 
@@ -220,7 +220,8 @@ def test_text_that_is_no_utf8(folder: Path) -> None:
 def test_a_part_without_receipts(folder: Path) -> None:
     """Parquet that nobody vouches for, under a part's name."""
     part = parts(folder)[0]
-    pq.write_table(pq.read_table(part, partitioning=None), part)
+    bare = pq.read_table(part, partitioning=None).replace_schema_metadata(None)
+    pq.write_table(bare, part)
     assert [("receipts", name(folder, part))] == kinds(verify(folder)[1])
 
 
@@ -350,7 +351,8 @@ def test_foreign_files(folder: Path) -> None:
     (lake / HOUR / "notes.txt").write_text("mine")
     (lake / "_staging" / ".left.tmp").write_text("half")
     (lake / "lost+found").mkdir()
-    pq.write_table(pq.read_table(parts(folder)[0], partitioning=None), lake / "mine.parquet")
+    bare = pq.read_table(parts(folder)[0], partitioning=None).replace_schema_metadata(None)
+    pq.write_table(bare, lake / "mine.parquet")
     code, result = verify(folder)
     assert (0, [("foreign", "mine.parquet")]) == (code, kinds(result, "notes"))
     shutil.copy(parts(folder)[0], lake / HOUR / "copy.parquet")
