@@ -13,6 +13,11 @@ from etl.lake.store import AlreadyExistsError, LakeError, LocalStore
 log = structlog.stdlib.get_logger()
 
 
+def name_beside(name: str, sha256: str) -> str:
+    """Return under which name a file is kept where another one has its own."""
+    return f"{name}.sha256-{sha256[:12]}"
+
+
 class Archive:
     """A folder of raw files.
 
@@ -28,6 +33,12 @@ class Archive:
         """Make sure that the archive can be written. Raises LakeError."""
         self._store.prepare()
         self._store.clean_up()
+        try:
+            # From the first file that is kept until its rows are in the lake: whoever compares
+            # the two must not take what is under way for forgotten.
+            self._store.hold()
+        except OSError as error:
+            raise LakeError.of("writing to", str(self._store.root), error) from error
 
     def keep(self, path: str, body: BinaryIO) -> None:
         """Keep the file in a downloaded body, any transport encoding taken off.
@@ -47,7 +58,7 @@ class Archive:
                 except AlreadyExistsError:
                     if self._sha256(name) == digest.hexdigest():
                         return
-                    beside = f"{name}.sha256-{digest.hexdigest()[:12]}"
+                    beside = name_beside(name, digest.hexdigest())
                     log.warning("archive.differs", path=path, kept_as=beside)
                     self._store.replace(staged, beside)
             finally:

@@ -250,10 +250,11 @@ class Batches:
             return scratch_error(outcome)
         # The boundary of a work item: one file that no decoder foresaw must not end the run.
         if not self._stop.requested():  # else its body may just have been closed
-            log.error("file.undecodable", path=path.text, exc_info=outcome)
+            log.debug("file.undecodable", path=path.text, exc_info=outcome)
         return FileError(
             FailureKind.MALFORMED,
-            f"cannot be decoded: {type(outcome).__name__}; please report it",
+            f"cannot be decoded: {type(outcome).__name__}; please report it, with what "
+            "--log-level debug shows",
         )
 
 

@@ -60,3 +60,16 @@ class FileError(AhtEtlError):
             FailureKind.TRUNCATED,
             FailureKind.CORRUPT,
         }
+
+
+def describe(failure: Exception) -> str:
+    """Return in one line why something ended, also where nobody foresaw it; not yet redacted."""
+    while isinstance(failure, ExceptionGroup):
+        failure = failure.exceptions[0]
+    text = str(failure)
+    if not isinstance(failure, AhtEtlError):
+        text = (
+            f"unexpected {type(failure).__name__}: {text}; please report it, with what "
+            "--log-level debug shows"
+        )
+    return " ".join(text.split())

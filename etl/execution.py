@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from etl import log, pipeline
-from etl.errors import AhtEtlError
+from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
 from etl.progress import ProgressMode, shown
@@ -37,13 +37,19 @@ def execute(
     error = _error_of(job, runner, progress, log_format)
     report = job.tally.to_report(error, job.stop.signal)
     code: int = report["exit_code"]
-    if error is not None and code == 1:
-        log.complain(f"error: {error}", "run.failed", log_format)
+    _log_end(report)
     try:
         _write(job.redactor.tree(report), report_file, job.settings.lake.uri)
     except OSError as failure:
         log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
         code = code or 1
+    if job.settings.metrics.configured:
+        from etl import metrics  # noqa: PLC0415 - most runs need none of it
+
+        metrics.publish(report, code, job.shard, job.settings.metrics)
+    # Last of all: it is the line that people look for.
+    if error is not None and report["exit_code"] == 1:
+        log.complain(f"error: {error}", "run.failed", log_format)
     if job.stop.signal is not None:
         # Threads that were decoding cannot be called back; nothing that they do counts any more.
         os._exit(code)
@@ -63,26 +69,37 @@ def _error_of(
         # higher.
         loop.set_default_executor(ThreadPoolExecutor(_THREADS))
         try:
-            async with shown(job.tally, progress, live=not log.is_json(log_format)):
+            async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)
         finally:
             SIGNALS.take_back(loop)
 
     try:
         runner.run(go())
-    except AhtEtlError as failure:
-        error = str(failure)
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
-        structlog.get_logger().debug("run.crashed", exc_info=True)
-        while isinstance(failure, ExceptionGroup):
-            failure = failure.exceptions[0]
-        error = (
-            f"unexpected {type(failure).__name__}: {failure}; please report it, with what "
-            "--log-level debug shows"
-        )
-    else:
-        return None
-    return job.redactor.text(" ".join(error.split()))
+        if not isinstance(failure, AhtEtlError):
+            structlog.get_logger().debug("run.crashed", exc_info=True)
+        return job.redactor.text(describe(failure))
+    return None
+
+
+def _log_end(report: dict[str, Any]) -> None:
+    """Log the one summary of a run; why it failed is said once, by `run.failed`."""
+    structlog.get_logger().info(
+        "run.finished",
+        status=report["status"],
+        exit_code=report["exit_code"],
+        duration_seconds=report["duration_seconds"],
+        newest_complete_hour=report["newest_complete_hour"],
+        **report["files"],
+        rows=report["rows"]["loaded"],
+        bad_rows=report["rows"]["quarantined"],
+        bytes_downloaded=report["bytes"]["downloaded"],
+        bytes_written=report["bytes"]["written"],
+        requests=report["http"]["requests"],
+        retries=report["http"]["retries"],
+        throttled=report["http"]["throttled"],
+    )
 
 
 def _write(report: dict[str, Any], report_file: str | None, lake: str) -> None:

@@ -1,15 +1,21 @@
 """One run of the job: what to do it with, and what has come of it so far."""
 
+import re
+import uuid
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import BinaryIO
+from datetime import UTC, datetime
+from typing import BinaryIO, Final
 
+from etl.api.throttle import Limiter
+from etl.errors import UsageError
 from etl.plan import Shard
 from etl.redact import Redactor
 from etl.report import Tally
 from etl.settings import Settings
 from etl.stop import Stop
-from etl.times import Window
+from etl.times import Window, rfc3339, whole_millis
+
+_SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
 @dataclass(slots=True)
@@ -17,6 +23,7 @@ class Job:
     """One run of the job: what to do it with, and what has come of it so far (`tally`).
 
     `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
+    `limiter` is there as soon as something is sent.
     """
 
     settings: Settings
@@ -28,3 +35,41 @@ class Job:
     shard: Shard = field(default_factory=Shard)
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)
+    limiter: Limiter | None = None
+
+
+def new_job(settings: Settings, window: Window | None, now: datetime, redactor: Redactor) -> Job:
+    """Return a job that has not begun; the settings' secrets become known to `redactor`."""
+    for secret in settings.secret_values():
+        redactor.add(secret)
+    account = settings.account or ""
+    tally = Tally(str(uuid.uuid4()), account, window, datetime.now(UTC))
+    return Job(settings, account, window, tally, now, redactor=redactor)
+
+
+def require_account(settings: Settings) -> None:
+    """Raise UsageError where the settings name no account."""
+    if settings.account is None:
+        raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
+
+
+def settle_window(settings: Settings, now: datetime) -> Window:
+    """Return the window that is listed; UsageError where it is none."""
+    end = whole_millis(settings.window.end or now)
+    try:
+        start = whole_millis(settings.window.start or end - settings.window.lookback)
+    except OverflowError:
+        raise UsageError("--lookback: reaches back before the year 1") from None
+    if start >= end:
+        raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
+    return Window(start, end)
+
+
+def parse_shard(text: str | None) -> Shard:
+    """Read `I/N`; UsageError where it is none."""
+    if text is None:
+        return Shard()
+    match = _SHARD.fullmatch(text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UsageError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
+    return Shard(int(match[1]), int(match[2]))

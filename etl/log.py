@@ -9,7 +9,7 @@ import sys
 from typing import Any, Literal
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from etl.redact import Redactor
 
@@ -34,7 +34,7 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            structlog.processors.format_exc_info if level == "debug" else _name_error,
             hide_secrets,
             renderer,
         ],
@@ -44,6 +44,18 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
     )
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+def _one_line(exc_info: ExcInfo) -> str:
+    return " ".join(f"{exc_info[0].__name__}: {exc_info[1]}".split())
+
+
+def _name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Put an error into one line, `error`; tracebacks are for level debug."""
+    event = structlog.processors.ExceptionRenderer(_one_line)(logger, method, event)
+    if "exception" in event:
+        event["error"] = event.pop("exception")
+    return event
 
 
 def is_json(log_format: LogFormat) -> bool:
@@ -71,5 +83,8 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().warning(
-            "library.message", logger=record.name, message=record.getMessage()
+            "library.message",
+            logger=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
         )

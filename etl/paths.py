@@ -3,15 +3,21 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
 # As the Breakdown API documents it. [0-9] and \Z, not \d and $: other scripts' digits and a
 # newline at the end are not part of it.
-_PATTERN: Final = re.compile(
-    r"/(?P<directory>year=(?P<year>[0-9]{4})/month=(?P<month>[0-9]{1,2})/day=(?P<day>[0-9]{1,2})"
-    r"/hour=(?P<hour>[0-9]{1,2})/accountId=[a-zA-Z0-9]+)/[a-zA-Z0-9_.-]+\.json\.gz\Z"
+_DIRECTORY: Final = re.compile(
+    r"year=(?P<year>[0-9]{4})/month=(?P<month>[0-9]{1,2})/day=(?P<day>[0-9]{1,2})"
+    r"/hour=(?P<hour>[0-9]{1,2})/accountId=[a-zA-Z0-9]+"
 )
+_PATTERN: Final = re.compile(rf"/(?P<directory>{_DIRECTORY.pattern})/[a-zA-Z0-9_.-]+\.json\.gz\Z")
+# What file names look like: `sequences.1654113886437.20220601160446.00066.json.gz`. The second
+# number is the same moment in some zone's local time: the first alone is sure.
+_WRITTEN: Final = re.compile(r"[a-zA-Z_-]+\.(?P<millis>[0-9]{12,13})\.[0-9]{14}\.[0-9]+\.json\.gz")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class InvalidPathError(ValueError):
@@ -28,6 +34,24 @@ class Partition:
 
     hour: datetime
     directory: str
+
+    @classmethod
+    def parse(cls, directory: str) -> Self:
+        """Parse a partition's directory; InvalidPathError says why it is none."""
+        match = _DIRECTORY.fullmatch(directory)
+        if match is None:
+            raise InvalidPathError("does not fit the documented pattern of a file's folder")
+        year, month, day, hour = (int(match[name]) for name in ("year", "month", "day", "hour"))
+        try:
+            at = datetime(year, month, day, hour, tzinfo=UTC)
+        except ValueError:
+            raise InvalidPathError("names no hour that exists") from None
+        return cls(at, directory)
+
+    @property
+    def account(self) -> str:
+        """Whose hour it is."""
+        return self.directory.rpartition("=")[2]
 
     def share_of(self, shards: int) -> int:
         """Return which of `shards` shares this is in: the same on every machine, for ever."""
@@ -51,12 +75,13 @@ class BreakdownPath:
         match = _PATTERN.match(text)
         if match is None:
             raise InvalidPathError("does not fit the documented pattern of a file's path")
-        year, month, day, hour = (int(match[name]) for name in ("year", "month", "day", "hour"))
-        try:
-            at = datetime(year, month, day, hour, tzinfo=UTC)
-        except ValueError:
-            raise InvalidPathError("names no hour that exists") from None
-        return cls(text, Partition(at, match["directory"]))
+        return cls(text, Partition.parse(match["directory"]))
+
+
+def written_at(path: str) -> datetime | None:
+    """Return when the vendor wrote a file, as far as its name tells; a hint, not a promise."""
+    match = _WRITTEN.fullmatch(path.rpartition("/")[2])
+    return _EPOCH + timedelta(milliseconds=int(match["millis"])) if match else None
 
 
 def stable_share(text: str, shards: int) -> int:

@@ -1,7 +1,9 @@
-"""The job: list, plan, fetch, decode, commit. `run` reads top to bottom."""
+"""The job: list, plan, fetch, decode, commit. `run` reads top to bottom; `plan` stops half-way."""
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -35,37 +37,54 @@ async def run(job: Job) -> None:
     by then is committed within `shutdown.grace`. Raises RunError when the job cannot do its work;
     what was downloaded before is committed then, too.
     """
+    store = LocalStore(Path(job.settings.lake.uri))
+    async with _transport(job) as transport:
+        await job.stop.interruptible(_open_lake(store))
+        await job.stop.interruptible(asyncio.to_thread(store.clean_up))
+        client = await job.stop.interruptible(_connect(job, transport))
+        listing = await job.stop.interruptible(_list(job, client))
+        what_to_do = await job.stop.interruptible(_plan(job, listing, store))
+        _say(what_to_do, job)
+        await load(what_to_do, job, client, store)
+
+
+async def plan(job: Job) -> None:
+    """Find out what `run` would do, in `job.tally` too; fetch nothing, write nothing.
+
+    A saved listing needs no server: then nothing is sent at all. Raises RunError as `run` does.
+    """
+    store = LocalStore(Path(job.settings.lake.uri))
+    async with _transport(job) as transport:
+        await job.stop.interruptible(_open_lake(store))
+        client = None
+        if job.saved_listing is None:
+            client = await job.stop.interruptible(_connect(job, transport))
+        listing = await job.stop.interruptible(_list(job, client))
+        await job.stop.interruptible(_plan(job, listing, store))
+
+
+@asynccontextmanager
+async def _transport(job: Job) -> AsyncIterator[Transport]:
+    """Yield what requests are sent with; being told to end ends the block, and only that."""
     settings, tally, stop = job.settings, job.tally, job.stop
-    store = LocalStore(Path(settings.lake.uri))
-    loop = asyncio.get_running_loop()
-    limiter = Limiter(
+    job.limiter = limiter = Limiter(
         settings.fetch.concurrency,
         settings.fetch.rate,
-        loop.time,
+        asyncio.get_running_loop().time,
         stop.sleep,
         # One request for each pause after a 429: what the vendor asks for is enough.
         rate_least=1 / max(settings.retry.throttle_delay, _THROTTLE_DELAY_LEAST_S),
     )
     try:
-        await stop.interruptible(asyncio.to_thread(_open_lake, store))
         async with Transport(
-            limiter, settings.retry, settings.fetch.timeout, tally.http, stop.sleep
+            limiter,
+            settings.retry,
+            settings.fetch.timeout,
+            tally.http,
+            stop.sleep,
+            job.redactor.text,
         ) as transport:
-            client = await stop.interruptible(
-                connect(transport, settings, job.account, loop.time, job.redactor.add)
-            )
-            tally.listing = await stop.interruptible(_list(job, client))
-            plan = await stop.interruptible(
-                make_plan(
-                    tally.listing.entries,
-                    settings.fetch.skip,
-                    job.shard,
-                    partial(read_state, store),
-                )
-            )
-            _say(plan)
-            tally.planned(plan)
-            await load(plan, job, client, store)
+            yield transport
     except StoppedError:
         pass
     finally:
@@ -75,19 +94,24 @@ async def run(job: Job) -> None:
         raise stop.error
 
 
-def _open_lake(store: LocalStore) -> None:
+async def _open_lake(store: LocalStore) -> None:
     try:
-        store.check_readable()
+        await asyncio.to_thread(store.check_readable)
     except LakeError as error:
         raise RunError(f"{error}; check lake.uri") from error
-    store.clean_up()
 
 
-async def _list(job: Job, client: Client) -> Listing:
+async def _connect(job: Job, transport: Transport) -> Client:
+    clock = asyncio.get_running_loop().time
+    return await connect(transport, job.settings, job.account, clock, job.redactor.add)
+
+
+async def _list(job: Job, client: Client | None) -> Listing:
     if job.saved_listing is not None:
         return await asyncio.to_thread(_read, job.saved_listing)
     window = job.window
     assert window is not None  # noqa: S101 - a job has a saved listing or a window
+    assert client is not None  # noqa: S101 - and to list a window somebody to ask
     if window.start < job.now - _KEPT_BY_VENDOR:
         log.warning("window.old", reason="the vendor keeps one month; it may refuse this window")
     listing = await client.list(list(window.cut(job.settings.api.request_window)))
@@ -108,14 +132,23 @@ def _read(saved_listing: BinaryIO) -> Listing:
         raise RunError(f"--paths: cannot be read: {error.strerror or error}") from error
 
 
-def _say(plan: Plan) -> None:
-    for invalid in plan.invalid[:100]:
-        log.warning("path.invalid", path=invalid.text[:500], reason=invalid.reason)
+async def _plan(job: Job, listing: Listing, store: LocalStore) -> Plan:
+    job.tally.listing = listing
+    skip = job.settings.fetch.skip
+    made = await make_plan(listing.entries, skip, job.shard, partial(read_state, store))
+    job.tally.planned(made)
+    return made
+
+
+def _say(made: Plan, job: Job) -> None:
+    for invalid in made.invalid[:100]:
+        text = job.redactor.text(invalid.text[:500])
+        log.warning("path.invalid", path=text, reason=invalid.reason)
     log.info(
         "plan.made",
-        listed=plan.listed,
-        already_loaded=sum(len(p.already_loaded) for p in plan.partitions),
-        to_load=sum(len(p.to_load) for p in plan.partitions),
-        invalid=len(plan.invalid),
-        skipped=len(plan.skipped),
+        listed=made.listed,
+        already_loaded=made.already_loaded,
+        to_load=made.to_load,
+        invalid=len(made.invalid),
+        skipped=len(made.skipped),
     )

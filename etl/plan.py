@@ -54,8 +54,17 @@ class Plan:
     @property
     def listed(self) -> int:
         """How many distinct paths were listed."""
-        in_partitions = sum(len(p.already_loaded) + len(p.to_load) for p in self.partitions)
-        return len(self.invalid) + len(self.skipped) + in_partitions
+        return len(self.invalid) + len(self.skipped) + self.already_loaded + self.to_load
+
+    @property
+    def already_loaded(self) -> int:
+        """How many of them have a receipt."""
+        return sum(len(partition.already_loaded) for partition in self.partitions)
+
+    @property
+    def to_load(self) -> int:
+        """How many of them have none, those of damaged partitions among them."""
+        return sum(len(partition.to_load) for partition in self.partitions)
 
 
 async def make_plan(
@@ -81,7 +90,7 @@ async def make_plan(
             continue
         if not shard.holds(path.partition.directory):
             continue
-        if any(entry == pattern or fnmatchcase(entry, pattern) for pattern in skip):
+        if skips(skip, entry):
             skipped.append(path)
         else:
             by_partition.setdefault(path.partition, []).append(path)
@@ -109,3 +118,8 @@ async def make_plan(
         )
     )
     return Plan(tuple(invalid), tuple(skipped), tuple(plan for group in groups for plan in group))
+
+
+def skips(patterns: Sequence[str], path: str) -> bool:
+    """Tell whether `fetch.skip` names this path, or has a pattern that it fits."""
+    return any(path == pattern or fnmatchcase(path, pattern) for pattern in patterns)

@@ -1,30 +1,135 @@
 """How far the run is: one live display on a terminal, else a log event every 30 seconds."""
 
 import asyncio
+import math
 import sys
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 import structlog
 
-from etl.report import Tally
+from etl.job import Job
 
 ProgressMode = Literal["auto", "on", "off"]
+Phase = Literal["listing", "loading", "stopping"]
 
 log = structlog.stdlib.get_logger()
 
-_EVENT_EVERY_S: Final = 30.0
+EVENT_EVERY_S: Final = 30.0
 _REDRAW_EVERY_S: Final = 0.25
+# The first event, too, is to know the speed.
+_SAMPLE_EVERY_S: Final = 1.0
+# Speed is that of the last half minute: a pause shows, one slow answer does not.
+_SPEED_SPAN_S: Final = 30.0
+_SPEED_LEAST_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How far a run is; the fields of the event `run.progress`.
+
+    `done` of the `to_load` files have their outcome; they are counted when their part is committed.
+    Speeds and `seconds_left` are None as long as there is nothing to judge by, `rate_limit` where
+    no limit of the server is known. `throttled` counts the 429s, `paused_seconds` is how long
+    nothing is sent now because of one.
+    """
+
+    phase: Phase
+    listed: int
+    already_loaded: int
+    to_load: int
+    done: int
+    loaded: int
+    failed: int
+    rows: int
+    downloaded_bytes: int
+    files_per_second: float | None
+    bytes_per_second: float | None
+    in_flight: int
+    concurrency: int
+    rate_limit: float | None
+    throttled: int
+    paused_seconds: float
+    seconds_left: float | None
+
+
+class Meter:
+    """Looks at a job now and then and tells how far it is and how fast it goes."""
+
+    def __init__(self, job: Job, clock: Callable[[], float]) -> None:
+        self._job = job
+        self._clock = clock
+        self._samples: deque[tuple[float, int, int]] = deque()
+
+    def read(self) -> Facts:
+        """Return the facts of this moment; the speeds are those between calls."""
+        tally, limiter, stop = self._job.tally, self._job.limiter, self._job.stop
+        brought = tally.already_loaded - tally.plan.already_loaded
+        done = tally.loaded + len(tally.failures) + brought
+        to_load = tally.plan.to_load
+        downloaded = tally.bytes.downloaded
+        phase: Phase = "loading" if to_load else "listing"
+        # What is waited for before the first file is not the files' speed.
+        speeds = self._speeds(done, downloaded) if downloaded or done else None
+        files_s, bytes_s = speeds or (None, None)
+        left_s = (to_load - done) / files_s if files_s else None
+        rate = limiter.rate if limiter else math.inf
+        return Facts(
+            phase="stopping" if stop.requested() else phase,
+            listed=tally.plan.listed or len(tally.listing.entries),
+            already_loaded=tally.already_loaded,
+            to_load=to_load,
+            done=done,
+            loaded=tally.loaded,
+            failed=len(tally.failures),
+            rows=tally.rows_loaded,
+            downloaded_bytes=downloaded,
+            files_per_second=_rounded(files_s),
+            bytes_per_second=_rounded(bytes_s),
+            in_flight=limiter.in_flight if limiter else 0,
+            concurrency=limiter.allowed if limiter else self._job.settings.fetch.concurrency,
+            rate_limit=round(rate, 1) if math.isfinite(rate) else None,
+            throttled=tally.http.throttled,
+            paused_seconds=round(limiter.paused_s if limiter else 0.0, 1),
+            seconds_left=_rounded(left_s),
+        )
+
+    def _speeds(self, done: int, downloaded: int) -> tuple[float, float] | None:
+        now = self._clock()
+        samples = self._samples
+        samples.append((now, done, downloaded))
+        # One sample at or before the span's begin stays: the span is never shorter than that.
+        while len(samples) > 2 and samples[1][0] <= now - _SPEED_SPAN_S:
+            samples.popleft()
+        then, done_then, downloaded_then = samples[0]
+        if now - then < _SPEED_LEAST_S:
+            return None
+        return (done - done_then) / (now - then), (downloaded - downloaded_then) / (now - then)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 @asynccontextmanager
-async def shown(tally: Tally, mode: ProgressMode, *, live: bool) -> AsyncIterator[None]:
-    """Show the tally's progress while the block runs; `live` if logs are for a terminal."""
+async def shown(
+    job: Job, mode: ProgressMode, *, live: bool, event_every_s: float = EVENT_EVERY_S
+) -> AsyncIterator[None]:
+    """Show the job's progress while the block runs: live on a terminal, else as events.
+
+    `live` if logs are for people; `on` shows the display also where they are not. A terminal that
+    cannot move its cursor gets events.
+    """
     if mode == "off":
         yield
         return
-    task = asyncio.ensure_future(_live(tally) if live and sys.stderr.isatty() else _events(tally))
+    meter = Meter(job, asyncio.get_running_loop().time)
+    wanted = (live or mode == "on") and sys.stderr is not None and sys.stderr.isatty()
+    work = _live(meter) if wanted and _can_redraw() else _events(meter, event_every_s)
+    task = asyncio.ensure_future(work)
     try:
         yield
     finally:
@@ -33,48 +138,27 @@ async def shown(tally: Tally, mode: ProgressMode, *, live: bool) -> AsyncIterato
             await task
 
 
-async def _events(tally: Tally) -> None:
+def _can_redraw() -> bool:
+    from etl.live import new_console  # noqa: PLC0415 - rich is for terminals
+
+    return new_console().is_interactive
+
+
+async def _events(meter: Meter, every_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time() + every_s
     while True:
-        await asyncio.sleep(_EVENT_EVERY_S)
-        log.info(
-            "run.progress",
-            listed=tally.plan.listed,
-            already_loaded=tally.already_loaded,
-            loaded=tally.loaded,
-            failed=len(tally.failures),
-            waiting=tally.not_attempted,
-            rows=tally.rows_loaded,
-            throttled=tally.http.throttled,
-        )
+        await asyncio.sleep(min(_SAMPLE_EVERY_S, every_s))
+        facts = meter.read()
+        if loop.time() >= due:
+            due += every_s
+            log.info("run.progress", **asdict(facts))
 
 
-async def _live(tally: Tally) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+async def _live(meter: Meter) -> None:
+    from etl.live import Display  # noqa: PLC0415 - rich is for terminals
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("files · {task.fields[rows]:,} rows · {task.fields[failed]} failed"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-        task = display.add_task("listing", total=None, rows=0, failed=0)
+    with Display(meter.read) as display:
         while True:
-            to_load = tally.loaded + len(tally.failures) + tally.not_attempted
-            display.update(
-                task,
-                description="loading" if to_load else "listing",
-                total=to_load or None,
-                completed=to_load - tally.not_attempted,
-                rows=tally.rows_loaded,
-                failed=len(tally.failures),
-            )
+            display.redraw()
             await asyncio.sleep(_REDRAW_EVERY_S)

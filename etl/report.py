@@ -6,7 +6,8 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -111,6 +112,22 @@ class Tally:
         """How many files have no outcome yet."""
         return len(self._open)
 
+    def newest_complete_hour(self) -> datetime | None:
+        """Return the begin of the newest hour up to which the lake holds what was listed.
+
+        It was over when the run began, and of it and of every earlier listed hour each listed
+        file is in the lake; files that are skipped on purpose, and entries that are no paths, do
+        not count. None if there is no such hour, or nothing was listed.
+        """
+        missing = self._open.union(failure.path for failure in self.failures)
+        newest = None
+        for hour, plans in groupby(self.plan.partitions, lambda plan: plan.partition.hour):
+            over = self.started_at - hour >= timedelta(hours=1)
+            if not over or any(path.text in missing for plan in plans for path in plan.to_load):
+                break
+            newest = hour
+        return newest
+
     @property
     def invalid(self) -> tuple[InvalidPath, ...]:
         """The listed entries that are no paths."""
@@ -130,6 +147,7 @@ class Tally:
         """Return the report as it stands now; every listed path is accounted for."""
         status, exit_code = self.status(error, signal)
         finished_at = datetime.now(UTC)
+        newest = self.newest_complete_hour()
         return {
             "run_id": self.run_id,
             "version": __version__,
@@ -140,6 +158,7 @@ class Tally:
             "started_at": rfc3339(self.started_at),
             "finished_at": rfc3339(finished_at),
             "duration_seconds": round((finished_at - self.started_at).total_seconds(), 3),
+            "newest_complete_hour": rfc3339(newest) if newest else None,
             "listing": {
                 "requests": self.listing.requests,
                 "empty_windows": [window.as_json() for window in self.listing.empty_windows],
@@ -185,15 +204,19 @@ class Tally:
 
 
 def write_report(report: dict[str, Any], file: Path) -> None:
-    """Write the report whole or not at all, over an older one. Raises OSError.
+    """Write the report as JSON; see `write_whole`. Raises OSError."""
+    write_whole(json.dumps(report, indent=2) + "\n", file)
+
+
+def write_whole(text: str, file: Path) -> None:
+    """Write a file whole or not at all, over an older one. Raises OSError.
 
     What is no plain file (a pipe, a device) or cannot be replaced (a file that is mounted on its
     own, as a container's termination log is) is written to as it stands.
     """
-    text = json.dumps(report, indent=2) + "\n"
     file = file.resolve()
     if file.exists() and not file.is_file():
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         return
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
@@ -207,4 +230,4 @@ def write_report(report: dict[str, Any], file: Path) -> None:
         Path(name).unlink(missing_ok=True)
         if error.errno != errno.EBUSY:
             raise
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")

@@ -1,88 +1,38 @@
 """The configuration: one model; etl.sources reads it. No error text ever holds a value."""
 
-import ipaddress
-import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from etl.times import parse_duration, parse_instant
-
-# A host's name or address, perhaps a port, perhaps a path; no user, no query, nothing quoted.
-_URL: Final = re.compile(
-    r"(?i:https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+from etl.scalars import (
+    DURATION_SCHEMA,
+    Account,
+    Duration,
+    Folder,
+    Instant,
+    Seconds,
+    Secret,
+    Size,
+    Url,
+    is_loopback,
+    text_then,
 )
+from etl.times import parse_duration
 
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address never leaves this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _text_then(parse: Any) -> BeforeValidator:
-    def validate(value: object) -> object:
-        return parse(value) if isinstance(value, str) else value
-
-    return BeforeValidator(validate)
-
-
-def _origin(url: str) -> str:
-    try:
-        _ = urlsplit(url).port  # a ValueError where it is none
-        well_formed = _URL.fullmatch(url)
-    except ValueError:
-        well_formed = None
-    if not well_formed:
-        raise ValueError("not a host's URL: write https://host, without a user or a query")
-    return url.rstrip("/")
-
-
-def _local_folder(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    if not uri:
-        raise ValueError("must not be empty")
-    if not separator:
-        return uri
-    if scheme != "file":
-        raise ValueError("only folders and file:// are supported by this version")
-    if not rest.startswith("/"):
-        raise ValueError("write file:///folder, with three slashes")
-    return unquote(rest)
-
-
-Instant = Annotated[
-    datetime, _text_then(parse_instant), WithJsonSchema({"type": ["string", "integer"]})
-]
-Duration = Annotated[
-    timedelta,
-    _text_then(parse_duration),
-    Field(gt=timedelta(0)),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+[smhd]$"}),
-]
-Size = Annotated[ByteSize, Field(gt=0)]
-Url = Annotated[str, AfterValidator(_origin)]
-Folder = Annotated[str, AfterValidator(_local_folder)]
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -92,11 +42,30 @@ class _Section(BaseModel):
 class ApiSettings(_Section):
     """Where the vendor's API is and how it is asked."""
 
-    allow_http: bool = False  # before the URLs, which are judged by it
-    base_url: Url | None = None
-    domain_url: Url = "https://api.liveperson.net"
-    source: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+$", max_length=20)] = "aht_etl"
-    request_window: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(days=1)
+    # Before the URLs, which are judged by it.
+    allow_http: bool = Field(
+        default=False,
+        description="Whether plain http is allowed to other hosts than loopback: it shows the "
+        "keys to anyone on the way.",
+    )
+    base_url: Url | None = Field(
+        default=None,
+        description="The API's host, https://host. Empty: looked up at api.domain_url.",
+    )
+    domain_url: Url = Field(
+        default="https://api.liveperson.net",
+        description="Where the API's host and the OAuth 2.0 server are looked up.",
+    )
+    source: str = Field(
+        default="aht_etl",
+        pattern=r"^[a-zA-Z0-9_]+$",
+        max_length=20,
+        description="Who is calling: letters, digits and _, 20 at most, unique per process in "
+        "your organisation.",
+    )
+    request_window: Annotated[Duration, Field(ge=timedelta(seconds=1)), DURATION_SCHEMA] = Field(
+        default=timedelta(days=1), description="The longest window of one listing request."
+    )
 
     @field_validator("base_url", "domain_url")
     @classmethod
@@ -114,13 +83,23 @@ class ApiSettings(_Section):
 class AuthSettings(_Section):
     """Keys of OAuth 1.0a or of OAuth 2.0 client credentials, or none."""
 
-    consumer_key: SecretStr | None = None
-    consumer_secret: SecretStr | None = None
-    access_token: SecretStr | None = None
-    access_token_secret: SecretStr | None = None
-    signature_method: Literal["HMAC-SHA1", "HMAC-SHA256"] = "HMAC-SHA1"
-    client_id: SecretStr | None = None
-    client_secret: SecretStr | None = None
+    consumer_key: Secret | None = Field(default=None, description="OAuth 1.0a: the consumer key.")
+    consumer_secret: Secret | None = Field(
+        default=None, description="OAuth 1.0a: the key's secret."
+    )
+    access_token: Secret | None = Field(default=None, description="OAuth 1.0a: the access token.")
+    access_token_secret: Secret | None = Field(
+        default=None, description="OAuth 1.0a: the secret of the access token."
+    )
+    signature_method: Literal["HMAC-SHA1", "HMAC-SHA256"] = Field(
+        default="HMAC-SHA1", description="OAuth 1.0a: how requests are signed."
+    )
+    client_id: Secret | None = Field(
+        default=None, description="OAuth 2.0 client credentials: the client's id."
+    )
+    client_secret: Secret | None = Field(
+        default=None, description="OAuth 2.0 client credentials: the client's secret."
+    )
 
     @property
     def scheme(self) -> Literal["oauth1", "oauth2", "none"]:
@@ -158,49 +137,100 @@ class AuthSettings(_Section):
 class WindowSettings(_Section):
     """Which span of time is listed."""
 
-    start: Instant | None = Field(default=None, alias="from")
-    end: Instant | None = Field(default=None, alias="to")
-    lookback: Duration = timedelta(days=7)
+    start: Instant | None = Field(
+        default=None,
+        alias="from",
+        description="Begin of the window: 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
+        "epoch milliseconds. Empty: window.to less window.lookback.",
+    )
+    end: Instant | None = Field(
+        default=None, alias="to", description="End of the window. Empty: now."
+    )
+    lookback: Duration = Field(
+        default=timedelta(days=7),
+        description="The window's length without window.from. Files come late: what is loaded "
+        "costs nothing to look at again.",
+    )
 
 
 class FetchSettings(_Section):
     """How files are requested."""
 
-    concurrency: Annotated[int, Field(ge=1)] = 16
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    timeout: Duration = timedelta(seconds=60)
-    skip: tuple[str, ...] = ()
+    concurrency: int = Field(default=16, ge=1, description="Requests in flight at most.")
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Requests a second at most. Empty: as fast as the server allows."
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=60), description="How long to wait without a byte arriving."
+    )
+    skip: tuple[str, ...] = Field(
+        default=(),
+        description="Paths or glob patterns that are never fetched: a file known to be broken at "
+        "the vendor.",
+    )
 
 
 class RetrySettings(_Section):
     """The vendor's documented retry policy."""
 
-    server_delays: tuple[Seconds, ...] = (5, 10, 15)
-    throttle_delay: Seconds = 1
-    throttle_attempts: Annotated[int, Field(ge=0)] = 20
+    server_delays: tuple[Seconds, ...] = Field(
+        default=(5, 10, 15),
+        description="Seconds before each retry after a 5xx, a broken connection, a timeout or a "
+        "damaged answer; as many retries as entries.",
+    )
+    throttle_delay: Seconds = Field(
+        default=1,
+        description="Seconds at least before any next request after a 429; a longer Retry-After "
+        "is obeyed.",
+    )
+    throttle_attempts: int = Field(default=20, ge=0, description="429s that one request survives.")
 
 
 class LakeSettings(_Section):
     """Where the lake is and how its parts are written."""
 
-    uri: Folder = "./lake"
-    options: dict[str, SecretStr] = Field(default_factory=dict)
-    compression: Compression = "zstd"
-    target_part_size: Size = ByteSize(128 * 2**20)
+    uri: Folder = Field(
+        default="./lake", description="The lake's place: a folder, or file:///folder."
+    )
+    options: dict[str, Secret] = Field(
+        default_factory=dict,
+        description="The store's own options, for stores that have some; a folder has none.",
+    )
+    compression: Compression = Field(default="zstd", description="How columns are compressed.")
+    target_part_size: Size = Field(
+        default=ByteSize(128 * 2**20),
+        description="Where a partition's part is cut, between two source files; a target, not a "
+        "limit.",
+    )
 
 
 class RawSettings(_Section):
     """Where downloaded files are kept, if anywhere."""
 
-    uri: Folder | None = None
+    uri: Folder | None = Field(
+        default=None,
+        description="Where the downloaded files are kept, byte for byte, under their own paths: "
+        "outside the lake. Empty: nowhere.",
+    )
 
 
 class LimitSettings(_Section):
     """What is too much."""
 
-    memory: Size = ByteSize(512 * 2**20)
-    max_bad_row_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
-    max_file_size: Size = ByteSize(16 * 2**30)
+    memory: Size = Field(
+        default=ByteSize(512 * 2**20),
+        description="Budget for data in flight; what does not fit goes to the temporary folder.",
+    )
+    max_bad_row_ratio: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A file with more than this share of bad rows fails whole.",
+    )
+    max_file_size: Size = Field(
+        default=ByteSize(16 * 2**30),
+        description="A file that unpacks to more fails: a decompression bomb.",
+    )
 
 
 class ShutdownSettings(_Section):
@@ -208,10 +238,40 @@ class ShutdownSettings(_Section):
 
     grace: Annotated[
         timedelta,
-        _text_then(parse_duration),
+        text_then(parse_duration),
         Field(ge=timedelta(0)),
-        WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+[smhd]$"}),
-    ] = timedelta(seconds=20)
+        DURATION_SCHEMA,
+    ] = Field(
+        default=timedelta(seconds=20),
+        description="After SIGTERM or SIGINT: time to commit what is downloaded; a second signal "
+        "ends at once.",
+    )
+
+
+class MetricsSettings(_Section):
+    """Where a run's figures go for Prometheus, if anywhere; nothing secret is among them."""
+
+    pushgateway: Url | None = Field(
+        default=None,
+        description="A Prometheus Pushgateway's URL; plain http is taken to any host. Empty: none.",
+    )
+    textfile: str | None = Field(
+        default=None,
+        description="A file for the node exporter's textfile collector, in its folder; must end in "
+        ".prom. Empty: none.",
+    )
+
+    @field_validator("textfile")
+    @classmethod
+    def _read_by_the_exporter(cls, value: str | None) -> str | None:
+        if value is not None and not value.endswith(".prom"):
+            raise ValueError("must end in .prom: the node exporter reads no other file")
+        return value
+
+    @property
+    def configured(self) -> bool:
+        """Whether they go anywhere."""
+        return self.pushgateway is not None or self.textfile is not None
 
 
 class Settings(_Section):
@@ -220,7 +280,7 @@ class Settings(_Section):
     Raises pydantic's ValidationError.
     """
 
-    account: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]+$")] | None = None
+    account: Account | None = Field(default=None, description="The vendor's account (site) id.")
     api: ApiSettings = Field(default_factory=ApiSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     window: WindowSettings = Field(default_factory=WindowSettings)
@@ -230,6 +290,7 @@ class Settings(_Section):
     raw: RawSettings = Field(default_factory=RawSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @model_validator(mode="after")
     def _raw_files_outside_the_lake(self) -> Self:

@@ -4,8 +4,9 @@ The strongest source wins, key by key. No error text ever holds a value: it may 
 """
 
 import difflib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,10 @@ from pydantic_settings import (
 )
 
 from etl.errors import UsageError
+from etl.keys import ENV_PREFIX, meant, siblings, unknown_part, variable
+from etl.origins import Layer, Origins
 from etl.settings import Settings
 
-ENV_PREFIX: Final = "AHT_ETL_"
 SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"
 
 # What Kubernetes adds to every container for a service whose name begins with `aht-etl`.
@@ -52,6 +54,19 @@ def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, st
     `flags` are nested by key like the YAML and win over all. Raises UsageError, one line that
     names each key at fault and holds no value.
     """
+    return load_with_origins(flags, config, environ, {})[0]
+
+
+def load_with_origins(
+    flags: Mapping[str, Any],
+    config: Path | None,
+    environ: Mapping[str, str],
+    flag_names: Mapping[str, str],
+) -> tuple[Settings, Origins]:
+    """Read the configuration as `load` does; return it with where each value came from.
+
+    `flag_names` are the flags by their dotted keys.
+    """
     variables = {
         name: value
         for name, value in environ.items()
@@ -60,9 +75,8 @@ def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, st
         and not _KUBERNETES_SERVICE.search(name)
     }
     secrets = _secret_files(environ.get(SECRETS_DIR))
-    for names, origin in ((variables, "environment variable"), (secrets, "secret file")):
-        _refuse_unknown(names, origin)
-    from_yaml = _yaml(config) if config is not None else {}
+    _refuse_unknown(variables, "environment variable", variable)
+    _refuse_unknown(secrets, "secret file", lambda key: key.replace(".", "__"))
 
     class Loaded(Settings, BaseSettings):
         model_config = SettingsConfigDict(
@@ -78,50 +92,85 @@ def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, st
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                init_settings,
-                _Variables(settings_cls, variables),
-                _Variables(settings_cls, secrets),
-                InitSettingsSource(settings_cls, from_yaml),
-            )
+            weaker = (InitSettingsSource(settings_cls, dict(layer.values)) for layer in layers[1:])
+            return (init_settings, *weaker)
 
-    try:
-        return Loaded(**flags)
-    except ValidationError as error:
-        raise UsageError(explain(error)) from None
-
-
-def explain(error: ValidationError) -> str:
-    """Put a validation error into one line that names the keys and shows no value."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in e['loc']) or 'configuration'}: {_reason(e)}"
-        for e in error.errors(include_input=False, include_url=False, include_context=False)
+    layers = (
+        Layer("flag", flags, flag_names),
+        Layer("environment", _Variables(Loaded, variables)(), _names(variables, keep=True)),
+        Layer("secret file", _Variables(Loaded, secrets)(), _names(secrets, keep=False)),
+        Layer("YAML", _yaml(config) if config is not None else {}, {"": str(config)}),
     )
+    origins = Origins(layers)
+    try:
+        return Loaded(**flags), origins
+    except ValidationError as error:
+        raise UsageError(explain(error, origins)) from None
+
+
+def load_settings(
+    config: Path | str | None = None, environ: Mapping[str, str] = os.environ, **keys: Any
+) -> Settings:
+    """Read the configuration as the command does, for callers from Python.
+
+    `keys` take the flags' place and win over all: `account="12345678"`, `lake={"uri": "./lake"}`.
+    Behind them come the environment (`AHT_ETL_…`, secret files too; `{}` for neither) and the YAML
+    `config`. Raises UsageError, one line that names each key at fault and holds no value.
+    """
+    return load(keys, Path(config) if config is not None else None, environ)
+
+
+def explain(error: ValidationError, origins: Origins | None = None) -> str:
+    """Put a validation error into one line that names the keys and shows no value."""
+    lines = []
+    for e in error.errors(include_input=False, include_url=False, include_context=False):
+        key = ".".join(str(part) for part in e["loc"])
+        origin = origins.of(key) if key and origins is not None else None
+        place = f" ({origin})" if origin and origin.name else ""
+        lines.append(f"{key or 'configuration'}: {_reason(e)}{place}")
+    return "; ".join(lines)
 
 
 def _reason(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
-    *parents, key = (str(part) for part in error["loc"])
-    model: Any = Settings
-    for parent in parents:
-        model = model.model_fields[parent].annotation
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    return f"unknown key{_suggestion(key, known)}"
+    return f"unknown key{_suggestion([str(part) for part in error['loc']])}"
 
 
-def _suggestion(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+def _suggestion(path: Sequence[str], also: Callable[[str], str] | None = None) -> str:
+    key = meant(path)
+    if key is None:
+        return f" (known: {', '.join(siblings(path[:-1]) or siblings([]))})"
+    section, _, name = key.rpartition(".")
+    near = name if section == ".".join(path[:-1]) else key
+    return f", did you mean {near}{f' ({also(key)})' if also else ''}?"
 
 
-def _refuse_unknown(names: Mapping[str, str], origin: str) -> None:
+def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[str], str]) -> None:
+    """Raise UsageError where variables or secret files name no key; `name_of` a key is its name."""
+    wrong = []
     for name in names:
-        key = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
-        if key not in Settings.model_fields:
-            shown = name if origin == "environment variable" else name.removeprefix(ENV_PREFIX)
-            known = list(Settings.model_fields)
-            raise UsageError(f"{origin} {shown}: unknown key{_suggestion(key, known)}")
+        path = name.removeprefix(ENV_PREFIX).lower().split("__")
+        unknown = unknown_part(path)
+        if unknown is None:
+            continue
+        shown = name if origin == "environment variable" else name.removeprefix(ENV_PREFIX)
+        within = f"{'.'.join(unknown)}: " if len(unknown) > 1 else ""
+        suggestion = _suggestion(path if meant(path) else unknown, name_of)
+        if difflib.get_close_matches(name, [SECRETS_DIR], cutoff=0.9):
+            suggestion = f", did you mean {SECRETS_DIR}?"
+        wrong.append(f"{origin} {shown}: {within}unknown key{suggestion}")
+    if wrong:
+        raise UsageError("; ".join(wrong))
+
+
+def _names(variables: Mapping[str, str], *, keep: bool) -> dict[str, str]:
+    """Return variables or secret files, whose prefix goes unless `keep`, by their dotted keys."""
+    names = {}
+    for name in variables:
+        short = name.removeprefix(ENV_PREFIX)
+        names[short.lower().replace("__", ".")] = name if keep else short
+    return names
 
 
 def _secret_files(folder: str | None) -> dict[str, str]:

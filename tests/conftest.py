@@ -91,9 +91,12 @@ class Runner:
         return self.end(self.start(emulator, *more, **env))
 
 
-def load(emulator: Emulator, lake: Path) -> dict[str, Any]:
-    """Run the job inside this process, over the same two days; return its report."""
-    flags: Any = {"api": {"base_url": emulator.base_url}, "lake": {"uri": str(lake)}}
+def load(emulator: Emulator, lake: Path, /, **more: Any) -> dict[str, Any]:
+    """Run the job inside this process, over the same two days; return its report.
+
+    `more` are sections of the settings.
+    """
+    flags: Any = {"api": {"base_url": emulator.base_url}, "lake": {"uri": str(lake)}, **more}
     window = Window(datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC))
     now = datetime.now(UTC)
     tally = Tally("00000000-0000-0000-0000-000000000000", "le79344075", window, now)

@@ -63,6 +63,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ((), {"AHT_ETL_FETCH__CONCURENCY": "1"}, "fetch.concurency: unknown key, did you mean"),
         ((), {"AHT_ETL_AUTH__CONSUMER_KEY": "k"}, "auth.consumer_secret"),
         ((), {"AHT_ETL_SECRETS_DIR": "missing"}, "AHT_ETL_SECRETS_DIR=missing: cannot be read"),
+        ((), {"AHT_ETL_METRICS__TEXTFILE": "a.txt"}, "metrics.textfile: must end in .prom"),
+        ((), {"AHT_ETL_METRICS__PUSHGATEWAY": "http://u:p@h"}, "metrics.pushgateway: not a host"),
         (("--no-such-flag",), {}, "--no-such-flag"),
         (("--log-level", "loud"), {}, "loud"),
     ],
@@ -192,3 +194,16 @@ def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
     _, err = process.communicate(b"")
     assert process.returncode in {1, 2}
     assert b"report" in err
+
+
+@pytest.mark.parametrize("code", ["import etl", "from etl.cli import main; main()"])
+def test_what_is_heavy_waits_until_it_is_needed(code: str) -> None:
+    """Neither the package nor `--version` imports what a run needs."""
+    heavy = ("pyarrow", "aiohttp", "pydantic", "rich", "altair")
+    script = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print([m for m in {heavy} if m in sys.modules]))\n{code}"
+    )
+    arguments = [sys.executable, "-c", script, "--version"]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert "[]" == done.stdout.splitlines()[-1]

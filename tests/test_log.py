@@ -51,6 +51,24 @@ def test_secrets_are_hidden_wherever_they_stand(capsys: pytest.CaptureFixture[st
     assert all(json.loads(line) for line in err.splitlines())
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_tracebacks_are_for_debug(
+    capsys: pytest.CaptureFixture[str], log_format: log.LogFormat
+) -> None:
+    """At every other level an error is one line, another library's too."""
+    for level in ("info", "debug"):
+        log.configure(log_format, level, Redactor())
+        try:
+            raise ValueError("a\nb")
+        except ValueError:
+            structlog.get_logger().exception("job.broke")
+            logging.getLogger("asyncio").exception("task broke")
+        err = capsys.readouterr().err
+        assert 2 == err.count("ValueError: a" + (" b" if level == "info" else ""))
+        assert (0 if level == "info" else 2) == err.count("Traceback")
+        assert level == "debug" or 2 == len(err.splitlines())
+
+
 def test_a_console_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     """Without colours where there is no terminal."""
     log.configure("console", "info", Redactor())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.paths import BreakdownPath, InvalidPathError, stable_share
+from etl.paths import BreakdownPath, InvalidPathError, Partition, stable_share, written_at
 
 GOOD = (
     "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
@@ -88,3 +88,31 @@ def test_share_is_pinned() -> None:
         0,
         1,
     ]
+
+
+def test_a_partition_from_its_folder() -> None:
+    """As from a path in it; whatever else lies in a lake is none."""
+    path = BreakdownPath.parse("/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz")
+    assert path.partition == Partition.parse("year=2022/month=6/day=1/hour=6/accountId=le79344075")
+    assert "le79344075" == path.partition.account
+    for folder in ("", "year=2022/month=6", "year=2022/month=2/day=30/hour=1/accountId=a", "x"):
+        with pytest.raises(InvalidPathError):
+            Partition.parse(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        (
+            "sequences.1654113886437.20220601160446.00066.json.gz",
+            datetime(2022, 6, 1, 20, 4, 46, 437000, tzinfo=UTC),
+        ),
+        ("sequences.1654113886437.json.gz", None),
+        ("1654113886437.20220601160446.00066.json.gz", None),
+        ("sequences.99999999999999999.20220601160446.00066.json.gz", None),
+        ("a.json.gz", None),
+    ],
+)
+def test_when_a_file_was_written(name: str, at: datetime | None) -> None:
+    """Its name tells if it is made as the documented ones are; others tell nothing."""
+    assert at == written_at(f"/year=2022/month=6/day=1/hour=6/accountId=a1/{name}")

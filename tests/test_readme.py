@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -105,3 +105,25 @@ def test_queries_in_the_readme(
         (days, parts) = [connection.sql(query.strip("; \n")).fetchall() for query in queries]
     assert [(2022, 6, 1)] == [day[:3] for day in days]
     assert [] == parts
+
+
+def test_the_example_from_python(
+    tmp_path: Path,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It runs as it stands, but for the host that it asks."""
+    now = datetime.now(UTC)
+    data = Dataset.generate(1, now - timedelta(days=1), now, account="12345678", rows_per_file=10)
+    emulator = serve(data)
+    (example,) = re.findall(r"```python\n(.*?)```", section("From Python"), re.DOTALL)
+    assert "Settings(account=" in example
+    url = f'Settings(api={{"base_url": "{emulator.base_url}"}}, account='
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("Settings(account=", url), {})
+    loaded = emulator.count("file", 200)
+    assert loaded > 10
+    out = capsys.readouterr().out
+    assert f"{loaded} files to load" in out
+    assert re.search(r"^[0-9,]+ rows in [0-9]+ parts, [0-9.]+ s$", out, re.MULTILINE)

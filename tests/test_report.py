@@ -54,6 +54,53 @@ def test_every_path_has_one_outcome() -> None:
 
 
 @pytest.mark.parametrize(
+    ("loaded", "newest"),
+    [
+        ("", None),  # nothing was loaded
+        ("1", 1),
+        ("13", 1),  # what is newer does not count before what is older
+        ("12", 2),
+        ("123", 3),
+        ("1234", 3),  # the hour that was not over when the run began never counts
+    ],
+)
+@pytest.mark.parametrize("ends", ["failed", "open"])
+def test_the_newest_complete_hour(loaded: str, newest: int | None, ends: str) -> None:
+    """Of it and of all before it every listed file is in the lake, whatever became of others."""
+    made = Tally("r", "a1", None, datetime(2022, 6, 1, 4, 59, 59, tzinfo=UTC))
+    names = {
+        hour: f"/year=2022/month=6/day=1/hour={hour}/accountId=a1/x.json.gz" for hour in range(1, 5)
+    }
+    parsed = {hour: BreakdownPath.parse(name) for hour, name in names.items()}
+    made.planned(
+        Plan(
+            (InvalidPath("/x", "why"),),
+            (PATHS[4],),
+            tuple(
+                PartitionPlan(path.partition, PartitionState(), (), (path,))
+                for path in parsed.values()
+            ),
+        )
+    )
+    for hour, name in names.items():
+        if str(hour) in loaded:
+            made.committed(Committed(None, None, frozenset({name})))
+        elif ends == "failed":
+            made.failed([name], FailureKind.NOT_FOUND, "gone", 1)
+    expected = None if newest is None else f"2022-06-01T0{newest}:00:00Z"
+    assert expected == made.to_report(None, None)["newest_complete_hour"]
+
+
+def test_there_is_no_complete_hour_where_nothing_was_listed() -> None:
+    """Nor in the last hour of all times, which is never over."""
+    made = Tally("r", "a1", None, NOW)
+    assert None is made.newest_complete_hour()
+    last = BreakdownPath.parse("/year=9999/month=12/day=31/hour=23/accountId=a1/x.json.gz")
+    made.planned(Plan((), (), (PartitionPlan(last.partition, PartitionState(), (last,), ()),)))
+    assert None is made.newest_complete_hour()
+
+
+@pytest.mark.parametrize(
     ("error", "signal", "ends"),
     [
         (None, None, ("partial", 3)),

@@ -110,6 +110,71 @@ def test_wrong_configuration_names_the_key(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("acount", "account"),
+        ("fetch_rate", "fetch.rate"),
+        ("fetch.concurency", "concurrency"),
+        ("concurrency", "fetch.concurrency"),
+        ("retry.timeout", "fetch.timeout"),
+        ("window.look_back", "lookback"),
+        ("feth.rate", "fetch.rate"),
+        ("feth", "fetch"),
+        ("limits.memory.max", "limits.memory"),
+        ("nonsense", None),
+    ],
+)
+def test_each_source_says_which_key_was_meant(
+    wrong: str, meant: str | None, tmp_path: Path
+) -> None:
+    """YAML, environment and secret files alike; each by the name that it has there."""
+    variable = f"AHT_ETL_{wrong.upper().replace('.', '__')}"
+    (tmp_path / wrong.replace(".", "__")).write_text("hush-hush")
+    said = []
+    for environ in ({variable: "hush-hush"}, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}):
+        with pytest.raises(UsageError) as caught:
+            load({}, None, environ)
+        said.append(str(caught.value))
+    assert f"environment variable {variable}: " in said[0]
+    assert f"secret file {wrong.replace('.', '__')}: " in said[1]
+    assert all("unknown key" in text and "hush" not in text for text in said)
+    if meant is None:
+        assert all(" (known: " in text for text in said)
+        return
+    name = variable.rpartition("__")[0] + "__" if "." in wrong and "." not in meant else "AHT_ETL_"
+    name += meant.upper().replace(".", "__")
+    assert f"did you mean {meant} ({name})?" in said[0]
+    assert f"did you mean {meant} ({name.removeprefix('AHT_ETL_').lower()})?" in said[1]
+
+
+def test_all_unknown_variables_are_named_at_once() -> None:
+    """Also the one that should have named the secret files."""
+    environ = {"AHT_ETL_SECRET_DIR": "s", "AHT_ETL_ACOUNT": "a", "AHT_ETL_FETCH__RATE": "x"}
+    with pytest.raises(UsageError) as caught:
+        load({}, None, environ)
+    assert "AHT_ETL_SECRET_DIR: unknown key, did you mean AHT_ETL_SECRETS_DIR?" in str(caught.value)
+    assert "AHT_ETL_ACOUNT: unknown key, did you mean account" in str(caught.value)
+
+
+def test_where_a_wrong_value_stands_is_said(tmp_path: Path) -> None:
+    """The variable, the secret file, the YAML file: what is to be mended."""
+    config = tmp_path / "c.yaml"
+    config.write_text("account: a-b\nretry: {server_delays: [1, x]}\n")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "fetch__timeout").write_text("1w")
+    environ = {"AHT_ETL_SECRETS_DIR": str(tmp_path / "secrets"), "AHT_ETL_FETCH__RATE": "x"}
+    with pytest.raises(UsageError) as caught:
+        load({}, config, environ)
+    said = sorted(str(caught.value).split("; "))
+    assert said[0].startswith("account: ")
+    assert said[0].endswith(f"({config})")
+    assert said[1].endswith("(AHT_ETL_FETCH__RATE)")
+    assert said[2].endswith("(secret file fetch__timeout)")
+    assert said[3].startswith("retry.server_delays.1: ")
+    assert said[3].endswith(f"({config})")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost/"])
 def test_http_to_loopback_is_allowed(url: str) -> None:
     """Plain http is fine where it does not leave the machine; a slash at the end goes."""

@@ -23,11 +23,25 @@ _SERVICE: Final = "/api/account/{account}/agent-segments"
 class Client:
     """Lists and downloads files of one account. Made by `connect`."""
 
-    def __init__(self, transport: Transport, auth: Authenticator, base: str, source: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        auth: Authenticator,
+        base: str,
+        source: str,
+        origins: tuple[str, ...],
+    ) -> None:
         self._transport = transport
         self._auth = auth
         self._base = base
         self._source = source
+        #: The servers that it talks to (`https://host`): the API's and, with OAuth 2.0, the one
+        #: that gives tokens.
+        self.origins = origins
+
+    async def authenticate(self) -> None:
+        """Get what proves who is calling, where a request is needed for it; RunError if refused."""
+        await self._auth.header(self._base)
 
     async def list(self, windows: list[Window]) -> Listing:
         """List each window; RunError if one cannot be had."""
@@ -62,17 +76,20 @@ async def connect(
     """
     api = settings.api
     base = api.base_url or await look_up(transport, api.domain_url, account, AGENT_ACTIVITY)
+    origins = [base]
     auth: Authenticator
     match settings.auth.scheme:
         case "oauth1":
             auth = OAuth1(settings.auth)
         case "oauth2":
             sentinel = await look_up(transport, api.domain_url, account, SENTINEL)
+            origins.append(sentinel)
             url = f"{sentinel}/sentinel/api/v2/account/{account}/app/token"
             auth = OAuth2(partial(_token, transport, url, settings), clock, on_token)
         case "none":
             auth = Anonymous()
-    return Client(transport, auth, base + _SERVICE.format(account=account), api.source)
+    endpoint = base + _SERVICE.format(account=account)
+    return Client(transport, auth, endpoint, api.source, tuple(origins))
 
 
 async def _token(transport: Transport, url: str, settings: Settings) -> Any:

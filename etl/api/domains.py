@@ -8,7 +8,7 @@ from etl.api.auth import Anonymous
 from etl.api.body import read_json
 from etl.api.transport import Transport
 from etl.errors import FileError, RunError
-from etl.settings import is_loopback
+from etl.scalars import is_loopback
 
 #: Service names of the Domain API.
 AGENT_ACTIVITY: Final = "agentActivityDomain"

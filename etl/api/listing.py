@@ -70,7 +70,8 @@ async def list_windows(
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(ask(window)) for window in windows]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # the first that failed; the others were cancelled
+        first = failed.exceptions[0]  # the others were cancelled
+        raise first from first.__cause__
     for answer in answers:
         listing.add(answer.result())
     listing.empty_windows.sort()

@@ -105,6 +105,7 @@ class Limiter:
         self._cut_at = clock()
         self._learned_at = clock()
         self._opens_at = clock()
+        self._paused_until = clock()
         self._in_flight = 0
         self._turn = asyncio.Lock()
         self._start = asyncio.Lock()
@@ -120,6 +121,16 @@ class Limiter:
         """How many requests a second may start now; infinity if no limit is known."""
         found = self._rate_found.at(self._clock())
         return min(self._rate, found if found < _RATE_NO_LIMIT else float("inf"))
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests hold a place."""
+        return self._in_flight
+
+    @property
+    def paused_s(self) -> float:
+        """How long no request may start because the server asked to wait; 0 if it did not."""
+        return max(0.0, self._paused_until - self._clock())
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
@@ -175,7 +186,8 @@ class Limiter:
 
     def pause(self, seconds: float) -> None:
         """Let no request start for so long."""
-        self._opens_at = max(self._opens_at, self._clock() + seconds)
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+        self._opens_at = max(self._opens_at, self._paused_until)
 
     def _learn(self) -> None:
         """Learn from the round that was refused, now that most of its answers are there."""

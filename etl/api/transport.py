@@ -63,7 +63,8 @@ async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> Clie
 class Transport:
     """The session, its limits and counts; an async context manager.
 
-    Redirects are never followed, bodies never decompressed, cookies never kept.
+    Redirects are never followed, bodies never decompressed, cookies never kept. What a server says
+    in an error passes `redact`: it may quote what it was sent.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Transport:
         timeout: timedelta,
         counts: HttpCounts,
         sleep: Callable[[float], Awaitable[None]],
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._sleep = sleep
+        self._redact = redact
         self.counts = counts
         self._limiter = limiter
         self._retry = retry
@@ -175,7 +178,8 @@ class Transport:
         cause = error.cause if isinstance(error, _NotRepeatedError) else error
         if answered:
             return FileError(FailureKind.TRUNCATED, "the connection broke before the answer's end")
-        detail = str(cause).splitlines()[0][:_MESSAGE_MAX_CHARS] if str(cause) else ""
+        text = self._redact(str(cause))
+        detail = text.splitlines()[0][:_MESSAGE_MAX_CHARS] if text else ""
         return FileError(
             FailureKind.CONNECTION,
             f"no answer: {type(cause).__name__}{': ' if detail else ''}{detail}",
@@ -198,7 +202,7 @@ class Transport:
         if status == 503:
             self._limiter.refused(slot, throttled=False)
             self._pause(wait_s)
-        said = await _said(response)
+        said = await _said(response, self._redact)
         if status == 401:
             return Unauthorized(
                 f"status 401{said}; the keys are wrong, or lack the permission Data > Workforce "
@@ -217,7 +221,7 @@ class Transport:
         self._limiter.pause(seconds)
 
 
-async def _said(response: ClientResponse) -> str:
+async def _said(response: ClientResponse, redact: Callable[[str], str]) -> str:
     """Return what an error's body says, in the fields that the vendor documents, to be appended."""
     try:
         body = await response.content.read(_ERROR_BODY_MAX_BYTES)
@@ -235,6 +239,7 @@ async def _said(response: ClientResponse) -> str:
     parts = [content.get("reason"), content.get("internalCode"), content.get("message")]
     parts += causes if isinstance(causes, list) else [causes]
     text = "; ".join(dict.fromkeys(str(part) for part in parts if part not in (None, "")))
+    text = redact(text)  # whole, before anything is cut off
     # A server's text goes to terminals: no control characters.
     text = "".join(character if character.isprintable() else " " for character in text)
     text = " ".join(text.split())[:_MESSAGE_MAX_CHARS]

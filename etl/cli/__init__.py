@@ -13,24 +13,31 @@ from typing import Annotated
 import typer
 
 from etl import __version__, streams
+from etl.cli.check import check
+from etl.cli.config import config
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
+from etl.cli.plan import plan
 from etl.cli.run import run
+from etl.cli.status import status
+from etl.cli.verify import verify
 from etl.signals import HANDLED, SIGNALS
 
 app = typer.Typer(
     name="aht-etl",
     help=(
         "Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake: "
-        "completely, exactly once, unattended."
+        "completely, exactly once, unattended.\n\n"
+        "Example: aht-etl demo"
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, emulator):
+for command in (run, plan, check, status, verify, demo, emulator):
     app.command()(command)
+app.add_typer(config, name="config")
 
 
 def main() -> None:

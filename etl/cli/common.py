@@ -1,7 +1,6 @@
 """What several commands share: flags into settings, windows, jobs, errors of usage."""
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -9,21 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from etl.errors import UsageError
+from etl.cli.configured import configured
+from etl.errors import AhtEtlError, UsageError, describe
 
 if TYPE_CHECKING:
     from etl.job import Job
     from etl.log import LogFormat as LogFormatName
-    from etl.plan import Shard
     from etl.redact import Redactor
-    from etl.settings import Settings
-    from etl.times import Window
-
-_SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
 def called_as() -> str:
@@ -47,56 +42,47 @@ def usage_errors(log_format: "LogFormatName") -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def new_job(
-    settings: "Settings", window: "Window | None", now: datetime, redactor: "Redactor"
-) -> "Job":
-    """Return a job that has not begun; the settings' secrets become known to `redactor`."""
-    import uuid
+@contextmanager
+def failures(event: str, log_format: "LogFormatName", redactor: "Redactor") -> Iterator[None]:
+    """End with exit code 1 and one line when the block fails, foreseen or not.
 
-    from etl.job import Job
-    from etl.report import Tally
-
-    for secret in settings.secret_values():
-        redactor.add(secret)
-    account = settings.account or ""
-    tally = Tally(str(uuid.uuid4()), account, window, datetime.now(UTC))
-    return Job(settings, account, window, tally, now, redactor=redactor)
-
-
-def nested(flags: dict[str, str | None]) -> dict[str, Any]:
-    """Return the flags that were given, by dotted key, as nested sections."""
-    nested: dict[str, Any] = {}
-    for key, value in flags.items():
-        if value is not None:
-            section, _, name = key.rpartition(".")
-            (nested.setdefault(section, {}) if section else nested)[name] = value
-    return nested
-
-
-def settle_window(settings: "Settings", now: datetime) -> "Window":
-    """Return the window that is listed; UsageError where it is none."""
-    from etl.times import Window, rfc3339, whole_millis
-
-    end = whole_millis(settings.window.end or now)
+    The line is logged as `event`; what nobody foresaw has a traceback at `debug`.
+    """
     try:
-        start = whole_millis(settings.window.start or end - settings.window.lookback)
-    except OverflowError:
-        raise UsageError("--lookback: reaches back before the year 1") from None
-    if start >= end:
-        raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
-    return Window(start, end)
+        yield
+    except typer.Exit:
+        raise
+    except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
+        import structlog
+
+        from etl import log
+
+        if not isinstance(failure, AhtEtlError):
+            structlog.get_logger().debug("command.crashed", exc_info=True)
+        log.complain(f"error: {redactor.text(describe(failure))}", event, log_format)
+        raise typer.Exit(1) from None
 
 
-def parse_shard(text: str | None) -> "Shard":
-    """Read `I/N`; UsageError where it is none."""
-    from etl.plan import Shard
+def prepare(
+    flags: dict[str, str | None],
+    config: Path | None,
+    paths: str | None,
+    shard: str | None,
+    redactor: "Redactor",
+) -> "Job":
+    """Return the job that the flags and all other sources describe; UsageError where none."""
+    from etl.job import new_job, parse_shard, require_account, settle_window
 
-    if text is None:
-        return Shard()
-    match = _SHARD.fullmatch(text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise UsageError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
-    return Shard(int(match[1]), int(match[2]))
+    settings = configured(config, flags).settings
+    require_account(settings)
+    now = datetime.now(UTC)
+    # A list of paths has no window; one that is configured is for other runs.
+    window = settle_window(settings, now) if paths is None else None
+    job = new_job(settings, window, now, redactor)
+    job.shard = parse_shard(shard)
+    if paths is not None:
+        job.saved_listing = open_paths(paths)
+    return job
 
 
 def open_paths(file: str) -> BinaryIO:

@@ -1,25 +1,32 @@
 """`aht-etl demo`."""
 
+from typing import Annotated
+
 import typer
 
-from etl.cli.common import called_as, check_report_file, new_job, usage_errors
-from etl.cli.flags import Lake, LogFormat, LogLevel, Progress, ReportFile
+from etl.cli.common import called_as, check_report_file, usage_errors
+from etl.cli.flags import LogFormat, LogLevel, Progress, ReportFile
 from etl.signals import SIGNALS
+
+DemoLake = Annotated[str | None, typer.Option("--lake", metavar="URI", help="The lake's folder.")]
 
 
 def demo(
-    lake: Lake = "./demo-lake",
+    lake: DemoLake = "./demo-lake",
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
     log_level: LogLevel = "warning",
 ) -> None:
-    """Load two days from the emulator, no account needed; repeat it to see nothing loaded twice.
+    """Load two days from the emulator; no account is needed.
+
+    Repeat it to see that nothing is loaded twice.
 
     Example: aht-etl demo --lake ./demo-lake
     """
     from etl import demo as demonstration
     from etl import log
+    from etl.job import new_job
     from etl.redact import Redactor
 
     redactor = Redactor()

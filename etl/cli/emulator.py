@@ -15,10 +15,18 @@ def emulator(
         str, typer.Option("--account", metavar="ID", help="Whose data it is.")
     ] = "le79344075",
     from_: Annotated[
-        str | None, typer.Option("--from", metavar="T", help="Begin of the data, else 2 days ago.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="T",
+            help="Begin of the data, for example 2022-06-01; else 2 days ago.",
+        ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="T", help="End of the data, else tomorrow.")
+        str | None,
+        typer.Option(
+            "--to", metavar="T", help="End of the data, for example 2022-06-03; else tomorrow."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 1,
     files_per_hour: Annotated[
@@ -37,10 +45,12 @@ def emulator(
         str, typer.Option("--latency", metavar="DURATION", help="Before each answer.")
     ] = "0s",
     rate: Annotated[
-        float | None, typer.Option("--rate", help="Requests a second; more are answered 429.")
+        float | None,
+        typer.Option("--rate", help="Requests a second, for example 20; more are answered 429."),
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option("--at-once", help="Requests at once; more are answered 429.")
+        int | None,
+        typer.Option("--at-once", help="Requests at once, for example 4; more are answered 429."),
     ] = None,
     fault: Annotated[
         list[str] | None,

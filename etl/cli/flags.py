@@ -1,4 +1,7 @@
-"""The command line's flags that several commands share: names, types and help."""
+"""The command line's flags that several commands share: names, types and help.
+
+Each that takes a value has an example in its help; a test sees to it.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,28 +9,48 @@ from typing import Annotated, Literal
 import typer
 
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML with the configuration.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="YAML with the configuration, for example configs/daily.yaml.",
+    ),
 ]
 Account = Annotated[
-    str | None, typer.Option("--account", metavar="ID", help="The vendor's account (site) id.")
+    str | None,
+    typer.Option(
+        "--account", metavar="ID", help="The vendor's account (site) id, for example 12345678."
+    ),
 ]
 BaseUrl = Annotated[
     str | None,
-    typer.Option("--base-url", metavar="URL", help="The API's host; else it is looked up."),
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="The API's host, for example https://va.example.net; else it is looked up.",
+    ),
 ]
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="T",
-        help="Begin of the window: 2022-06-01T00:00:00Z, 2022-06-01 or epoch milliseconds.",
+        help=(
+            "Begin of the window, for example 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
+            "1654041600000 (epoch milliseconds)."
+        ),
     ),
 ]
-To = Annotated[str | None, typer.Option("--to", metavar="T", help="End of the window, else now.")]
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar="T", help="End of the window, for example 2022-06-02; else now."),
+]
 Lookback = Annotated[
     str | None,
     typer.Option(
-        "--lookback", metavar="DURATION", help="Window without --from: 90s, 48h, 7d (default)."
+        "--lookback",
+        metavar="DURATION",
+        help="The window's length without --from, for example 90s, 48h or 7d (default 7d).",
     ),
 ]
 Paths = Annotated[
@@ -35,23 +58,43 @@ Paths = Annotated[
     typer.Option(
         "--paths",
         metavar="FILE|-",
-        help="Saved Breakdown answers, or one path a line, instead of a listing; - is stdin.",
+        help=(
+            "Saved Breakdown answers, or one path a line, instead of a listing, for example "
+            "paths.txt; - is standard input."
+        ),
     ),
 ]
 Lake = Annotated[
-    str | None, typer.Option("--lake", metavar="URI", help="The lake's folder (default ./lake).")
+    str | None,
+    typer.Option(
+        "--lake",
+        metavar="URI",
+        help="The lake's folder, for example /data/lake (default ./lake).",
+    ),
 ]
 Concurrency = Annotated[
     str | None,
-    typer.Option("--concurrency", metavar="N", help="Requests in flight at most (default 16)."),
+    typer.Option(
+        "--concurrency",
+        metavar="N",
+        help="Requests in flight at most, for example 4 (default 16).",
+    ),
 ]
 ShardOption = Annotated[
     str | None,
-    typer.Option("--shard", metavar="I/N", help="Load the I-th (from 0) of N disjoint shares."),
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only the I-th (from 0) of N disjoint shares, for example 0/4.",
+    ),
 ]
 ReportFile = Annotated[
     str | None,
-    typer.Option("--report", metavar="FILE", help="Write the JSON report here; - is stdout."),
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write the JSON report here, for example report.json; - is standard output.",
+    ),
 ]
 Progress = Annotated[
     Literal["auto", "on", "off"], typer.Option("--progress", help="Show how far the run is.")
@@ -64,3 +107,4 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option("--log-level", help="The least that is logged."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON instead, for programs.")]

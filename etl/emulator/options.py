@@ -1,5 +1,6 @@
 """How the emulator behaves: by default as documented, on request slow, limited or faulty."""
 
+import ssl
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -15,7 +16,8 @@ class EmulatorOptions:
     `now` is the clock by which windows are judged and late files appear (None: the real one).
     `oldest` None lists windows of any age. `partial` are windows for which a listing answers 206.
     `encoding` is how a file's gzip is sent: as it is, as it is but declared as Content-Encoding,
-    with another gzip on top, or unpacked. `rate` is in requests a second, without bursts.
+    with another gzip on top, or unpacked. `rate` is in requests a second, without bursts. `tls`
+    makes it serve https.
     """
 
     auth: Literal["none", "oauth1", "oauth2"] = "none"
@@ -31,4 +33,5 @@ class EmulatorOptions:
     encoding: Literal["as_is", "declared", "on_top", "plain"] = "as_is"
     token_life_s: float = 3600
     expires_in: bool = True
+    tls: ssl.SSLContext | None = None
     faults: tuple[Fault, ...] = ()

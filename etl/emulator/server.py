@@ -129,13 +129,14 @@ class Emulator:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, host, port, ssl_context=self.options.tls)
         try:
             await site.start()
         except OSError:
             await self.stop()
             raise
-        self.base_url = f"http://{host}:{self._runner.addresses[0][1]}"
+        scheme = "https" if self.options.tls else "http"
+        self.base_url = f"{scheme}://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """End, whatever is still being answered."""

@@ -5,7 +5,12 @@ from typing import BinaryIO, Final
 
 from etl.lake.store import LakeError, LocalStore
 
-_FOLDER: Final = "_quarantine"
+FOLDER: Final = "_quarantine"
+
+
+def bad_rows_name(source_path: str) -> str:
+    """Return the name in the lake of the file that keeps a source's bad rows."""
+    return FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
 
 
 def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> None:
@@ -13,7 +18,7 @@ def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> N
 
     Blocking. Raises LakeError.
     """
-    name = _FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
+    name = bad_rows_name(source_path)
     try:
         staged = store.stage()
     except OSError as error:

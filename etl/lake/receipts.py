@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ from etl import __version__
 SCHEMA_VERSION: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"
 _COMMIT: Final = b"aht_etl.commit"
+_RUN: Final = b"aht_etl.run"
 
 
 class UnreadablePartError(Exception):
@@ -30,7 +31,7 @@ class Receipt:
     sha256: str
 
 
-_FIELDS: Final = tuple(field.name for field in fields(Receipt))
+_TYPES: Final[dict[str, Any]] = {field.name: field.type for field in fields(Receipt)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class PartReceipts:
 
     commit: str
     sources: tuple[Receipt, ...]
+    run: str = ""
 
 
 def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
@@ -46,14 +48,14 @@ def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[st
     return {
         _SOURCES.decode(): json.dumps([_as_json(source) for source in sources]),
         _COMMIT.decode(): commit,
-        "aht_etl.run": run_id,
+        _RUN.decode(): run_id,
         "aht_etl.version": __version__,
         "aht_etl.schema": SCHEMA_VERSION,
     }
 
 
 def _as_json(receipt: Receipt) -> dict[str, str | int]:
-    return {name: getattr(receipt, name) for name in _FIELDS}
+    return {name: getattr(receipt, name) for name in _TYPES}
 
 
 def read_receipts(part: BinaryIO) -> PartReceipts:
@@ -61,20 +63,28 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
     try:
         metadata: dict[bytes, bytes] = pq.read_metadata(part).metadata or {}
     except (pa.ArrowException, OSError) as error:
-        raise UnreadablePartError(f"no readable Parquet file: {_first_line(error)}") from None
+        raise UnreadablePartError(f"no readable Parquet file: {first_line(error)}") from None
     try:
         text = metadata[_SOURCES]
     except KeyError:
         raise UnreadablePartError("a Parquet file without receipts") from None
     try:
         # A later version may say more of a source; what this one knows must be there.
-        sources = tuple(
-            Receipt(**{name: source[name] for name in _FIELDS}) for source in json.loads(text)
-        )
-        return PartReceipts(metadata.get(_COMMIT, b"").decode(), sources)
+        sources = tuple(_receipt(source) for source in json.loads(text))
+        commit, run = (metadata.get(key, b"").decode() for key in (_COMMIT, _RUN))
+        return PartReceipts(commit, sources, run)
     except (ValueError, TypeError, KeyError):
         raise UnreadablePartError("a Parquet file with damaged receipts") from None
 
 
-def _first_line(error: Exception) -> str:
+def _receipt(source: Any) -> Receipt:
+    values = {name: source[name] for name in _TYPES}
+    for name, expected in _TYPES.items():
+        if type(values[name]) is not expected:
+            raise TypeError(name)
+    return Receipt(**values)
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line that is not too long."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

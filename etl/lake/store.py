@@ -10,7 +10,10 @@ import fcntl
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -35,6 +38,15 @@ class LakeError(AhtEtlError):
 
 class AlreadyExistsError(LakeError):
     """Something stands under that name; it may even be our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that a walk met; `modified` is when its bytes were written, just before its name."""
+
+    name: str
+    bytes: int
+    modified: datetime
 
 
 class StagedFile:
@@ -68,13 +80,18 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def staging(self) -> Path:
+        """The folder in which files are written before they get their names."""
+        return self.root / _STAGING
+
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
         try:
-            _make_folders(self.root / _STAGING)
+            _make_folders(self.staging)
             self.stage().close()
         except OSError as error:
-            raise LakeError.of("writing to the lake", str(self.root), error) from error
+            raise LakeError.of("writing to", str(self.root), error) from error
 
     def clean_up(self) -> None:
         """Remove what killed runs left behind, never what a living one writes, as far as it goes.
@@ -82,8 +99,34 @@ class LocalStore:
         What cannot be removed is in nobody's way.
         """
         with contextlib.suppress(OSError):
-            for leftover in (self.root / _STAGING).iterdir():
+            for leftover in self.staging.iterdir():
                 _remove_if_abandoned(leftover)
+
+    def hold(self) -> None:
+        """Let others know, until this object or its process is gone, that it may be written to.
+
+        After `prepare`. Raises OSError.
+        """
+        descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, descriptor)
+        with contextlib.suppress(OSError):  # no locks on this disk: `is_held` does not know either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def is_held(self) -> bool:
+        """Tell whether somebody holds it; also True where that cannot be known."""
+        try:
+            descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False  # nothing was ever written
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def check_readable(self) -> None:
         """Raise LakeError if the root is there but is no folder that can be read."""
@@ -93,7 +136,7 @@ class LocalStore:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise LakeError.of("reading the lake", str(self.root), error) from error
+            raise LakeError.of("reading", str(self.root), error) from error
 
     def names(self, folder: str) -> list[str]:
         """List a folder's files; one that does not exist has none. Raises LakeError."""
@@ -104,6 +147,41 @@ class LocalStore:
             return []
         except OSError as error:
             raise LakeError.of("listing", folder, error) from error
+
+    def walk(self, refused: Callable[[str, LakeError], None]) -> Iterator[StoredFile]:
+        """Yield all files, ordered by name in each folder; names with `_` or `.` first are hidden.
+
+        No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
+        told to `refused`, with its name. What is named like a Parquet file is yielded whatever it
+        is: to open it tells.
+        """
+        seen: set[tuple[int, int]] = set()
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            try:
+                status = (self.root / folder).stat()
+                # A folder that links to one above it would have no end.
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                with os.scandir(self.root / folder) as entries:
+                    listed = sorted(entries, key=lambda entry: entry.name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                refused(folder, LakeError.of("listing", folder or str(self.root), error))
+                continue
+            folders = []
+            for entry in listed:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith(("_", ".")):
+                    continue
+                if not entry.name.endswith(".parquet") and _is_folder(entry):
+                    folders.append(name)
+                elif (file := _stored(entry, name)) is not None:
+                    yield file
+            pending += reversed(folders)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -125,7 +203,7 @@ class LocalStore:
 
     def stage(self) -> StagedFile:
         """Begin a file. Raises OSError."""
-        return StagedFile(self.root / _STAGING)
+        return StagedFile(self.staging)
 
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if nothing has that name yet.
@@ -156,6 +234,23 @@ class LocalStore:
             _sync_folder(target.parent)
         except OSError as error:
             raise LakeError.of("writing", name, error) from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _stored(entry: "os.DirEntry[str]", name: str) -> StoredFile | None:
+    try:
+        status = entry.stat()
+    except OSError:
+        if not entry.is_symlink():
+            return None  # gone since it was listed
+        status = entry.stat(follow_symlinks=False)
+    return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _sync(staged: StagedFile) -> None:

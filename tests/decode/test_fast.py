@@ -74,7 +74,7 @@ MIXED = {
     "leading zero": lines(ROWS).replace('"sequence": 3', '"sequence": 03'),
     "plus": lines(ROWS).replace('"sequence": 3', '"sequence": +3'),
     "hexadecimal": lines(ROWS).replace('"sequence": 3', '"sequence": 0x3'),
-    "NaN": lines([{**row, "x": x} for row, x in zip(ROWS, (1, 2, -9, 4, 5))]).replace("-9", "NaN"),
+    "NaN": lines([{**row, "x": -number} for number, row in enumerate(ROWS)]).replace("-3", "NaN"),
     "duplicate key": lines(ROWS).replace('"sequence": 2', '"sequence": 77, "sequence": 2'),
     "tab in a string": lines([ROW, {**ROW, "endReason": "@"}, ROW, ROW]).replace("@", "\t"),
     "NUL in a string": lines([ROW, {**ROW, "endReason": "@"}, ROW, ROW]).replace("@", "\0"),

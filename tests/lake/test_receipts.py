@@ -30,7 +30,7 @@ def with_sources(sources: Any) -> io.BytesIO:
 def test_receipts_read_as_they_were_written() -> None:
     """Whatever else the metadata holds."""
     read = read_receipts(part({**to_metadata([ONE], "c", "r"), "other": "x"}))
-    assert ("c", (ONE,)) == (read.commit, read.sources)
+    assert ("c", (ONE,), "r") == (read.commit, read.sources, read.run)
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
@@ -50,6 +50,7 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
         (with_sources(7), "damaged receipts"),
         (with_sources(["/a"]), "damaged receipts"),
         (with_sources([{"path": "/a"}]), "damaged receipts"),
+        (with_sources([{**SOURCE, "rows": "3"}]), "damaged receipts"),
     ],
 )
 def test_parts_that_vouch_for_nothing(stream: io.BytesIO, said: str) -> None:

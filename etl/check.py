@@ -1,0 +1,342 @@
+"""Everything that a run needs, tried once each with the run's own parts. `Checkup.run` is the list.
+
+A check answers as fast as the server does: nothing is retried, and a wait that a server asks for
+is not waited for. What needs a check that failed is not tried (`skipped`), which is not ok.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import ByteSize
+
+from etl.api.body import scratch_error, scratch_folder
+from etl.api.client import Client, connect
+from etl.api.listing import Listing
+from etl.api.retry import Unauthorized
+from etl.api.throttle import Limiter
+from etl.api.transport import HttpCounts, Transport
+from etl.decode import DecodeLimits, decode
+from etl.errors import AhtEtlError, FailureKind, FileError, RunError
+from etl.lake.probe import probe
+from etl.loader import Memory
+from etl.origins import Shown
+from etl.paths import BreakdownPath, InvalidPathError
+from etl.plan import skips
+from etl.reach import greet, resolve
+from etl.redact import Redactor
+from etl.settings import Settings
+from etl.times import Window, rfc3339
+
+Outcome = Literal["ok", "failed", "skipped"]
+Name = Literal[
+    "configuration", "host", "tls", "authentication", "listing", "file", "lake", "raw", "temporary"
+]
+
+_DAY: Final = timedelta(days=1)
+# Where the last day holds nothing: the days back that are tried, one after another. The vendor
+# keeps a month (of February).
+_DAYS_BACK: Final = (0, 1, 2, 4, 7, 12, 20, 27)
+# Kinds of failures that are of one file alone: a run reports it and loads the others.
+_OF_ONE_FILE: Final = {
+    FailureKind.NOT_FOUND,
+    FailureKind.TRUNCATED,
+    FailureKind.CORRUPT,
+    FailureKind.MALFORMED,
+    FailureKind.TOO_LARGE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a run needs: whether it is there, what was seen, how to mend it."""
+
+    name: Name
+    outcome: Outcome
+    message: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the documented form; `ok` is false for what was not tried."""
+        return {
+            "name": self.name,
+            "ok": self.outcome == "ok",
+            "outcome": self.outcome,
+            "message": self.message,
+        }
+
+
+def configuration(values: Sequence[Shown]) -> Check:
+    """Return the first check, which is passed by getting here, with every value and its origin."""
+    shown = "; ".join(f"{value.key}: {value.text} ({value.origin})" for value in values)
+    return Check("configuration", "ok", shown)
+
+
+class Checkup:
+    """Checks one configuration.
+
+    `tell` hears of each check as it ends, `begin` of its name before. Of `window` the last day is
+    listed, and others further back where that one is empty.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        window: Window,
+        redactor: Redactor,
+        tell: Callable[[Check], None],
+        begin: Callable[[Name], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._account = settings.account or ""
+        self._window = window
+        self._redactor = redactor
+        self._tell = tell
+        self._begin = begin
+        self._timeout_s = settings.fetch.timeout.total_seconds()
+        self._not_ok: set[Name] = set()
+
+    async def run(self) -> bool:
+        """Try everything; return whether all is ok."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        limiter = Limiter(1, settings.fetch.rate, loop.time)
+        once = settings.retry.model_copy(update={"server_delays": (), "throttle_attempts": 0})
+        async with Transport(
+            limiter, once, settings.fetch.timeout, HttpCounts(), asyncio.sleep
+        ) as transport:
+            client = await self._try("host", lambda: self._host(transport))
+            await self._try("tls", lambda: self._tls(client), needs="host")
+            await self._ask(client)
+        await self._try("lake", lambda: self._lake("lake.uri", settings.lake.uri))
+        if (raw := settings.raw.uri) is not None:
+            await self._try("raw", lambda: self._lake("raw.uri", raw))
+        await self._try("temporary", _temporary)
+        return not self._not_ok
+
+    async def _try(
+        self,
+        name: Name,
+        work: Callable[[], Awaitable[tuple[str, Any]]],
+        needs: Name | None = None,
+    ) -> Any:
+        """Do one check, which returns what it saw and found, or raises; return what it found."""
+        if needs in self._not_ok:
+            self._end(name, "skipped", f"not tried: it needs {needs}, which is not ok")
+            return None
+        self._begin(name)
+        try:
+            seen, found = await work()
+        except Exception as error:  # noqa: BLE001 - the boundary of a check: the others go on
+            self._end(name, "failed", str(_named(error)))
+        else:
+            self._end(name, "ok", seen)
+            return found
+        return None
+
+    def _end(self, name: Name, outcome: Outcome, message: str) -> None:
+        if outcome != "ok":
+            self._not_ok.add(name)
+        self._tell(Check(name, outcome, self._redactor.text(" ".join(message.split()))))
+
+    async def _host(self, transport: Transport) -> tuple[str, Client]:
+        api = self._settings.api
+        clock = asyncio.get_running_loop().time
+        try:
+            client = await connect(
+                transport, self._settings, self._account, clock, self._redactor.add
+            )
+        except RunError as error:
+            cause = error.__cause__
+            if isinstance(cause, FileError) and cause.kind is FailureKind.CONNECTION:
+                # Why there is no connection is said better by the smaller steps to it.
+                await resolve(api.domain_url, self._timeout_s)
+                await greet(api.domain_url, self._timeout_s)
+            raise
+        found = [await resolve(origin, self._timeout_s) for origin in client.origins]
+        by = "set by api.base_url" if api.base_url else f"looked up at {api.domain_url}"
+        tokens = f"; tokens from {found[1]}" if found[1:] else ""
+        return f"{found[0]}, {by}{tokens}", client
+
+    async def _tls(self, client: Client) -> tuple[str, None]:
+        seen = [await greet(origin, self._timeout_s) for origin in dict.fromkeys(client.origins)]
+        return "; ".join(seen), None
+
+    async def _ask(self, client: Client) -> None:
+        """Check authentication, the listing and one file, of which each needs the one before.
+
+        Whether a signature is accepted shows in the listing's answer only: one request for both.
+        """
+        listing: Listing | None = None
+        failure: AhtEtlError | None = None
+        if "tls" not in self._not_ok:
+            self._begin("authentication")
+            try:
+                await client.authenticate()
+                listing = await client.list(self._windows()[:1])
+            except Exception as error:  # noqa: BLE001 - as in _try
+                failure = _named(error)
+        cause = failure.__cause__ if failure is not None else None
+        status = cause.status if isinstance(cause, FileError) else None
+        if failure is None or "tls" in self._not_ok or _is_about_keys(failure, cause):
+            await self._try("authentication", lambda: self._keys(failure), needs="tls")
+        elif status is not None and status < 500 and status != 429:
+            await self._try("authentication", lambda: self._keys(None))
+        else:
+            # The listing's failure is the one to mend, and not for want of this.
+            no_answer = "not known: the listing got no answer that tells"
+            self._tell(Check("authentication", "skipped", no_answer))
+        entries = await self._try(
+            "listing", lambda: self._listing(client, listing, failure), needs="authentication"
+        )
+        await self._try("file", lambda: self._file(client, entries), needs="listing")
+
+    async def _keys(self, failure: AhtEtlError | None) -> tuple[str, None]:
+        scheme = self._settings.auth.scheme
+        if failure is not None:
+            none = "no keys are set (auth.*): " if scheme == "none" else ""
+            raise RunError(f"{none}{failure}")
+        if scheme == "none":
+            return "no keys are set (auth.*), and the server asks for none", None
+        return f"{'OAuth 1.0a' if scheme == 'oauth1' else 'OAuth 2.0'}: the keys are accepted", None
+
+    def _windows(self) -> list[Window]:
+        """Return the last day of the window and further ones back, newest first."""
+        longest = min(_DAY, self._settings.api.request_window)
+        windows = []
+        for back in _DAYS_BACK:
+            left = self._window.end - self._window.start - back * _DAY
+            if left > timedelta(0):
+                end = self._window.end - back * _DAY
+                windows.append(Window(end - min(longest, left), end))
+        return windows
+
+    async def _listing(
+        self, client: Client, listing: Listing | None, failure: AhtEtlError | None
+    ) -> tuple[str, list[str]]:
+        if failure is not None:
+            raise failure
+        assert listing is not None  # noqa: S101 - it failed or it is there
+        last, *further = self._windows()
+        seen = f"{len(listing.entries):,} files from {_span(last)}"
+        if listing.partial_windows:
+            seen += " (the vendor says that some are missing there)"
+        tried = last
+        for window in further:
+            if listing.entries:
+                break
+            tried = window
+            listing = await client.list([window])
+            if listing.entries:
+                seen += f"; {len(listing.entries):,} files from {_span(window)}"
+        if not listing.entries:
+            seen += (
+                f", nor on any day tried back to {rfc3339(tried.start)}; if there should be some, "
+                "check account, the window, and that the vendor has switched the API on"
+            )
+        return seen, list(listing.entries)
+
+    async def _file(self, client: Client, entries: list[str]) -> tuple[str, None]:
+        if not entries:
+            return "none to try: nothing is listed", None
+        paths = []
+        for entry in entries:
+            try:
+                path = BreakdownPath.parse(entry)
+            except InvalidPathError as error:
+                reason = error
+            else:
+                if not skips(self._settings.fetch.skip, entry):
+                    paths.append(path)
+        if not paths:
+            if all(skips(self._settings.fetch.skip, entry) for entry in entries):
+                return "none to try: fetch.skip has all that is listed", None
+            raise RunError(f"no listed path can be used: {entries[0][:200]} {reason}")
+        newest = max(paths, key=lambda path: path.partition)
+        try:
+            return await self._fetch(client, newest), None
+        except FileError as error:
+            alone = (
+                "; a run reports such a file and loads the others"
+                if error.kind in _OF_ONE_FILE
+                else ""
+            )
+            raise RunError(f"{newest.text}: {error.kind.value}: {error.message}{alone}") from error
+
+    async def _fetch(self, client: Client, path: BreakdownPath) -> str:
+        limits = self._settings.limits
+        memory = Memory.share_out(limits.memory, 1)
+        wanted = DecodeLimits(limits.max_file_size, limits.max_bad_row_ratio, memory.decode)
+        async for attempt in client.attempts(path):
+            with (
+                attempt,
+                await client.download(path, memory.download, limits.max_file_size) as body,
+            ):
+                try:
+                    decoded = await asyncio.to_thread(
+                        decode,
+                        body.stream,
+                        path.text,
+                        wanted,
+                        scratch=Path(scratch_folder()),
+                        declared_gzip=body.declared_gzip,
+                    )
+                except OSError as error:
+                    raise scratch_error(error) from error
+                with decoded:
+                    bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
+                    size = _size(decoded.bytes)
+                    return f"{path.text}: {size}, {decoded.rows:,} rows{bad}"
+        raise AssertionError  # attempts end with an answer or an error
+
+    async def _lake(self, key: str, uri: str) -> tuple[str, None]:
+        try:
+            return await asyncio.to_thread(_probed, Path(uri)), None
+        except AhtEtlError as error:
+            advice = f"check {key}, its permissions and its free space"
+            raise RunError(f"{error}; {advice}") from error
+
+
+def _probed(folder: Path) -> str:
+    was_there = probe(folder)
+    seen = f"{folder.resolve()}: a probe was written, read back and removed, {_free(folder)}"
+    return seen + ("" if was_there else "; it is not there yet, a run will make it")
+
+
+def _named(error: Exception) -> AhtEtlError:
+    """Return an error of ours as it is, any other as one that says what it was."""
+    if isinstance(error, AhtEtlError):
+        return error
+    return RunError(f"unexpected {type(error).__name__}: {error}; please report it")
+
+
+def _is_about_keys(failure: AhtEtlError, cause: BaseException | None) -> bool:
+    return isinstance(cause, Unauthorized) or str(failure).startswith("authentication:")
+
+
+async def _temporary() -> tuple[str, None]:
+    folder = scratch_folder()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"aht-etl check")
+            file.flush()
+    except OSError as error:
+        raise RunError(scratch_error(error).message) from error
+    return f"{folder} takes what does not fit into limits.memory, {_free(Path(folder))}", None
+
+
+def _free(folder: Path) -> str:
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return f"{_size(shutil.disk_usage(there).free)} free"
+
+
+def _size(count: int) -> str:
+    return ByteSize(count).human_readable(decimal=True, separator=" ")
+
+
+def _span(window: Window) -> str:
+    return f"{rfc3339(window.start)} to {rfc3339(window.end)}"

@@ -1,0 +1,260 @@
+"""`aht-etl check`."""
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from etl.cli.common import failures, usage_errors
+from etl.cli.configured import configured
+from etl.cli.flags import (
+    Account,
+    BaseUrl,
+    Concurrency,
+    Config,
+    From,
+    Lake,
+    LogFormat,
+    LogLevel,
+    Lookback,
+    To,
+)
+from etl.errors import UsageError
+from etl.signals import HANDLED, SIGNALS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from etl.check import Check, Outcome
+    from etl.cli.configured import Configured
+    from etl.origins import Shown
+    from etl.redact import Redactor
+    from etl.settings import Settings
+    from etl.times import Window
+
+_WORDS: Final = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
+_STYLES: Final = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
+# The columns at which a check's name and what is said about it begin.
+_INDENT_NAME: Final = 9
+_INDENT: Final = 25
+_LONGEST_VALUE: Final = 200
+# Terminals of fewer columns.
+_NARROW: Final = 80
+#: What the vendor keeps for certain: a month (of February).
+_MONTH: Final = timedelta(days=28)
+
+
+def check(
+    config: Config = None,
+    account: Account = None,
+    base_url: BaseUrl = None,
+    from_: From = None,
+    to: To = None,
+    lookback: Lookback = None,
+    lake: Lake = None,
+    concurrency: Concurrency = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As JSON: ok, and the checks with name, ok and message.")
+    ] = False,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "error",
+) -> None:
+    """Try all that a run needs; say how to mend what fails.
+
+    One line each for the configuration, the look-up of the host, TLS, authentication, the listing
+    of the last day, one file, the lake (and the raw archive) and the temporary folder. The lake is
+    left as it was. What needs a check that failed is skipped. Exit code 0 if all is ok, else 1; 2
+    for a wrong configuration.
+
+    Example: aht-etl check --config configs/daily.yaml
+    """
+    from etl import log
+    from etl.redact import Redactor
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    flags = {
+        "account": account,
+        "api.base_url": base_url,
+        "window.from": from_,
+        "window.to": to,
+        "window.lookback": lookback,
+        "lake.uri": lake,
+        "fetch.concurrency": concurrency,
+    }
+    with usage_errors(log_format):
+        try:
+            read = configured(config, flags)
+            window = _window(read.settings)
+        except UsageError as error:
+            if as_json:
+                from etl.check import Check
+
+                _print_json([Check("configuration", "failed", str(error))])
+            raise
+    for secret in read.settings.secret_values():
+        redactor.add(secret)
+    with failures("check.failed", log_format, redactor):
+        ok = _check(read, window, redactor, as_json=as_json)
+    raise typer.Exit(0 if ok else 1)
+
+
+def _window(settings: "Settings") -> "Window":
+    """Return the span in which a file may be looked for: a month, unless a begin is set."""
+    from etl.times import Window, rfc3339, whole_millis
+
+    if settings.account is None:
+        raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
+    end = whole_millis(settings.window.end or datetime.now(UTC).replace(microsecond=0))
+    try:
+        start = whole_millis(settings.window.start or end - _MONTH)
+    except OverflowError:
+        raise UsageError("--to: there is no month before it") from None
+    if start >= end:
+        raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
+    return Window(start, end)
+
+
+def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool) -> bool:
+    """Check all, print it as it comes, or as JSON at the end; return whether all is ok."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from etl.check import Checkup, configuration
+    from etl.origins import shown
+
+    values = list(shown(read.settings, read.origins))
+    checks = [configuration(values)]
+    console = Console(highlight=False)
+    width = _width()
+    if not as_json:
+        _print_configuration(console, values, width)
+
+    def tell(check: "Check") -> None:
+        checks.append(check)
+        if not as_json:
+            _say(console, _headed(check.outcome, check.name, check.message, width))
+
+    live = console.is_terminal and not as_json
+    with _gently_ended(), console.status("checking") if live else nullcontext() as status:
+
+        def begin(name: str) -> None:
+            if status is not None:
+                status.update(f"checking {name}")
+
+        ok = asyncio.run(Checkup(read.settings, window, redactor, tell, begin).run())
+    if as_json:
+        _print_json(checks)
+    else:
+        _say(console, Text(f"\n{_summary(checks)}"))
+    return ok
+
+
+def _summary(checks: Sequence["Check"]) -> str:
+    failed = [check.name for check in checks if check.outcome == "failed"]
+    if failed:
+        return f"Not ready for a run: mend {', '.join(failed)} and check again."
+    return "Ready: all that a run needs is there."
+
+
+@contextmanager
+def _gently_ended() -> Iterator[None]:
+    """Let a signal end the block with the promised exit code, and nothing left half.
+
+    The terminal gets its cursor back, the probe is removed. A second signal ends at once.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in HANDLED:
+            signal.signal(each, SIGNALS)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_json(checks: Sequence["Check"]) -> None:
+    ok = all(check.outcome == "ok" for check in checks)
+    with suppress(OSError):
+        typer.echo(json.dumps({"ok": ok, "checks": [c.as_json() for c in checks]}, indent=2))
+
+
+def _say(console: "Console", text: "Text") -> None:
+    """Print without wrapping; who does not read on, by closing a pipe too, changes no exit code."""
+    try:
+        console.print(text, soft_wrap=True)
+    except OSError:
+        pass
+    except SystemExit as end:
+        if end.code != 1:  # else it is how rich answers to a pipe that was closed
+            raise
+
+
+def _width() -> int | None:
+    """Return the columns to wrap at; None where one check is to stay one line."""
+    columns = shutil.get_terminal_size((0, 0)).columns
+    return max(40, columns) if columns else None
+
+
+def _print_configuration(console: "Console", values: Sequence["Shown"], width: int | None) -> None:
+    """Print each value that somebody set on a line of its own, and the defaults together."""
+    from rich.text import Text
+
+    chosen = [value for value in values if value.origin.kind != "default"]
+    defaults = [value for value in values if value.origin.kind == "default"]
+    summary = f"{len(chosen)} values set, {len(defaults)} left at their defaults"
+    _say(console, _headed("ok", "configuration", summary, width))
+    key_width = max((len(value.key) for value in chosen), default=0)
+    value_width = min(24, max((len(value.text) for value in chosen), default=0))
+    rows = [
+        (f"{value.key:<{key_width}}  {_cut(value.text):<{value_width}}  {value.origin}", "")
+        for value in chosen
+    ]
+    rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
+    for row, style in rows:
+        for line in textwrap.wrap(
+            row,
+            width or sys.maxsize,
+            initial_indent=" " * _INDENT_NAME,
+            subsequent_indent=" " * (_INDENT_NAME + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
+            _say(console, Text(line, style))
+
+
+def _cut(text: str) -> str:
+    """Shorten what would fill the screen: `aht-etl config show` has it whole."""
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _headed(outcome: "Outcome", name: str, message: str, width: int | None) -> "Text":
+    """Return a check's line, wrapped below its message, or below its name where that is narrow."""
+    from rich.text import Text
+
+    word = _WORDS[outcome]
+    indent = _INDENT if width is None or width >= _NARROW else _INDENT_NAME
+    line = textwrap.fill(
+        f"{word:<{_INDENT_NAME}}{name:<{_INDENT - _INDENT_NAME}}{message}",
+        width or sys.maxsize,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    text = Text(line)
+    text.stylize(_STYLES[outcome], 0, len(word))
+    return text

@@ -1,0 +1,76 @@
+"""`aht-etl config show` and `aht-etl config schema`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from etl.cli.common import usage_errors
+from etl.cli.configured import configured
+from etl.cli.flags import Account, BaseUrl, Concurrency, Config, From, Lake, Lookback, To
+
+config = typer.Typer(
+    help="Show the configuration, or describe it.\n\nExample: aht-etl config show",
+    no_args_is_help=True,
+)
+
+
+@config.command()
+def show(
+    config: Config = None,
+    account: Account = None,
+    base_url: BaseUrl = None,
+    from_: From = None,
+    to: To = None,
+    lookback: Lookback = None,
+    lake: Lake = None,
+    concurrency: Concurrency = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As JSON: a list of key, value and origin.")
+    ] = False,
+) -> None:
+    """Show the configuration that a run would have here, and where each value came from.
+
+    It is YAML; the comment behind a value is its origin: the flag, variable, secret file or YAML
+    file, or "default". Secrets are shown as "set" or as nothing.
+
+    Example: aht-etl config show --config configs/daily.yaml
+    """
+    with usage_errors("console"):
+        read = configured(
+            config,
+            {
+                "account": account,
+                "api.base_url": base_url,
+                "window.from": from_,
+                "window.to": to,
+                "window.lookback": lookback,
+                "lake.uri": lake,
+                "fetch.concurrency": concurrency,
+            },
+        )
+    from etl.origins import shown, to_yaml
+
+    values = list(shown(read.settings, read.origins))
+    if as_json:
+        found = [
+            {"key": value.key, "value": value.value, "origin": str(value.origin)}
+            for value in values
+        ]
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo(to_yaml(values), nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the YAML configuration, for editors and validators.
+
+    An editor with a YAML language server takes it from a comment in the file's first line:
+    # yaml-language-server: $schema=aht-etl.schema.json
+
+    Example: aht-etl config schema > aht-etl.schema.json
+    """
+    from etl.config_schema import config_schema
+
+    typer.echo(json.dumps(config_schema(), indent=2))

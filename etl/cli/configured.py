@@ -1,0 +1,52 @@
+"""The flags that are settings, read together with all other sources of the configuration."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from etl.origins import Origins
+    from etl.settings import Settings
+
+#: The flags by the keys that they set.
+FLAGS: Final = {
+    "account": "--account",
+    "api.base_url": "--base-url",
+    "window.from": "--from",
+    "window.to": "--to",
+    "window.lookback": "--lookback",
+    "lake.uri": "--lake",
+    "fetch.concurrency": "--concurrency",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The effective configuration, and where each value came from."""
+
+    settings: "Settings"
+    origins: "Origins"
+
+
+def configured(config: Path | None, flags: dict[str, str | None]) -> Configured:
+    """Read the configuration; `flags` are by dotted key, None where not given. UsageError."""
+    from etl.sources import load_with_origins
+
+    names = dict(FLAGS)
+    given = _nested(flags)
+    if flags.get("window.lookback") is not None and flags.get("window.from") is None:
+        # A begin that stands in a weaker source must not make this flag a silent nothing.
+        given["window"]["from"] = None
+        names["window.from"] = "--lookback"
+    return Configured(*load_with_origins(given, config, os.environ, names))
+
+
+def _nested(flags: dict[str, str | None]) -> dict[str, Any]:
+    """Return the flags that were given, by dotted key, as nested sections."""
+    nested: dict[str, Any] = {}
+    for key, value in flags.items():
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+    return nested

@@ -1,0 +1,82 @@
+"""`aht-etl plan`."""
+
+import shutil
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from etl.cli.common import failures, prepare, usage_errors
+from etl.cli.flags import (
+    Account,
+    BaseUrl,
+    Concurrency,
+    Config,
+    From,
+    Lake,
+    LogFormat,
+    LogLevel,
+    Lookback,
+    Paths,
+    ShardOption,
+    To,
+)
+
+
+def plan(
+    config: Config = None,
+    account: Account = None,
+    base_url: BaseUrl = None,
+    from_: From = None,
+    to: To = None,
+    lookback: Lookback = None,
+    paths: Paths = None,
+    lake: Lake = None,
+    concurrency: Concurrency = None,
+    shard: ShardOption = None,
+    by: Annotated[
+        Literal["auto", "hour", "day"],
+        typer.Option("--by", help="auto: by hour, by day where there are more than 200 hours."),
+    ] = "auto",
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.")
+    ] = False,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Show what `run` would load, hour by hour; fetch nothing, write nothing.
+
+    Exit code 0 whatever the plan says: a file of a damaged partition counts as to load, and what
+    would fail is named. With --paths nothing is sent at all.
+
+    Example: aht-etl plan --account 12345678 --lake ./lake --lookback 48h
+    """
+    import asyncio
+    import json
+
+    from etl import log
+    from etl.library import plan_of
+    from etl.plan_summary import to_text
+    from etl.redact import Redactor
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    flags = {
+        "account": account,
+        "api.base_url": base_url,
+        "window.from": from_,
+        "window.to": to,
+        "window.lookback": lookback,
+        "lake.uri": lake,
+        "fetch.concurrency": concurrency,
+    }
+    with usage_errors(log_format):
+        job = prepare(flags, config, paths, shard, redactor)
+    with failures("plan.failed", log_format, redactor):
+        report = asyncio.run(plan_of(job))
+    if json_:
+        typer.echo(json.dumps(redactor.tree(report.as_json()), indent=2))
+        return
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    width = shutil.get_terminal_size().columns
+    typer.echo(to_text(report, by, width, ascii_only=ascii_only), nl=False)

@@ -1,0 +1,73 @@
+"""The reference of all commands, flags and keys, written from the program itself.
+
+`python -m etl.cli.reference > configs/reference.md`; a test compares the file with the program.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from etl.cli import app
+from etl.keys import all_keys, variable
+from etl.origins import flow, written
+
+_HEAD = """\
+# Reference
+
+All commands, their flags, and the configuration's keys. Written by the program; after a change:
+
+```sh
+python -m etl.cli.reference > configs/reference.md
+```
+
+Each key in use is in [daily.yaml](daily.yaml); the report, the exit codes and the lake are in the
+[README](../README.md).
+"""
+
+
+def reference() -> str:
+    """Return the reference as Markdown; it depends on nothing but the program."""
+    return "\n".join([_HEAD, *_command(get_command(app), "aht-etl"), *_keys()]) + "\n"
+
+
+def _command(command: Any, name: str, parent: typer.Context | None = None) -> Iterator[str]:
+    """Describe a command and those below it."""
+    context = typer.Context(command, info_name=name, parent=parent)
+    yield f"## `{context.command_path}`\n"
+    for paragraph in (command.help or "").replace("\f", "").split("\n\n"):
+        text = " ".join(paragraph.split())
+        example = text.removeprefix("Example: ")
+        yield f"```sh\n{example}\n```\n" if example != text else f"{text}\n"
+    records = [
+        record
+        for parameter in command.get_params(context)
+        if parameter.name != "help" and (record := parameter.get_help_record(context))
+    ]
+    if records:
+        yield "| flag | |\n|---|---|"
+        yield from (f"| `{_cell(flag)}` | {_cell(text)} |" for flag, text in records)
+        yield ""
+    for below in getattr(command, "commands", {}).values():
+        yield from _command(below, below.name, context)
+
+
+def _keys() -> Iterator[str]:
+    yield "## Keys\n"
+    yield "| key | default | environment | |\n|---|---|---|---|"
+    for key, field in all_keys():
+        default = written(field.get_default(call_default_factory=True))
+        shown = "" if default is None else f"`{flow(default)}`"
+        description = _cell(field.description or "")
+        yield f"| `{key}` | {shown} | `{variable(key)}` | {description} |"
+
+
+def _cell(text: str) -> str:
+    """Return text that stays in one cell of a table."""
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

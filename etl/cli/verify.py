@@ -1,0 +1,88 @@
+"""`aht-etl verify`."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from etl.cli.common import failures, usage_errors
+from etl.cli.flags import (
+    Account,
+    Config,
+    From,
+    Json,
+    Lake,
+    LogFormat,
+    LogLevel,
+    Lookback,
+    Progress,
+    To,
+)
+from etl.cli.selection import load_selected
+
+Deep = Annotated[
+    bool,
+    typer.Option("--deep", help="Compare with the raw archive (raw.uri) too, file by file."),
+]
+
+
+def verify(
+    config: Config = None,
+    account: Account = None,
+    from_: From = None,
+    to: To = None,
+    lookback: Lookback = None,
+    lake: Lake = None,
+    deep: Deep = False,
+    json_: Json = False,
+    progress: Progress = "auto",
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+) -> None:
+    """Read the whole lake and prove it: receipts, rows, bad rows, no source twice.
+
+    Ends with 0, or with 3 if something is wrong; each finding says what to do. The flags
+    --account, --from, --to and --lookback choose the hours that are read. A run may be active.
+
+    Example: aht-etl verify --lake ./lake --lookback 7d
+    """
+    from pathlib import Path
+
+    from etl import log
+    from etl.lake.store import LocalStore
+    from etl.redact import Redactor
+    from etl.verified import shown, to_json, to_text
+    from etl.verify import verify as prove
+    from etl.verify_archive import ArchiveCheck
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    with usage_errors(log_format):
+        settings, selection = load_selected(
+            config,
+            datetime.now(UTC),
+            account=account,
+            from_=from_,
+            to=to,
+            lookback=lookback,
+            lake__uri=lake,
+        )
+    for secret in settings.secret_values():
+        redactor.add(secret)
+    archive = None
+    if deep and settings.raw.uri is not None:
+        raw = LocalStore(Path(settings.raw.uri))
+        archive = ArchiveCheck(raw, settings.limits, settings.fetch.skip)
+    with (
+        failures("verify.failed", log_format, redactor),
+        shown(progress, live=not log.is_json(log_format)) as on_part,
+    ):
+        result = prove(LocalStore(Path(settings.lake.uri)), selection, archive, on_part)
+    if deep and archive is None:
+        result.note_no_archive()
+    if json_:
+        typer.echo(json.dumps(redactor.tree(to_json(result)), indent=2))
+    else:
+        typer.echo(to_text(result, settings.lake.uri), nl=False)
+    raise typer.Exit(0 if result.ok else 3)

@@ -1,0 +1,100 @@
+"""Where things lie in a lake: partitions, their parts, and what belongs to nobody."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from etl.lake.store import LakeError, LocalStore, StoredFile
+from etl.paths import InvalidPathError, Partition
+
+_HOUR: Final = timedelta(hours=1)
+# A folder above partitions.
+_TREE: Final = re.compile(
+    r"year=([0-9]{4})(?:/month=([0-9]{1,2})(?:/day=([0-9]{1,2})(?:/hour=([0-9]{1,2}))?)?)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which hours are looked at: of one account or of all, those that overlap [start, end)."""
+
+    account: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether the whole lake is looked at."""
+        return self == Selection()
+
+    def takes(self, partition: Partition) -> bool:
+        """Tell whether this partition is looked at."""
+        return (
+            self.account in (None, partition.account)
+            and (self.start is None or self.start - partition.hour < _HOUR)
+            and (self.end is None or partition.hour < self.end)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part, or a folder, that cannot be read: what it holds is not known, but not nothing."""
+
+    name: str
+    message: str
+
+
+@dataclass(slots=True)
+class Layout:
+    """What a walk through the lake found; names that begin with `_` or `.` are passed over.
+
+    `parts` are by partition, `strays` whatever else readers take for Parquet. `shut` are partitions
+    that cannot be listed, `above` folders over partitions, with the year, month, day and hour that
+    they stand for, as far as they go: what they hold is not known, but not nothing.
+    """
+
+    parts: dict[Partition, list[StoredFile]] = field(default_factory=dict)
+    strays: list[StoredFile] = field(default_factory=list)
+    shut: dict[Partition, Damage] = field(default_factory=dict)
+    above: dict[Damage, tuple[int, ...]] = field(default_factory=dict)
+
+
+def is_part(file_name: str) -> bool:
+    """Tell whether a file of a partition's folder claims to be a part, as commits judge it."""
+    return file_name.startswith("part-") and file_name.endswith(".parquet")
+
+
+def to_partition(folder: str) -> Partition | None:
+    """Return the partition that a folder of the lake is, if it is one."""
+    try:
+        return Partition.parse(folder)
+    except InvalidPathError:
+        return None
+
+
+def lay_out(store: LocalStore) -> Layout:
+    """Walk through the lake; one that is not there is empty. Blocking.
+
+    Raises LakeError where the root cannot be read. Folders that cannot be read and are none of
+    the lake's (`lost+found`) are passed over.
+    """
+    store.check_readable()
+    layout = Layout()
+
+    def refused(name: str, error: LakeError) -> None:
+        damage = Damage(name, str(error))
+        if partition := to_partition(name):
+            layout.shut[partition] = damage
+        elif match := _TREE.fullmatch(name):
+            layout.above[damage] = tuple(int(number) for number in match.groups() if number)
+
+    for file in store.walk(refused):
+        folder, _, name = file.name.rpartition("/")
+        if is_part(name) and (partition := to_partition(folder)):
+            layout.parts.setdefault(partition, []).append(file)
+        elif name.endswith(".parquet"):
+            layout.strays.append(file)
+        else:
+            refused(file.name, LakeError(f"listing {file.name}: it is no folder"))
+    return layout

@@ -1,0 +1,260 @@
+"""What the lake holds, from the footers of its parts alone: files, rows, gaps, late arrivals."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+from etl.lake.layout import Damage, Selection, lay_out
+from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
+from etl.lake.store import LakeError, LocalStore, StoredFile
+from etl.paths import Partition, written_at
+
+#: The vendor's data is complete 24 hours after a segment closed; what is written later is late.
+LATE_AFTER: Final = timedelta(hours=24)
+
+_HOUR: Final = timedelta(hours=1)
+# Footers that one thread reads before it hands back.
+_READ_AT_ONCE: Final = 64
+# More than cores: on a network disk a thread waits, most of the time.
+_READERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PartSurvey:
+    """One part. `bytes` is its size in the lake; one that is damaged has no sources.
+
+    `committed_at` is the part's modification time: on a local disk the moment before its commit.
+    `run` is the id of the run that wrote it.
+    """
+
+    name: str
+    bytes: int
+    committed_at: datetime
+    run: str
+    sources: tuple[Receipt, ...]
+    damage: Damage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSurvey:
+    """One hour of one account: its parts in the order of their names, at least one or a damage."""
+
+    partition: Partition
+    parts: tuple[PartSurvey, ...]
+    refused: Damage | None = None
+
+    @property
+    def sources(self) -> tuple[Receipt, ...]:
+        """All receipts of the hour."""
+        return tuple(source for part in self.parts for source in part.sources)
+
+    @property
+    def files(self) -> int:
+        """How many source files have a receipt."""
+        return sum(len(part.sources) for part in self.parts)
+
+    @property
+    def rows(self) -> int:
+        """How many rows its receipts vouch for."""
+        return sum(source.rows for source in self.sources)
+
+    @property
+    def quarantined(self) -> int:
+        """How many bad rows its receipts count."""
+        return sum(source.quarantined for source in self.sources)
+
+    @property
+    def bytes(self) -> int:
+        """How large its parts are in the lake."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """What of it cannot be read."""
+        refused = () if self.refused is None else (self.refused,)
+        return (*refused, *(part.damage for part in self.parts if part.damage is not None))
+
+    @property
+    def loaded(self) -> tuple[datetime, datetime] | None:
+        """When its first and its last part were committed, as far as it is known."""
+        times = [part.committed_at for part in self.parts]
+        return (min(times), max(times)) if times else None
+
+    @property
+    def delays(self) -> tuple[timedelta, ...]:
+        """How long after its hour's end each file was written, where its name tells."""
+        times = (written_at(source.path) for source in self.sources)
+        return tuple(sorted(at - self.partition.hour - _HOUR for at in times if at is not None))
+
+    @property
+    def late(self) -> int:
+        """How many files were written later than `LATE_AFTER` behind their hour's end."""
+        return sum(delay > LATE_AFTER for delay in self.delays)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Hours [start, end) of which the lake has no part, between others of that account."""
+
+    account: str
+    start: datetime
+    end: datetime
+
+    @property
+    def hours(self) -> int:
+        """How long it is."""
+        return (self.end - self.start) // _HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the lake holds of a selection, partitions oldest first.
+
+    Gaps are told from all hours of an account, so a day at the selection's edge is judged by what
+    lies beyond. `refused` are folders that belong to no single partition.
+    """
+
+    selection: Selection
+    partitions: tuple[PartitionSurvey, ...]
+    gaps: tuple[Gap, ...]
+    refused: tuple[Damage, ...]
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Whose hours these are, gaps too."""
+        named = {partition.partition.account for partition in self.partitions}
+        return tuple(sorted(named | {gap.account for gap in self.gaps}))
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """Everything that cannot be read."""
+        return (*self.refused, *(damage for p in self.partitions for damage in p.damages))
+
+    @property
+    def files(self) -> int:
+        """How many source files have a receipt."""
+        return sum(partition.files for partition in self.partitions)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the receipts vouch for."""
+        return sum(partition.rows for partition in self.partitions)
+
+    @property
+    def quarantined(self) -> int:
+        """How many bad rows the receipts count."""
+        return sum(partition.quarantined for partition in self.partitions)
+
+    @property
+    def bytes(self) -> int:
+        """How large all parts are in the lake."""
+        return sum(partition.bytes for partition in self.partitions)
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are, damaged ones too."""
+        return sum(len(partition.parts) for partition in self.partitions)
+
+    def of(self, account: str) -> "Survey":
+        """Return what is this account's; the folders that belong to nobody are left out."""
+        return Survey(
+            Selection(account, self.selection.start, self.selection.end),
+            tuple(p for p in self.partitions if p.partition.account == account),
+            tuple(gap for gap in self.gaps if gap.account == account),
+            (),
+        )
+
+
+def survey(store: LocalStore, selection: Selection) -> Survey:
+    """Look at the lake: names, sizes and footers; no row is read and nothing written. Blocking.
+
+    A lake that is not there holds nothing. Raises LakeError where its root cannot be read.
+    """
+    layout = lay_out(store)
+    hours = sorted({*layout.parts, *layout.shut})
+    chosen = [partition for partition in hours if selection.takes(partition)]
+    parts = _read_parts(store, [file for p in chosen for file in layout.parts.get(p, ())])
+    surveys = (
+        PartitionSurvey(
+            p,
+            tuple(part for file in layout.parts.get(p, ()) if (part := parts[file.name])),
+            layout.shut.get(p),
+        )
+        for p in chosen
+    )
+    return Survey(
+        selection,
+        tuple(s for s in surveys if s.parts or s.refused),
+        tuple(_gaps(hours, selection, tuple(layout.above.values()))),
+        tuple(layout.above),
+    )
+
+
+def _read_parts(store: LocalStore, files: Sequence[StoredFile]) -> dict[str, PartSurvey | None]:
+    """Return what each part says of itself, None for one that is gone; read in threads."""
+    groups = [files[at : at + _READ_AT_ONCE] for at in range(0, len(files), _READ_AT_ONCE)]
+
+    def read(group: Iterable[StoredFile]) -> dict[str, PartSurvey | None]:
+        return {file.name: _read_part(store, file) for file in group}
+
+    parts: dict[str, PartSurvey | None] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for some in pool.map(read, groups):
+            parts.update(some)
+    return parts
+
+
+def _read_part(store: LocalStore, file: StoredFile) -> PartSurvey | None:
+    try:
+        with store.open(file.name) as stream:
+            said = read_receipts(stream)
+    except FileNotFoundError:
+        return None  # an operator deleted it
+    except (UnreadablePartError, LakeError) as error:
+        message = str(error) if isinstance(error, LakeError) else f"{file.name} is {error}"
+        damage = Damage(file.name, message)
+        return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)
+    return PartSurvey(file.name, file.bytes, file.modified, said.run, said.sources)
+
+
+def _gaps(
+    hours: Iterable[Partition], selection: Selection, hidden: Sequence[tuple[int, ...]]
+) -> Iterator[Gap]:
+    """Yield the gaps, account by account, oldest first, as far as the selection reaches."""
+    by_account: dict[str, list[datetime]] = {}
+    for partition in hours:
+        if selection.account in (None, partition.account):
+            by_account.setdefault(partition.account, []).append(partition.hour)
+    for account, there in sorted(by_account.items()):
+        for before, after in pairwise(there):
+            start, end = before + _HOUR, after
+            if selection.start is not None:
+                start = max(start, _whole_hour(selection.start))
+            if selection.end is not None and (last := _whole_hour(selection.end)) < end:
+                end = last + _HOUR if last < selection.end else last
+            for gap_start, gap_end in _less_hidden(start, end, hidden):
+                yield Gap(account, gap_start, gap_end)
+
+
+def _less_hidden(
+    start: datetime, end: datetime, hidden: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the spans of [start, end) whose hours are in no folder that cannot be read."""
+    if hidden:
+        at = start
+        while at < end:
+            numbers = (at.year, at.month, at.day, at.hour)
+            if any(numbers[: len(prefix)] == prefix for prefix in hidden):
+                if start < at:
+                    yield start, at
+                start = at + _HOUR
+            at += _HOUR
+    if start < end:
+        yield start, end
+
+
+def _whole_hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)

@@ -1,0 +1,185 @@
+"""The job from Python: `from etl import run, plan, Settings`.
+
+For notebooks and for tasks of Airflow, Dagster, Prefect and the like. Nothing here touches what
+belongs to the host: no signal handler, no set-up of logs, no state between calls; calls may
+overlap, in one loop or in several threads. Events go through structlog as the host has configured
+it, each with the `run_id` of its run, and `run.progress` every 30 seconds.
+"""
+
+import asyncio
+import contextvars
+import io
+import json
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from etl import pipeline
+from etl.errors import AhtEtlError, RunError, UsageError, describe
+from etl.estimate import estimate
+from etl.job import Job, new_job, parse_shard, require_account, settle_window
+from etl.lake.store import LocalStore
+from etl.outcome import Report
+from etl.plan_report import PlanReport, report_on
+from etl.progress import shown
+from etl.redact import Redactor
+from etl.settings import Settings
+
+T = TypeVar("T")
+
+Paths = Path | Iterable[str]
+
+
+def run(settings: Settings, *, paths: Paths | None = None, shard: str | None = None) -> Report:
+    """Load what is listed and not yet in the lake, like `aht-etl run`; return the report.
+
+    It returns whatever the end, a failed job too: look at `status`, or call `raise_for_status`.
+    `paths` takes the place of the settings' window: paths, or a file with a saved listing.
+    `shard` is one of disjoint shares, `"0/4"` to `"3/4"`. Raises UsageError, before anything is
+    sent, where these or the settings describe no job.
+
+    Where an event loop runs already (a notebook) the job gets a thread of its own, and that loop
+    stands still until it is done: `run_async` lets it go on.
+    """
+    return _to_the_end(lambda: run_async(settings, paths=paths, shard=shard))
+
+
+async def run_async(
+    settings: Settings, *, paths: Paths | None = None, shard: str | None = None
+) -> Report:
+    """Do as `run` does, in the running event loop.
+
+    Cancelled, it lets go of the network at once, commits what was downloaded already, for at most
+    `shutdown.grace`, and raises CancelledError; the next run goes on from there. Cancelled once
+    more, it gives up at once what is not committed. Nothing is ever left half.
+    """
+    job = _job(settings, paths, shard)
+    with structlog.contextvars.bound_contextvars(run_id=job.tally.run_id):
+        error = None
+        try:
+            async with shown(job, "auto", live=False):
+                await _gracefully(pipeline.run(job), job)
+        except Exception as failure:  # noqa: BLE001 - the boundary of a run: the report is due
+            if not isinstance(failure, AhtEtlError):
+                structlog.get_logger().debug("run.crashed", exc_info=True)
+            error = job.redactor.text(describe(failure))
+    return Report.of(job.redactor.tree(job.tally.to_report(error, None)))
+
+
+def plan(settings: Settings, *, paths: Paths | None = None, shard: str | None = None) -> PlanReport:
+    """Find out what `run` would do now, like `aht-etl plan`; fetch nothing, write nothing.
+
+    The arguments are those of `run`. Raises UsageError as `run` does, and RunError, in one line
+    without secrets, where there can be no plan: listing refused, lake unreadable.
+    """
+    return _to_the_end(lambda: plan_async(settings, paths=paths, shard=shard))
+
+
+async def plan_async(
+    settings: Settings, *, paths: Paths | None = None, shard: str | None = None
+) -> PlanReport:
+    """Do as `plan` does, in the running event loop; cancelled, it ends at once."""
+    job = _job(settings, paths, shard)
+    try:
+        return await plan_of(job)
+    except RunError as error:
+        # A server's words may hold what it was sent: they leave without secrets.
+        raise RunError(job.redactor.text(str(error))) from None
+
+
+async def plan_of(job: Job) -> PlanReport:
+    """Make the plan of a job and report on it. Raises RunError, not yet redacted."""
+    settings, tally = job.settings, job.tally
+    with structlog.contextvars.bound_contextvars(run_id=tally.run_id):
+        await pipeline.plan(job)
+    blocked = sum(len(p.to_load) for p in tally.plan.partitions if p.state.damage)
+    expected = await asyncio.to_thread(
+        estimate,
+        LocalStore(Path(settings.lake.uri)),
+        tally.plan.to_load - blocked,
+        settings.fetch.rate,
+    )
+    return report_on(
+        tally.plan,
+        job.account,
+        job.window,
+        settings.lake.uri,
+        tally.listing.partial_windows,
+        expected,
+        job.redactor,
+    )
+
+
+def _job(settings: Settings, paths: Paths | None, shard: str | None) -> Job:
+    require_account(settings)
+    now = datetime.now(UTC)
+    window = settle_window(settings, now) if paths is None else None
+    job = new_job(settings, window, now, Redactor())
+    job.shard = parse_shard(shard)
+    if isinstance(paths, str):
+        raise UsageError("paths: takes several paths, or a Path of a file; this is one text")
+    if isinstance(paths, Path):
+        try:
+            job.saved_listing = paths.open("rb")
+        except OSError as error:
+            raise UsageError(f"paths: {paths} cannot be read: {error.strerror}") from None
+    elif paths is not None:
+        # As a saved answer: each entry stays what it is, whatever characters it has.
+        job.saved_listing = io.BytesIO(json.dumps({"files": list(paths)}).encode())
+    return job
+
+
+async def _gracefully(work: Coroutine[Any, Any, None], job: Job) -> None:
+    """Do the work; cancelled, tell it to end as a signal would, wait for that, and raise."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        job.stop.request(signal=signal.SIGTERM)
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()  # changes nothing if it has ended
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # looked at: what was cancelled has no other outcome
+        raise
+
+
+def _to_the_end(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(begin())
+    return _in_a_thread(begin)
+
+
+def _in_a_thread(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run in another thread's loop and wait; interrupted, cancel it there and wait for that."""
+    begun: asyncio.Future[T]
+    has_begun = threading.Event()
+
+    async def go() -> T:
+        nonlocal begun
+        begun = asyncio.ensure_future(begin())
+        has_begun.set()
+        return await begun
+
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1, "aht-etl") as thread:
+        done = thread.submit(context.run, lambda: asyncio.run(go()))
+        try:
+            return done.result()
+        except BaseException:
+            if not done.done():
+                has_begun.wait()
+                with suppress(RuntimeError):  # its loop has ended by itself
+                    begun.get_loop().call_soon_threadsafe(begun.cancel)
+            raise

@@ -1,0 +1,205 @@
+"""The charts: written with Altair, compiled to Vega, drawn in the reader's browser.
+
+Each chart's data set is named `data`; the page's script fills it in.
+
+Colours are the style sheet's variables, so a chart follows the page from light to dark by itself.
+All that a mark says on hover is its `label`.
+"""
+
+from typing import Any, Final
+
+import altair as alt
+import vl_convert
+
+#: What a cell of the heat map may be: five levels of its number, or something that is no number.
+LEVELS: Final = ("0", "1", "2", "3", "4", "5", "gap", "damaged", "outside")
+_FILL: Final = {
+    **{level: f"var(--level-{level})" for level in "012345"},
+    "gap": "url(#hatch-gap)",
+    "damaged": "url(#hatch-damaged)",
+    "outside": "transparent",
+}
+_BORDER: Final = {"gap": "var(--gap)", "damaged": "var(--damaged)", "outside": "var(--line)"}
+_INK: Final = {
+    **{level: f"var(--ink-{level})" for level in "012345"},
+    "gap": "var(--gap)",
+    "damaged": "var(--damaged)",
+    "outside": "transparent",
+}
+#: Where a log axis of seconds is labelled.
+_SECONDS: Final = [0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 36_000, 360_000]
+_SECONDS_LABEL: Final = (
+    "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' "
+    ": datum.value / 3600 + ' h'"
+)
+#: A day by its date, an hour within it by its time.
+_TIME_LABEL: Final = (
+    "utchours(datum.value) ? utcFormat(datum.value, '%H:%M') : utcFormat(datum.value, '%-d %b')"
+)
+_CONFIG: Final[dict[str, Any]] = {
+    "background": "transparent",
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif",
+    "view": {"stroke": "transparent"},
+    "axis": {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "gridColor": "var(--line)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+    },
+}
+
+
+_Chart = alt.LayerChart | alt.FacetChart  # as Altair declares its `properties`
+
+
+def fills() -> dict[str, tuple[str, str]]:
+    """Return fill and border of each level, for the legend."""
+    return {level: (_FILL[level], _BORDER.get(level, "transparent")) for level in LEVELS}
+
+
+def specifications() -> dict[str, dict[str, Any]]:
+    """Return the Vega specification of every chart by name."""
+    return {
+        "coverage": _specification(_coverage()),
+        "rows": _specification(_timeline("rows", "rows an hour")),
+        "handle": _specification(_timeline("handle", "hours handled in an hour")),
+        "days": _specification(_timeline("rows", "rows a day", border="var(--card)")),
+        "reasons": _specification(_reasons()),
+        "counts": _specification(_counts()),
+    }
+
+
+def _specification(chart: _Chart) -> dict[str, Any]:
+    specification = chart.to_dict()
+    specification["config"] = _CONFIG
+    specification["autosize"] = {"type": "fit-x", "contains": "padding"}
+    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(specification, vl_version=vega_lite())
+    return compiled
+
+
+def vega_lite() -> str:
+    """Return the version of Vega-Lite that Altair writes, as vl-convert names it."""
+    return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+
+
+def _base() -> alt.Chart:
+    return alt.Chart(alt.NamedData("data"))
+
+
+def _scale(colours: dict[str, str], default: str = "transparent") -> alt.Scale:
+    return alt.Scale(domain=list(LEVELS), range=[colours.get(level, default) for level in LEVELS])
+
+
+def _coverage() -> _Chart:
+    cells = _base().encode(
+        x=alt.X(
+            "hour:O",
+            title="hour of the day (UTC)",
+            axis=alt.Axis(orient="top", labelAngle=0, labelOverlap="parity", domain=False,
+                          ticks=False),
+            scale=alt.Scale(paddingInner=0.08),
+        ),
+        y=alt.Y(
+            "day:N",
+            sort=None,
+            title=None,
+            axis=alt.Axis(domain=False, ticks=False, labelPadding=6),
+            scale=alt.Scale(paddingInner=0.12),
+        ),
+    )  # fmt: skip
+    rectangles = cells.mark_rect(cornerRadius=2, strokeWidth=1).encode(
+        color=alt.Color("level:N", scale=_scale(_FILL), legend=None),
+        stroke=alt.Stroke("level:N", scale=_scale(_BORDER), legend=None),
+        tooltip="label:N",
+        description="label:N",
+    )
+    # Numbers where there is room; what is no number is marked on every screen.
+    texts = cells.mark_text(fontSize=11, aria=False, clip=True).encode(
+        text="text:N",
+        color=alt.Color("level:N", scale=_scale(_INK), legend=None),
+        opacity=alt.when("datum.mark || width > 640").then(alt.value(1)).otherwise(alt.value(0)),
+    )
+    # The texts let the pointer through to their cells: the style sheet's doing.
+    layers = alt.layer(rectangles, texts).properties(width="container", height=alt.Step(25))
+    chart: _Chart = layers.resolve_scale(color="independent")
+    return chart
+
+
+def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
+    span = _base().encode(
+        x=alt.X(
+            "from:T",
+            title=None,
+            scale=alt.Scale(type="utc"),
+            axis=alt.Axis(
+                labelExpr=_TIME_LABEL,
+                grid=False,
+                tickCount=alt.ExprRef("ceil(width / 90)"),
+                labelBound=True,
+            ),
+        ),
+        x2="to:T",
+    )
+    gaps = span.transform_filter("datum.gap").mark_rect(color="var(--gap-wash)", aria=False)
+    bars = span.mark_bar(color="var(--bar)", aria=False, stroke=border).encode(
+        y=alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=4, format=",~f")),
+        y2=alt.datum(0),
+        tooltip="label:N",
+    )
+    return alt.layer(gaps.encode(tooltip="label:N"), bars).properties(width="container", height=150)
+
+
+def _reasons() -> _Chart:
+    reasons = _base().encode(
+        y=alt.Y(
+            "name:N",
+            sort=None,
+            title=None,
+            axis=alt.Axis(domain=False, ticks=False, labelLimit=120, labelPadding=6),
+        ),
+        tooltip="label:N",
+    )
+    scale = alt.Scale(type="log", nice=False)
+    axis = alt.Axis(values=_SECONDS, labelExpr=_SECONDS_LABEL, labelOverlap=True)
+    whiskers = reasons.mark_rule(color="var(--muted)", strokeWidth=1.5, aria=False).encode(
+        x=alt.X("p10:Q", title=None, scale=scale, axis=axis), x2="p90:Q"
+    )
+    boxes = reasons.mark_bar(color="var(--bar-soft)", size=16, aria=False).encode(
+        x=alt.X("p25:Q", scale=scale), x2="p75:Q"
+    )
+    medians = reasons.mark_tick(
+        color="var(--bar)", thickness=3, size=20, aria=False
+    ).encode(x=alt.X("p50:Q", scale=scale))  # fmt: skip
+    return alt.layer(whiskers, boxes, medians).properties(width="container", height=alt.Step(30))
+
+
+def _counts() -> _Chart:
+    counts = _base().encode(
+        y=alt.Y(
+            "name:N",
+            sort=None,
+            title=None,
+            axis=alt.Axis(domain=False, ticks=False, labelLimit=170, labelPadding=6),
+        ),
+        x=alt.X(
+            "count:Q",
+            title=None,
+            # Room for the number behind the longest bar.
+            scale=alt.Scale(rangeMax=alt.ExprRef("width - 48")),
+            axis=alt.Axis(tickCount=4, format=",d", tickMinStep=1, labelOverlap=True),
+        ),
+        tooltip="label:N",
+    )
+    bars = counts.mark_bar(cornerRadius=2, aria=False).encode(
+        color=alt.when("datum.stress")
+        .then(alt.value("var(--gap)"))
+        .otherwise(alt.value("var(--bar)"))
+    )
+    texts = counts.mark_text(
+        align="left", dx=4, fontSize=11, color="var(--muted)", aria=False
+    ).encode(text="text:N")  # fmt: skip
+    return alt.layer(bars, texts).properties(width="container", height=alt.Step(26))

@@ -1,0 +1,79 @@
+"""What one part tells: its receipts, its run, its rows' handle times."""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
+from etl.lake.store import LakeError, LocalStore
+from etl.page.durations import COLUMNS, Durations
+from etl.paths import Partition
+
+_BATCH_ROWS: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class PartFacts:
+    """A part as it was found; `damage` says in one line what cannot be read of it.
+
+    A part whose receipts can be read and whose rows cannot has both.
+    """
+
+    partition: Partition
+    name: str
+    damage: str | None = None
+    receipts: tuple[Receipt, ...] = ()
+    run: str = ""
+    version: str = ""
+    written_at: datetime | None = None
+    bytes: int = 0
+    durations: Durations | None = None
+
+
+def read_part(store: LocalStore, partition: Partition, name: str) -> PartFacts | None:
+    """Read a part in bounded memory; None if it is gone meanwhile. Blocking, raises nothing."""
+    try:
+        with store.open(f"{partition.directory}/{name}") as stream:
+            status = os.fstat(stream.fileno())
+            receipts = read_receipts(stream).sources
+            stream.seek(0)
+            with pq.ParquetFile(stream) as file:
+                metadata = file.metadata.metadata or {}
+                durations, damage = _durations(file)
+    except FileNotFoundError:
+        return None
+    except (UnreadablePartError, LakeError, pa.ArrowException, OSError) as error:
+        return PartFacts(partition, name, damage=_first_line(error))
+    return PartFacts(
+        partition,
+        name,
+        damage,
+        receipts,
+        metadata.get(b"aht_etl.run", b"").decode("utf-8", "replace"),
+        metadata.get(b"aht_etl.version", b"").decode("utf-8", "replace"),
+        datetime.fromtimestamp(status.st_mtime, UTC),
+        status.st_size,
+        durations,
+    )
+
+
+def _durations(file: pq.ParquetFile) -> tuple[Durations | None, str | None]:
+    durations = Durations()
+    try:
+        # One row group after another: a reader of all holds on to what it has read.
+        for group in range(file.num_row_groups):
+            durations.add_batches(
+                # One thread: the parts are read side by side already.
+                file.iter_batches(_BATCH_ROWS, [group], list(COLUMNS), use_threads=False)
+            )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        return None, f"its rows cannot be read: {_first_line(error)}"
+    return durations, None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,182 @@
+"""Facts of a lake → what the template fills in: texts, tables, the charts' data."""
+
+from datetime import datetime
+from math import floor, log10
+from pathlib import Path
+from typing import Any, Final
+
+from etl import __version__
+from etl.lake.survey import LATE_AFTER
+from etl.page import words
+from etl.page.durations import Distribution
+from etl.page.facts import Facts
+from etl.page.lateness import CLASSES, UNKNOWN
+from etl.page.months import Month, State, months
+
+#: Hours are shown one by one for so many months, older ones as totals: the page stays light.
+_MONTHS_IN_FULL: Final = 24
+#: What is shown first.
+_LATEST_DAYS: Final = 31
+_ROWS_SHOWN: Final = 12
+_RUNS_SHOWN: Final = 20
+_LISTED: Final = 50
+#: The metrics of the heat map, with what their legend says.
+METRICS: Final = (
+    ("files", "Files"),
+    ("rows", "Rows"),
+    ("handle", "Handle time (h)"),
+    ("quarantined", "Quarantined"),
+)
+
+
+def view(facts: Facts, lake: Path, now: datetime, account: str | None) -> dict[str, Any]:
+    """Return the template's context."""
+    all_months = months(facts, now)
+    full = all_months[:_MONTHS_IN_FULL]
+    gaps = facts.gaps()
+    return {
+        "words": words,
+        "version": __version__,
+        "now": now,
+        "lake": str(lake),
+        "lake_name": lake.name or str(lake),
+        "account": account,
+        "accounts": sorted(facts.held),
+        "facts": facts,
+        "first": min(facts.hours, default=None),
+        "newest": max(facts.hours, default=None),
+        "gaps": gaps,
+        "gap_hours": sum(gap.hours for gap in gaps),
+        "held_hours": sum(len(hours) for hours in facts.held.values()),
+        "damaged_hours": sum(hour.damaged for hour in facts.hours.values()),
+        "listed": _LISTED,
+        "latest_days": _LATEST_DAYS,
+        "all_months": all_months,
+        "months": full,
+        "metrics": METRICS,
+        "by_start": _reasons(facts.durations.by_start),
+        "by_end": _reasons(facts.durations.by_end),
+        "lateness": _lateness(facts),
+        "latest": sorted(facts.latest, reverse=True),
+        "late_files": sum(hour.late for hour in facts.hours.values()),
+        "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
+        "runs_shown": _RUNS_SHOWN,
+        "reasons": facts.quarantine.by_reason.most_common(),
+        "worst": sorted(facts.worst, reverse=True),
+        "data": _data(facts, full, all_months),
+    }
+
+
+def _data(facts: Facts, full: list[Month], all_months: list[Month]) -> dict[str, Any]:
+    """Return what the script draws from; texts in it are as untrusted as in the tables."""
+    reasons = facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
+    return {
+        "latestDays": _LATEST_DAYS,
+        "months": [
+            {
+                "id": month.id,
+                "days": [
+                    {
+                        "name": f"{day.date:%a} {day.date.day} {day.date:%b}",
+                        "date": f"{day.date:%Y-%m-%d}",
+                        "cells": [cell.as_json() for cell in day.cells],
+                    }
+                    for day in month.days
+                ],
+            }
+            for month in full
+        ],
+        "thresholds": {name: _thresholds(facts, name) for name, _ in METRICS},
+        "days": [
+            {
+                "date": f"{day.date:%Y-%m-%d}",
+                "rows": day.total("rows"),
+                "gap": all(cell.state is not State.HELD for cell in day.cells),
+                "label": f"{day.name}: {words.number(day.total('rows'))} rows; {day.verdict}",
+            }
+            for month in reversed(all_months)
+            for day in month.days
+        ],
+        "starts": [row for row in _reasons(facts.durations.by_start) if row["drawn"]],
+        "ends": [row for row in _reasons(facts.durations.by_end) if row["drawn"]],
+        "lateness": _lateness(facts),
+        "quarantine": [
+            {
+                "name": reason,
+                "count": count,
+                "text": words.number(count),
+                "label": f"{reason}: {words.plural(count, 'row')}",
+            }
+            for reason, count in reasons
+        ],
+    }
+
+
+def _thresholds(facts: Facts, metric: str) -> list[float]:
+    """Return where the heat map's five levels begin: at round numbers, about as many hours in each.
+
+    The same for all months, so that months compare.
+    """
+    if metric == "handle":
+        values = [hour.handle_ms / 3_600_000 for hour in facts.hours.values()]
+    else:
+        values = [float(getattr(hour, metric)) for hour in facts.hours.values()]
+    values = sorted(value for value in values if value > 0)
+    if not values:
+        return []
+    whole = metric != "handle"
+    found = {_round_down(values[0], whole=whole)}
+    found |= {_round_down(values[len(values) * fifth // 5], whole=whole) for fifth in range(1, 5)}
+    return sorted(found)
+
+
+def _round_down(value: float, *, whole: bool) -> float:
+    unit = 10.0 ** (floor(log10(value)) - 1)
+    if whole:
+        return max(1, int(int(value / max(unit, 1)) * max(unit, 1)))
+    return round(int(value / unit) * unit, 6)
+
+
+def _reasons(distributions: dict[str, Distribution]) -> list[dict[str, Any]]:
+    ordered = sorted(distributions.items(), key=lambda item: item[1].rows, reverse=True)
+    return [_reason(name, found, rank) for rank, (name, found) in enumerate(ordered)]
+
+
+def _reason(name: str, found: Distribution, rank: int) -> dict[str, Any]:
+    quantiles = {
+        f"p{percent}": found.quantile_ms(percent / 100) / 1000 for percent in (10, 25, 50, 75, 90)
+    }
+    said = {key: words.duration(seconds) for key, seconds in quantiles.items()}
+    return {
+        # A logarithmic axis has no zero: nothing shorter than a hundredth of a second is drawn.
+        **{key: max(seconds, 0.01) for key, seconds in quantiles.items()},
+        "name": name,
+        "rows": found.rows,
+        "total": words.duration(found.total_ms / 1000),
+        "said": said,
+        "drawn": rank < _ROWS_SHOWN,
+        "label": (
+            f"{name}: median {said['p50']}, half of all between {said['p25']} and {said['p75']}, "
+            f"nine of ten under {said['p90']}; {words.plural(found.rows, 'row')}, "
+            f"{words.duration(found.total_ms / 1000)} in all"
+        ),
+    }
+
+
+def _lateness(facts: Facts) -> list[dict[str, Any]]:
+    names = (
+        *((name, end > LATE_AFTER) for end, name in CLASSES),
+        (UNKNOWN, False),
+    )
+    return [
+        {
+            "name": name,
+            "count": facts.lateness[name],
+            "text": f"{facts.lateness[name]:,}",
+            "stress": late,
+            "label": f"{name}: {words.plural(facts.lateness[name], 'file')}, "
+            f"{words.share(facts.lateness[name], facts.files)}",
+        }
+        for name, late in names
+        if name is not UNKNOWN or facts.lateness[name]
+    ]

@@ -1,0 +1,546 @@
+"""`aht-etl verify`: a lake as the job made it is proved, and each damage is found and named."""
+
+import gzip
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from etl.cli import app
+from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
+from etl.lake.proof import FindingKind
+from etl.verify import __doc__ as explained
+from tests.conftest import COMMAND, Runner, Serve, environment, load
+from tests.lakes import receipts
+
+HOUR = "year=2022/month=6/day=1/hour=6/accountId=le79344075"
+BAD = f"/{HOUR}/bad.json.gz"
+JUNK = f"/{HOUR}/junk.json.gz"
+DATA = Dataset(
+    {
+        **Dataset.generate(
+            3,
+            datetime(2022, 6, 1, 6, tzinfo=UTC),
+            datetime(2022, 6, 1, 9, tzinfo=UTC),
+            files_per_hour=9,
+            rows_per_file=60,
+            mixed_shapes=True,
+        ).files,
+        **Dataset.of(
+            {
+                BAD: gzip.compress(b'{"segmentId":"a"}\n{"segmentId":"b"}\n{"x":1}\n[2]\n'),
+                JUNK: gzip.compress(b"{no\n" * 3),
+            }
+        ).files,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a lake of several parts an hour, and its raw archive."""
+    folder = tmp_path_factory.mktemp("loaded")
+    with run_in_thread(DATA, EmulatorOptions(oldest=None)) as emulator:
+        report = load(
+            emulator,
+            folder / "lake",
+            raw={"uri": str(folder / "raw")},
+            lake={"uri": str(folder / "lake"), "target_part_size": 4000},
+            fetch={"concurrency": 1},  # for the same parts every time
+        )
+    assert [JUNK] == [failure["path"] for failure in report["failures"]]
+    return folder
+
+
+@pytest.fixture
+def folder(loaded: Path, tmp_path: Path) -> Path:
+    """Copy it, to damage the copy."""
+    return Path(shutil.copytree(loaded, tmp_path / "folder"))
+
+
+def verify(folder: Path, *more: str, **env: str) -> tuple[int, dict[str, Any]]:
+    """Return the command's exit code and its JSON."""
+    lake = ("--lake", str(folder / "lake"))
+    ended = CliRunner().invoke(app, ["verify", *lake, "--json", *more], env=env)
+    structlog.reset_defaults()
+    assert ended.exit_code in {0, 3}, ended.output
+    result = json.loads(ended.stdout)
+    assert (result["ok"], 0 if result["ok"] else 3) == (not result["findings"], ended.exit_code)
+    return ended.exit_code, result
+
+
+def deep(folder: Path) -> dict[str, Any]:
+    return verify(folder, "--deep", AHT_ETL_RAW__URI=str(folder / "raw"))[1]
+
+
+def kinds(result: dict[str, Any], which: str = "findings") -> list[tuple[str, str]]:
+    return sorted((finding["kind"], finding["path"]) for finding in result[which])
+
+
+def parts(folder: Path) -> list[Path]:
+    """Return the parts of the busiest hour, in order."""
+    found = sorted((folder / "lake" / HOUR).glob("part-*.parquet"))
+    assert len(found) > 1
+    return found
+
+
+def name(folder: Path, part: Path) -> str:
+    return str(part.relative_to(folder / "lake"))
+
+
+def said_by(part: Path) -> dict[str, str]:
+    """Return what a part's metadata says for the job."""
+    metadata = pq.read_metadata(part).metadata or {}
+    return {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"aht_etl.")}
+
+
+def rewritten(part: Path, **options: Any) -> None:
+    """Write a part again, as it was but for these options."""
+    table, said = pq.read_table(part, partitioning=None), said_by(part)
+    with pq.ParquetWriter(part, table.schema, **options) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(said)
+
+
+def with_sources(part: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Write a part again with other receipts."""
+    table = pq.read_table(part, partitioning=None)
+    sources = json.loads(said_by(part)["aht_etl.sources"])
+    change(sources)
+    with pq.ParquetWriter(part, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"aht_etl.sources": json.dumps(sources)})
+
+
+def test_every_kind_is_explained() -> None:
+    """The module's own table, or its note on notes, names each kind that there is."""
+    assert {kind.value for kind in FindingKind} <= set(re.findall(r"`(\w+)`", explained or ""))
+
+
+def test_a_lake_as_it_was_made(folder: Path) -> None:
+    """It is proved, also against the archive; what failed to load is noted there."""
+    _, result = verify(folder)
+    sources = receipts(folder / "lake")
+    assert {
+        "ok": True,
+        "parts": len({source["part"] for source in sources}),
+        "files": len(DATA.files) - 1,
+        "rows": sum(source["rows"] for source in sources),
+        "bytes": sum(part.stat().st_size for part in (folder / "lake").rglob("*.parquet")),
+        "findings": [],
+        "notes": [],
+    } == result
+    result = deep(folder)
+    assert ([], [("unloadable", JUNK[1:])]) == (kinds(result), kinds(result, "notes"))
+
+
+def test_deep_without_an_archive(folder: Path) -> None:
+    """There is nothing to compare with, and that is said."""
+    code, result = verify(folder, "--deep")
+    assert (0, [("no_archive", "raw.uri")]) == (code, kinds(result, "notes"))
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1, -9])
+def test_a_part_that_ends_too_early(folder: Path, keep: int) -> None:
+    """It is unreadable, and the rest is read all the same."""
+    part = parts(folder)[1]
+    part.write_bytes(part.read_bytes()[:keep])
+    _, result = verify(folder)
+    assert [("unreadable", name(folder, part))] == kinds(result)
+    assert "delete it while no run is active and run again" in result["findings"][0]["message"]
+    assert result["rows"] > 0
+
+
+@pytest.mark.parametrize("damage", ["folder", "pipe", "link", "empty"])
+def test_what_is_named_like_a_part_and_is_none(folder: Path, damage: str) -> None:
+    """It is neither waited for nor taken for absent."""
+    part = folder / "lake" / HOUR / "part-00099.parquet"
+    match damage:
+        case "folder":
+            part.mkdir()
+        case "pipe":
+            os.mkfifo(part)
+        case "link":
+            part.symlink_to("nowhere")
+        case "empty":
+            part.touch()
+    assert [("unreadable", name(folder, part))] == kinds(verify(folder)[1])
+
+
+def test_a_flipped_byte_where_pages_have_checksums(folder: Path) -> None:
+    """Each byte of each page counts, also where the damage unpacks without complaint."""
+    part = parts(folder)[0]
+    rewritten(part, write_page_checksum=True, compression="none", use_dictionary=False)
+    column = pq.read_metadata(part).row_group(0).column(0)
+    good = part.read_bytes()
+    end = column.data_page_offset + column.total_compressed_size - 1
+    part.write_bytes(good[:end] + bytes([good[end] ^ 1]) + good[end + 1 :])
+    assert [("unreadable", name(folder, part))] == kinds(verify(folder)[1])
+    part.write_bytes(good)
+    assert [] == kinds(verify(folder)[1])
+
+
+def test_a_flipped_byte_in_a_packed_page(folder: Path) -> None:
+    """A page that does not unpack is found, at the last row group as at the first."""
+    part = parts(folder)[0]
+    metadata = pq.read_metadata(part)
+    column = metadata.row_group(metadata.num_row_groups - 1).column(0)
+    good = bytearray(part.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    magic = good.index(b"\x28\xb5\x2f\xfd", start)  # a zstd frame's first bytes
+    good[magic] ^= 1
+    part.write_bytes(good)
+    assert [("unreadable", name(folder, part))] == kinds(verify(folder)[1])
+
+
+def test_text_that_is_no_utf8(folder: Path) -> None:
+    """Arrow reads it without a word; DuckDB and Spark do not."""
+    part = parts(folder)[0]
+    rewritten(part, compression="none", use_dictionary=False, write_statistics=False)
+    good = part.read_bytes()
+    at = good.index(b"account:le79344075")
+    part.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
+    (finding,) = verify(folder)[1]["findings"]
+    assert ("unreadable", True) == (finding["kind"], "UTF8" in finding["message"])
+
+
+def test_a_part_without_receipts(folder: Path) -> None:
+    """Parquet that nobody vouches for, under a part's name."""
+    part = parts(folder)[0]
+    bare = pq.read_table(part, partitioning=None).replace_schema_metadata(None)
+    pq.write_table(bare, part)
+    assert [("receipts", name(folder, part))] == kinds(verify(folder)[1])
+
+
+def test_a_wrong_schema(folder: Path) -> None:
+    """A missing column and one of another type; the message names it."""
+    first, second = parts(folder)[:2]
+    said = []
+    for part in (first, second):
+        table, metadata = pq.read_table(part, partitioning=None), said_by(part)
+        if part == first:
+            table = table.drop_columns(["extras"])
+        else:
+            table = table.set_column(1, "sequence", table["sequence"].cast(pa.int32()))
+        with pq.ParquetWriter(part, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(metadata)
+        said.append(("schema", name(folder, part)))
+    _, result = verify(folder)
+    assert said == kinds(result)
+    assert "its column sequence is int32, not int64" in result["findings"][1]["message"]
+
+
+def test_receipts_that_say_other_rows(folder: Path) -> None:
+    """In all, or only of one source against another."""
+    first, second = parts(folder)[:2]
+
+    def one_more(sources: list[dict[str, Any]]) -> None:
+        sources[-1]["rows"] += 1
+
+    def another_name(sources: list[dict[str, Any]]) -> None:
+        sources[-1]["path"] += ".json.gz"
+
+    with_sources(first, one_more)
+    with_sources(second, another_name)
+    assert [("rows", name(folder, first)), ("rows", name(folder, second))] == kinds(
+        verify(folder)[1]
+    )
+
+
+def test_a_receipt_twice_in_a_part(folder: Path) -> None:
+    """Its rows are then counted twice as well."""
+    part = parts(folder)[0]
+    with_sources(part, lambda sources: sources.append(sources[0]))
+    assert {("duplicate", name(folder, part)), ("rows", name(folder, part))} == set(
+        kinds(verify(folder)[1])
+    )
+
+
+def test_a_part_copied_under_another_number(folder: Path) -> None:
+    """The copy is named, and where its sources are too; the numbers between are noted."""
+    part = parts(folder)[0]
+    copy = part.with_name("part-00044.parquet")
+    shutil.copy(part, copy)
+    _, result = verify(folder)
+    assert [("duplicate", name(folder, copy))] == kinds(result)
+    assert name(folder, part) in result["findings"][0]["message"]
+    assert [("number_gap", HOUR)] == kinds(result, "notes")
+
+
+def test_a_part_in_another_partition(folder: Path) -> None:
+    """Moved, it is misplaced; copied, its sources are in the lake twice besides."""
+    part = parts(folder)[-1]
+    moved = folder / "lake" / HOUR.replace("hour=6", "hour=7") / "part-00077.parquet"
+    shutil.copy(part, moved)
+    assert [("duplicate", name(folder, moved)), ("misplaced", name(folder, moved))] == kinds(
+        verify(folder)[1]
+    )
+    part.unlink()
+    assert [("misplaced", name(folder, moved))] == kinds(verify(folder)[1])
+    again = moved.parent.with_name("accountId=other") / "part-00000.parquet"
+    again.parent.mkdir()
+    shutil.copy(moved, again)
+    assert [
+        ("duplicate", name(folder, again)),
+        ("misplaced", name(folder, moved)),
+        ("misplaced", name(folder, again)),
+    ] == kinds(verify(folder)[1])
+
+
+def test_parts_that_an_operator_deleted(folder: Path) -> None:
+    """That is how a file is loaded anew: noted, and no finding."""
+    parts(folder)[0].unlink()
+    code, result = verify(folder)
+    assert (0, [("number_gap", HOUR)]) == (code, kinds(result, "notes"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "is not there, of 2 bad rows"),
+        (lambda lines: lines[:1], "has 1 bad rows, its receipt says 2"),
+        (lambda lines: [*lines, lines[0]], "has 3 bad rows, its receipt says 2"),
+        (lambda lines: [lines[0], b"{}\n"], "line 2 is no bad row"),
+        (lambda lines: [lines[0], b"no\n"], "line 2 is no bad row"),
+        (lambda lines: [lines[0], lines[1].rstrip(b"\n")], "line 2 is no bad row"),
+        (lambda lines: [lines[0].replace(b"bad.json", b"worse.json"), lines[1]], "line 1 is no"),
+        (lambda lines: [lines[0].replace(b'"row": 2', b'"row": "2"'), lines[1]], "line 1 is no"),
+        (lambda lines: [b"[" * 100_000 + b"\n", lines[1]], "line 1 is no"),
+    ],
+)
+def test_bad_rows_that_are_not_what_the_receipt_counts(
+    folder: Path, change: Callable[[list[bytes]], list[bytes]] | None, said: str
+) -> None:
+    """They are missing, short, too many or changed."""
+    file = folder / "lake" / f"_quarantine{BAD.removesuffix('.json.gz')}.ndjson"
+    lines = file.read_bytes().splitlines(keepends=True)
+    if change is None:
+        file.unlink()
+    else:
+        file.write_bytes(b"".join(change(lines)))
+    _, result = verify(folder)
+    assert [("quarantine", name(folder, file))] == kinds(result)
+    assert said in result["findings"][0]["message"]
+
+
+def test_bad_rows_without_a_receipt(folder: Path) -> None:
+    """They are written before the part: normal while a run works, or after it was killed."""
+    (folder / "lake" / "_quarantine" / HOUR / "more.ndjson").write_text("{}\n")
+    assert 0 == verify(folder)[0]
+
+
+def test_foreign_files(folder: Path) -> None:
+    """What readers pass over is passed over; what they read is noted, or found if it is a part."""
+    lake = folder / "lake"
+    (lake / HOUR / "_SUCCESS").touch()
+    (lake / HOUR / ".part-00000.parquet.crc").touch()
+    (lake / HOUR / "notes.txt").write_text("mine")
+    (lake / "_staging" / ".left.tmp").write_text("half")
+    (lake / "lost+found").mkdir()
+    bare = pq.read_table(parts(folder)[0], partitioning=None).replace_schema_metadata(None)
+    pq.write_table(bare, lake / "mine.parquet")
+    code, result = verify(folder)
+    assert (0, [("foreign", "mine.parquet")]) == (code, kinds(result, "notes"))
+    shutil.copy(parts(folder)[0], lake / HOUR / "copy.parquet")
+    assert [("foreign", f"{HOUR}/copy.parquet")] == kinds(verify(folder)[1])
+
+
+def test_an_archive_that_differs(folder: Path) -> None:
+    """Missing, changed and damaged files, each by its name."""
+    missing, changed, cut = sorted(path for path in DATA.files if path not in {BAD, JUNK})[:3]
+    (folder / f"raw{missing}").unlink()
+    (folder / f"raw{changed}").write_bytes(gzip.compress(b'{"segmentId":"a"}'))
+    (folder / f"raw{cut}").write_bytes((folder / f"raw{cut}").read_bytes()[:-3])
+    result = deep(folder)
+    assert [
+        ("archive_differs", changed[1:]),
+        ("archive_differs", cut[1:]),
+        ("archive_missing", missing[1:]),
+    ] == sorted(kinds(result))
+    assert 0 == verify(folder)[0]
+
+
+def test_a_file_kept_beside_another(folder: Path) -> None:
+    """Where the path was taken, the right file has its checksum behind its name."""
+    (source,) = (s for s in receipts(folder / "lake") if s["path"] == BAD)
+    file = folder / f"raw{BAD}"
+    file.rename(file.with_name(f"{file.name}.sha256-{source['sha256'][:12]}"))
+    file.write_bytes(gzip.compress(b'{"segmentId":"a"}'))
+    assert [] == kinds(deep(folder))
+
+
+def test_receipts_that_the_archive_contradicts(folder: Path) -> None:
+    """The file decodes to more bad rows than its receipt says."""
+    (part,) = {s["part"] for s in receipts(folder / "lake") if s["path"] == BAD}
+
+    def none_bad(sources: list[dict[str, Any]]) -> None:
+        (source,) = (source for source in sources if source["path"] == BAD)
+        source["quarantined"] = 0
+
+    with_sources(folder / "lake" / part, none_bad)
+    assert 0 == verify(folder)[0]
+    assert [("archive_rows", BAD[1:])] == kinds(deep(folder))
+
+
+def test_an_archived_file_that_is_not_loaded(folder: Path) -> None:
+    """A part was deleted: what it held is found in the archive, unless a part there is damaged."""
+    part = parts(folder)[-1]
+    paths = [s["path"][1:] for s in receipts(folder / "lake") if s["part"] == name(folder, part)]
+    part.unlink()
+    assert [("not_loaded", path) for path in sorted(paths)] == kinds(deep(folder))
+    broken = parts(folder)[0]
+    broken.write_bytes(b"")
+    assert [("unreadable", name(folder, broken))] == kinds(deep(folder))
+
+
+def test_what_is_skipped_is_not_missed(folder: Path) -> None:
+    """No run will ever load it."""
+    shutil.rmtree(folder / "lake" / HOUR)
+    env = {"AHT_ETL_RAW__URI": str(folder / "raw"), "AHT_ETL_FETCH__SKIP": '["*/hour=6/*"]'}
+    assert 0 == verify(folder, "--deep", **env)[0]
+
+
+def test_hours_that_are_chosen(folder: Path) -> None:
+    """Damage elsewhere is not looked at."""
+    parts(folder)[0].write_bytes(b"")
+    chosen = ("--from", "2022-06-01T07:00:00Z", "--to", "2022-06-01T08:00:00Z")
+    code, result = verify(folder, *chosen, "--deep", AHT_ETL_RAW__URI=str(folder / "raw"))
+    hours = {s["part"] for s in receipts(folder / "lake" / HOUR.replace("hour=6", "hour=7"))}
+    assert (0, len(hours)) == (code, result["parts"])
+    assert 0 == verify(folder, "--account", "other")[0]
+    assert 3 == verify(folder, "--account", "le79344075")[0]
+
+
+def test_a_lake_that_is_not_there(folder: Path) -> None:
+    """It holds nothing, so nothing is wrong; one that is no folder is an error in one line."""
+    assert 0 == verify(folder, "--lake", str(folder / "missing"))[0]
+    (folder / "file").touch()
+    done = subprocess.run(
+        [COMMAND, "verify", "--lake", "file"],
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "reading file: Not a directory" in json.loads(done.stderr)["reason"]
+
+
+def test_for_people(folder: Path) -> None:
+    """One line says how it ended; many findings of a kind are cut short."""
+    command = [COMMAND, "verify", "--lake", "lake"]
+    done = subprocess.run(
+        command, env=environment(), cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("ok: ")
+    for number in range(50, 70):
+        (folder / "lake" / HOUR / f"part-{number:05d}.parquet").touch()
+    done = subprocess.run(
+        command, env=environment(), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (3, True) == (done.returncode, done.stdout.startswith("20 findings: "))
+    assert "unreadable: and 10 more; --json has them all" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--account", "a-b"), "account:"),
+        (("--from", "2022-06-02", "--to", "2022-06-01"), "is not before"),
+        (("--lookback", "7"), "window.lookback: not a duration"),
+        (("--config", "missing.yaml"), "cannot be read"),
+    ],
+)
+def test_wrong_usage(flags: tuple[str, ...], said: str) -> None:
+    """Exit code 2 and what is wrong, by its name."""
+    ended = CliRunner().invoke(app, ["verify", *flags])
+    structlog.reset_defaults()
+    assert (2, True) == (ended.exit_code, said in ended.stderr), ended.output
+
+
+def test_on_a_terminal_that_is_interrupted(folder: Path) -> None:
+    """A bar shows how far it is; whenever it ends, the terminal has its cursor again."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "verify", "--lake", "lake"],
+        env=environment(TERM="xterm"),
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    output = b""
+    try:
+        while piece := os.read(ours, 65536):
+            output += piece
+            if b"reading" in output and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+    except OSError:  # Linux's way of saying that the other side has closed
+        pass
+    os.close(ours)
+    assert process.wait() in {0, 130}
+    assert b"reading" in output
+    assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
+
+
+def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
+    """Files that wait for their hour's last are no finding, until their run is gone."""
+    waits_for, *others = (path for path in DATA.files if "hour=7" in path)
+    emulator = serve(DATA, faults=(Fault("file", "hang", waits_for, times=None),))
+    process = run.start(emulator, AHT_ETL_RAW__URI=str(run.folder / "raw"))
+    waiting = {path[1:] for path in others}
+    try:
+        for _ in range(600):
+            result = deep(run.folder)
+            assert [] == result["findings"]
+            if waiting <= {path for kind, path in kinds(result, "notes") if kind == "not_loaded"}:
+                break
+        else:
+            pytest.fail("the run never came to wait")
+    finally:
+        process.kill()
+        process.communicate()
+    raw = run.folder / "raw"
+    kept = {str(file.relative_to(raw)) for file in raw.rglob("year=*/**/*.json.gz")}
+    kept -= {source["path"][1:] for source in receipts(run.lake)} | {JUNK[1:]}
+    assert waiting <= kept
+    assert [("not_loaded", path) for path in sorted(kept)] == kinds(deep(run.folder))
+
+
+def test_while_runs_write(run: Runner, serve: Serve) -> None:
+    """Parts, bad rows and archived files that appear meanwhile are never taken for wrong."""
+    days = Dataset.generate(
+        5,
+        datetime(2022, 6, 1, tzinfo=UTC),
+        datetime(2022, 6, 3, tzinfo=UTC),
+        rows_per_file=40,
+        mixed_shapes=True,
+    )
+    emulator = serve(Dataset({**days.files, **DATA.files}), latency_s=0.05)
+    env = {"AHT_ETL_RAW__URI": str(run.folder / "raw"), "AHT_ETL_LAKE__TARGET_PART_SIZE": "4kB"}
+    processes = [run.start(emulator, **env) for _ in range(2)]
+    results = []
+    while any(process.poll() is None for process in processes):
+        results.append(deep(run.folder))
+    for process in processes:
+        assert 3 == run.end(process).code  # the junk
+    results.append(deep(run.folder))
+    assert [[]] * len(results) == [result["findings"] for result in results]
+    assert len(results[-1]["notes"]) == 1
+    assert results[-1]["rows"] == sum(source["rows"] for source in receipts(run.lake))

@@ -1,0 +1,224 @@
+"""The operator's page is true: its commands run, its tables are the program's."""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+from typer.main import get_command
+
+from etl import metrics
+from etl.cli import app
+from etl.emulator import Dataset, Emulator
+from etl.errors import FailureKind
+from etl.sources import load
+from tests.conftest import COMMAND, Serve, environment
+from tests.lakes import assert_lake_holds, receipts
+from tests.programs import program
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "configs" / "operations.md").read_text()
+COMMANDS: set[str] = set(getattr(get_command(app), "commands"))  # noqa: B009 - untyped
+HOUR = "year=2022/month=6/day=1/hour={}/accountId=12345678"
+GENERATED = Dataset.generate(
+    9,
+    datetime(2022, 6, 1, 4, tzinfo=UTC),
+    datetime(2022, 6, 1, 12, tzinfo=UTC),
+    account="12345678",
+    rows_per_file=5,
+    files_per_hour=2,
+)
+DATA = Dataset.of(
+    {
+        **{path: file.content for path, file in GENERATED.files.items()},
+        **{
+            f"/{HOUR.format(hour)}/sequences.{name}.json.gz": gzip.compress(
+                b'{"segmentId": "a"}\n%b' % bad
+            )
+            for hour in (6, 9)
+            for name, bad in (("1", b'{"sequence": 1}'), ("2", b'{"segmentId": 7'))
+        },
+    }
+)
+
+
+def section(title: str) -> str:
+    """Return what stands under a heading, up to the next of its rank or higher."""
+    match = re.search(rf"^(#+) {re.escape(title)}\n", PAGE, re.MULTILINE)
+    assert match is not None, title
+    ends = re.compile(rf"^#{{1,{len(match[1])}}} ", re.MULTILINE)
+    return ends.split(PAGE[match.end() :])[0]
+
+
+def blocks(title: str, language: str = "sh") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", section(title), re.DOTALL)
+
+
+def cells(title: str, column: int) -> list[str]:
+    """Return what a section's table has in code in one of its columns, without its heading."""
+    found = re.search(r"^\|[-|]+\|\n((?:\|.*\n)+)", section(title), re.MULTILINE)
+    assert found is not None, title
+    rows = [line.split("|")[column] for line in found[1].splitlines()]
+    return [name for cell in rows for name in re.findall(r"`([^`]+)`", cell)]
+
+
+Shell = Callable[[str], str]
+
+
+@pytest.fixture
+def emulator(serve: Serve) -> Emulator:
+    return serve(DATA)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, emulator: Emulator) -> Shell:
+    """Run the page's commands in a folder like the one that it describes."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    env = environment(
+        AHT_ETL_ACCOUNT="12345678",
+        AHT_ETL_API__BASE_URL=emulator.base_url,
+        PATH=f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}",
+    )
+
+    def run(commands: str) -> str:
+        known = [
+            line
+            for line in commands.splitlines(keepends=True)
+            if not (called := re.match(r"\s*aht-etl ([a-z]+)", line)) or called[1] in COMMANDS
+        ]
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "".join(known)],
+            cwd=tmp_path,
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{commands}{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+def fill(shell: Shell) -> None:
+    shell("aht-etl run --config configs/daily.yaml --from 2022-06-01 --to 2022-06-03")
+
+
+def test_a_first_look(shell: Shell, tmp_path: Path) -> None:
+    """Each of its commands ends well on a lake that is well."""
+    fill(shell)
+    (commands,) = blocks("First look")
+    shell(commands)
+    assert (tmp_path / "report.json").exists()
+
+
+def test_an_hour_is_loaded_again(shell: Shell, tmp_path: Path) -> None:
+    """All of it, from the vendor; the old parts are where they were put."""
+    fill(shell)
+    before = {r["path"]: r for r in receipts(tmp_path / "lake")}
+    part = tmp_path / "lake" / HOUR.format(6) / "part-00000.parquet"
+    old = part.read_bytes()
+    (commands,) = blocks("Load an hour again")
+    assert f"loaded {sum('/hour=6/' in path for path in before):>20,} files" in shell(commands)
+    assert_lake_holds(tmp_path / "lake", DATA)
+    assert old == (tmp_path / "aside" / HOUR.format(6) / part.name).read_bytes()
+    assert old != part.read_bytes()
+
+
+def test_a_month_is_loaded(shell: Shell, tmp_path: Path) -> None:
+    """In one run, and in four shares at once."""
+    whole, shares = blocks("Backfill a month")
+    shell(whole)
+    assert_lake_holds(tmp_path / "lake", DATA)
+    shutil.rmtree(tmp_path / "lake")
+    assert 4 == shell(shares).count('"status": "ok"')
+    assert_lake_holds(tmp_path / "lake", DATA)
+
+
+def test_a_damaged_part_is_replaced(shell: Shell, tmp_path: Path) -> None:
+    """What it held is loaded anew."""
+    fill(shell)
+    part = tmp_path / "lake" / HOUR.format(9) / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-5])
+    with pytest.raises(AssertionError, match="no readable Parquet file"):
+        fill(shell)
+    (commands,) = blocks("A damaged part")
+    shell(commands)
+    assert_lake_holds(tmp_path / "lake", DATA)
+
+
+def test_looking_for_room(shell: Shell) -> None:
+    """The folders that it names are those that there are."""
+    fill(shell)
+    (commands,) = blocks("A full disk")
+    assert "lake/_staging" in shell(commands)
+
+
+def test_the_quarantine_is_read(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By reason with DuckDB, row by row without."""
+    fill(shell)
+    (query,) = blocks("Bad rows", "sql")
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        found = connection.sql(query.strip("; \n")).fetchall()
+    assert [2, 2] == [rows for _, rows, *_ in found]
+    assert ("no segmentId", 2, 2, '{"sequence": 1}') in found
+    (commands,) = blocks("Bad rows")
+    assert 4 == shell(commands).count('"sourcePath"')
+
+
+def test_configurations_on_the_page() -> None:
+    """The program takes them as they stand."""
+    for title in ("A file that stays broken", "Metrics and alerts"):
+        flags: dict[str, Any] = yaml.safe_load(blocks(title, "yaml")[0])
+        loaded = load(flags, None, {}).model_dump(mode="json")
+        for name, keys in flags.items():
+            assert keys == {key: loaded[name][key] for key in keys}
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    """With the rules beside it."""
+    (_, config) = blocks("Metrics and alerts", "yaml")
+    (tmp_path / "prometheus.yml").write_text(config)
+    shutil.copy(ROOT / "configs" / "monitoring" / "alerts.yaml", tmp_path)
+    command = [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (0, 1) == (done.returncode, done.stdout.count("rules found")), done.stderr
+
+
+def test_every_kind_of_failure_and_every_metric_is_on_the_page() -> None:
+    """And no other."""
+    assert sorted(FailureKind) == sorted(cells("Kinds of failures", 1))
+    assert sorted(metrics.HELP) == sorted(cells("Metrics and alerts", 1))
+
+
+def test_every_exit_code_is_on_the_page() -> None:
+    """Those of the README, and the one of a kill."""
+    row = re.compile(r"^\| ([0-9, ]+) \|", re.MULTILINE)
+    readme = (ROOT / "README.md").read_text().partition("### Exit codes\n")[2]
+    assert [*row.findall(readme), "137"] == row.findall(section("Exit codes"))
+
+
+@pytest.mark.parametrize("file", ["README.md", "configs/operations.md", "configs/logs.md"])
+def test_links_lead_somewhere(file: str) -> None:
+    """To files that there are and to headings in them."""
+    text = (ROOT / file).read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / file).parent / path if path else ROOT / file
+        if "://" in link:
+            continue
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if anchor else []
+        slugs = [re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in headings]
+        assert not anchor or anchor in slugs, link
