@@ -200,10 +200,14 @@ def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
 def test_what_is_heavy_waits_until_it_is_needed(code: str) -> None:
     """Neither the package nor `--version` imports what a run needs."""
     heavy = ("pyarrow", "aiohttp", "pydantic", "rich", "altair")
-    script = (
-        "import atexit, sys\n"
-        f"atexit.register(lambda: print([m for m in {heavy} if m in sys.modules]))\n{code}"
-    )
+    script = f"""
+import atexit, os, sys
+def end(code=0):
+    print([module for module in {heavy} if module in sys.modules], flush=True)
+    kill(code)
+kill, os._exit = os._exit, end
+atexit.register(end)
+{code}"""
     arguments = [sys.executable, "-c", script, "--version"]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     assert "[]" == done.stdout.splitlines()[-1]

@@ -143,7 +143,7 @@ def test_completion() -> None:
 def test_completion_in_a_shell(tmp_path: Path) -> None:
     """The script that the program shows makes bash complete, and it can be installed."""
     shown = subprocess.run(
-        ["bash", "-c", f"{COMMAND} --show-completion bash"],
+        ["bash", "-c", f"{COMMAND} --show-completion bash; true"],
         env=environment(),
         check=True,
         capture_output=True,

@@ -370,7 +370,8 @@ def test_interrupted_by_hand(serve: Serve, tmp_path: Path, notebook: bool) -> No
         account="le79344075", api={{"base_url": "{emulator.base_url}"}},
         window={{"from": "2022-06-01", "to": "2022-06-02"}}, fetch={{"concurrency": 2}})"""
     code = f"""
-import asyncio, etl
+import asyncio, etl, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 async def cell():
     etl.run({settings})
 try:

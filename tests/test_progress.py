@@ -248,9 +248,9 @@ def test_one_calm_display_below_the_log(serve: Serve, tmp_path: Path, columns: i
 def test_json_on_a_terminal(serve: Serve, tmp_path: Path) -> None:
     """A display has no place between objects, unless it is asked for; each stays one line."""
     emulator = serve(DATA, latency_s=0.02)
-    plain = on_terminal_of(400, emulator, tmp_path, "--log-format", "json", "--lake", "one")
+    plain = on_terminal_of(1000, emulator, tmp_path, "--log-format", "json", "--lake", "one")
     asked = on_terminal_of(
-        400, emulator, tmp_path, "--log-format", "json", "--lake", "two", "--progress", "on"
+        1000, emulator, tmp_path, "--log-format", "json", "--lake", "two", "--progress", "on"
     )
     assert not any("in flight" in line for moment in plain.moments for line in moment)
     assert any("in flight" in line for moment in asked.moments for line in moment)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from etl.lake.receipts import Receipt, to_metadata
 from etl.lake.store import StagedFile
-from etl.schema import DECODED_SCHEMA, INTEGER_COLUMNS, TIMESTAMP_COLUMNS
+from etl.schema import DECODED_SCHEMA, INTEGER_COLUMNS, STRING_COLUMNS, TIMESTAMP_COLUMNS
 from etl.settings import Compression
 
 # A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
@@ -20,10 +20,11 @@ _ROW_GROUP_BYTES: Final = 16 * 2**20
 # What encoding leaves of Arrow data: a low guess, used only to tell when a part is large enough.
 _ENCODED_SHARE: Final = 8
 
-# Chosen by measurement (tests/bench/encoding.py has the figures): of a million rows these take half
-# the time of pyarrow's defaults and three quarters of the room.
-_DICTIONARY: Final = ["segmentId", "startReason", "endReason", "extras", "sourcePath"]
-_DELTAS: Final = dict.fromkeys((*INTEGER_COLUMNS, *TIMESTAMP_COLUMNS), "DELTA_BINARY_PACKED")
+# Chosen by measurement (tests/bench/README.md has the figures): of a million rows these take two
+# thirds of the time of pyarrow's defaults and three quarters of the room. Deltas for the integers
+# would save a little more, but fastparquet reads wide ones wrongly and says nothing.
+_DICTIONARY: Final = [*STRING_COLUMNS, "sequence", "extras", "sourcePath"]
+_WITH_STATISTICS: Final = [*INTEGER_COLUMNS, *TIMESTAMP_COLUMNS]
 _ZSTD_LEVEL: Final = 1
 # In memory a path is a number for each row, not a hundred characters. Readers see strings: the file
 # does not hold Arrow's schema.
@@ -110,8 +111,7 @@ class PartBuilder:
                 compression=self._compression,
                 compression_level=_ZSTD_LEVEL if self._compression == "zstd" else None,
                 use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # its stub knows bool only
-                column_encoding=_DELTAS,
-                write_statistics=list(_DELTAS),
+                write_statistics=_WITH_STATISTICS,
                 store_schema=False,
                 write_page_checksum=True,
             )

@@ -503,7 +503,10 @@ def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
     """Files that wait for their hour's last are no finding, until their run is gone."""
     waits_for, *others = (path for path in DATA.files if "hour=7" in path)
     emulator = serve(DATA, faults=(Fault("file", "hang", waits_for, times=None),))
-    process = run.start(emulator, AHT_ETL_RAW__URI=str(run.folder / "raw"))
+    # With a request for each file no worker is left to wait for others: each is decoded at once.
+    process = run.start(
+        emulator, AHT_ETL_RAW__URI=str(run.folder / "raw"), AHT_ETL_FETCH__CONCURRENCY="500"
+    )
     waiting = {path[1:] for path in others}
     try:
         for _ in range(600):
