@@ -9,6 +9,7 @@ for memory, and none for a file that cannot come while it waits.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Self
 
@@ -53,9 +54,12 @@ class _Group:
     bytes: int = 0
 
     def take(self) -> list[_Waiting]:
-        """Take what waits."""
-        waiting, self.waiting, self.bytes = self.waiting, [], 0
-        return waiting
+        """Take what waits, as far as it goes into a batch: large files are shared out."""
+        sizes = accumulate(waiting.body.size for waiting in self.waiting)
+        count = max(1, sum(size <= _BATCH_BYTES for size in sizes))
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        self.bytes -= sum(waiting.body.size for waiting in taken)
+        return taken
 
 
 class Batches:
@@ -193,7 +197,7 @@ class Batches:
             by_group: dict[_Group, list[SourceFile]] = {}
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, FileError):
-                    waiting.done.set_exception(outcome)
+                    _settle([waiting], outcome)
                     continue
                 self._moved.decompressed += outcome.decompressed
                 log.debug(
