@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from etl.cli.common import failures, usage_errors
-from etl.cli.configured import configured
+from etl.cli.configured import by_key, configured
 from etl.cli.flags import (
     Account,
     BaseUrl,
@@ -83,15 +83,7 @@ def check(
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = {
-        "account": account,
-        "api.base_url": base_url,
-        "window.from": from_,
-        "window.to": to,
-        "window.lookback": lookback,
-        "lake.uri": lake,
-        "fetch.concurrency": concurrency,
-    }
+    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
     with usage_errors(log_format):
         try:
             read = configured(config, flags)

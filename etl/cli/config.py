@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from etl.cli.common import usage_errors
-from etl.cli.configured import configured
+from etl.cli.configured import by_key, configured
 from etl.cli.flags import Account, BaseUrl, Concurrency, Config, From, Lake, Lookback, To
 
 config = typer.Typer(
@@ -37,18 +37,8 @@ def show(
     Example: aht-etl config show --config configs/daily.yaml
     """
     with usage_errors("console"):
-        read = configured(
-            config,
-            {
-                "account": account,
-                "api.base_url": base_url,
-                "window.from": from_,
-                "window.to": to,
-                "window.lookback": lookback,
-                "lake.uri": lake,
-                "fetch.concurrency": concurrency,
-            },
-        )
+        flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
+        read = configured(config, flags)
     from etl.origins import shown, to_yaml
 
     values = list(shown(read.settings, read.origins))

@@ -21,6 +21,11 @@ FLAGS: Final = {
 }
 
 
+def by_key(*values: str | None) -> dict[str, str | None]:
+    """Return the flags' values, in the order of FLAGS, by the keys that they set."""
+    return dict(zip(FLAGS, values, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Configured:
     """The effective configuration, and where each value came from."""

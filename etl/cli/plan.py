@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from etl.cli.common import failures, prepare, usage_errors
+from etl.cli.configured import by_key
 from etl.cli.flags import (
     Account,
     BaseUrl,
@@ -61,15 +62,7 @@ def plan(
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = {
-        "account": account,
-        "api.base_url": base_url,
-        "window.from": from_,
-        "window.to": to,
-        "window.lookback": lookback,
-        "lake.uri": lake,
-        "fetch.concurrency": concurrency,
-    }
+    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
     with usage_errors(log_format):
         job = prepare(flags, config, paths, shard, redactor)
     with failures("plan.failed", log_format, redactor):

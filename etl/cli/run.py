@@ -3,6 +3,7 @@
 import typer
 
 from etl.cli.common import check_report_file, prepare, usage_errors
+from etl.cli.configured import by_key
 from etl.cli.flags import (
     Account,
     BaseUrl,
@@ -48,15 +49,7 @@ def run(
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = {
-        "account": account,
-        "api.base_url": base_url,
-        "window.from": from_,
-        "window.to": to,
-        "window.lookback": lookback,
-        "lake.uri": lake,
-        "fetch.concurrency": concurrency,
-    }
+    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
     with usage_errors(log_format):
         check_report_file(report)
         job = prepare(flags, config, paths, shard, redactor)

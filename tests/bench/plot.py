@@ -13,7 +13,8 @@ def main() -> None:
     """Draw a bar for each program on each workload, ours darker."""
     lines: list[dict[str, Any]] = json.loads((_FOLDER / "results.json").read_text())
     shade = alt.condition("datum.name == 'aht-etl'", alt.value("#1f5fa8"), alt.value("#9db4cc"))
-    bars = alt.Chart(alt.Data(values=lines)).encode(
+    data = alt.Data(values=lines)  # type: ignore[no-untyped-call]
+    bars = alt.Chart(data).encode(
         x=alt.X("wall_s:Q", title="wall time, seconds (less is better)"),
         y=alt.Y("name:N", title=None, sort="x", axis=alt.Axis(labelLimit=220)),
     )

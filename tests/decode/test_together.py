@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from etl.decode import Decoded, DecodeLimits, Packed, decode, decode_all, together
+from etl.decode.fast import read
 from etl.errors import FailureKind, FileError
 from tests.decode.test_file import ROW, ROWS, lines
 
@@ -82,7 +83,6 @@ def test_files_of_lines_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(len(text))
         return read(text, template)
 
-    read = together.read
     monkeypatch.setattr(together, "read", counted)
     text = lines(ROWS)
     files = {f"/{number}": gzip.compress(text.encode()) for number in range(12)}
