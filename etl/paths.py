@@ -53,10 +53,6 @@ class Partition:
         """Whose hour it is."""
         return self.directory.rpartition("=")[2]
 
-    def share_of(self, shards: int) -> int:
-        """Return which of `shards` shares this is in: the same on every machine, for ever."""
-        return stable_share(self.directory, shards)
-
 
 @dataclass(frozen=True, slots=True)
 class BreakdownPath:

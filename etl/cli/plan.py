@@ -14,6 +14,7 @@ from etl.cli.flags import (
     Concurrency,
     Config,
     From,
+    Json,
     Lake,
     LogFormat,
     LogLevel,
@@ -39,9 +40,7 @@ def plan(
         Literal["auto", "hour", "day"],
         typer.Option("--by", help="auto: by hour, by day where there are more than 200 hours."),
     ] = "auto",
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    json_: Json = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "warning",
 ) -> None:
