@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Self
 
 INT64 = range(-(2**63), 2**63)
@@ -47,7 +47,10 @@ class _Float(float):
 
     def __new__(cls, text: str) -> Self:
         number = super().__new__(cls, text)
-        number.exact = Decimal(text)
+        try:
+            number.exact = Decimal(text)
+        except InvalidOperation:  # an exponent beyond Decimal's own
+            number.exact = Decimal("NaN")
         return number
 
     exact: Decimal
@@ -124,12 +127,7 @@ def _row(value: Any) -> dict[str, Any] | None:
         item = value.pop(name, None)
         if isinstance(item, bool):
             return None
-        # Few characters can be a number with a million digits: it is out of range as it is.
-        if (
-            isinstance(item, _Float)
-            and item.exact.adjusted() < 30
-            and item.exact == item.exact.to_integral_value()
-        ):
+        if isinstance(item, _Float) and _is_integral(item.exact):
             item = int(item.exact)
         if isinstance(item, str) and re.fullmatch("-?[0-9]+", item):
             item = int(item)
@@ -138,6 +136,11 @@ def _row(value: Any) -> dict[str, Any] | None:
         row[name] = item
     row["extras"] = value or None
     return row
+
+
+def _is_integral(number: Decimal) -> bool:
+    # Few characters can be a number with a million digits: it is out of range as it is.
+    return not number or (number.adjusted() < 30 and number == number.to_integral_value())
 
 
 def _holds_bad(value: Any) -> bool:
