@@ -1,14 +1,13 @@
 """The raw archive: files as they were downloaded, byte for byte, under the vendor's own paths."""
 
 import hashlib
-from pathlib import Path
 from typing import BinaryIO
 
 import structlog
 
 from etl.decode.unpack import file_pieces
 from etl.errors import FailureKind, FileError
-from etl.lake.store import AlreadyExistsError, LakeError, LocalStore
+from etl.lake.store import AlreadyExistsError, LakeError, Store
 
 log = structlog.stdlib.get_logger()
 
@@ -25,8 +24,8 @@ class Archive:
     nothing; another one under the same path is kept beside it, with its checksum behind the name.
     """
 
-    def __init__(self, root: Path, max_file_size: int) -> None:
-        self._store = LocalStore(root)
+    def __init__(self, store: Store, max_file_size: int) -> None:
+        self._store = store
         self._max_file_size = max_file_size
 
     def prepare(self) -> None:
@@ -38,7 +37,7 @@ class Archive:
             # the two must not take what is under way for forgotten.
             self._store.hold()
         except OSError as error:
-            raise LakeError.of("writing to", str(self._store.root), error) from error
+            raise LakeError.of("writing to", "raw.uri", error) from error
 
     def keep(self, path: str, body: BinaryIO) -> None:
         """Keep the file in a downloaded body, any transport encoding taken off.

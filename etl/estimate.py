@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 
 # Parts that are looked at, the newest hours' first: some days of a busy account, read in a blink.
 _SAMPLED_PARTS: Final = 96
@@ -48,7 +48,7 @@ class _Part:
     sources: Sequence[dict[str, Any]]
 
 
-def estimate(store: LocalStore, to_load: int, rate: float | None) -> Estimate:
+def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
     """Judge by the newest hours in the lake. Blocking; reads footers only, and not many.
 
     What cannot be read is passed over. `rate` is `fetch.rate`, requests a second.
@@ -85,7 +85,7 @@ def _seconds_a_file(parts: Sequence[_Part]) -> float | None:
     return span_s / files if span_s >= _SPAN_LEAST_S and files else None
 
 
-def _parts(store: LocalStore, folder: str) -> Iterator[_Part]:
+def _parts(store: Store, folder: str) -> Iterator[_Part]:
     """Yield the parts below a folder, newest hour first."""
     try:
         names = store.names(folder)
@@ -106,11 +106,11 @@ def _by_number(name: str) -> tuple[int, str]:
     return int(digits or 0), name
 
 
-def _part(store: LocalStore, name: str) -> _Part | None:
+def _part(store: Store, name: str) -> _Part | None:
     try:
         with store.open(name) as stream:
             metadata: dict[bytes, bytes] = pq.read_metadata(stream).metadata or {}
-        written_at_s = (store.root / name).stat().st_mtime
+        written_at_s = store.stat(name).modified.timestamp()
         sources = [
             {"bytes": int(source["bytes"]), "rows": int(source["rows"])}
             for source in json.loads(metadata[b"aht_etl.sources"])

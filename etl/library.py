@@ -25,12 +25,12 @@ from etl import pipeline
 from etl.errors import AhtEtlError, RunError, UsageError, describe
 from etl.estimate import estimate
 from etl.job import Job, new_job, parse_shard, require_account, settle_window
-from etl.lake.store import LocalStore
 from etl.outcome import Report
 from etl.plan_report import PlanReport, report_on
 from etl.progress import shown
 from etl.redact import Redactor
 from etl.settings import Settings
+from etl.stores import open_lake
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ async def plan_of(job: Job) -> PlanReport:
     blocked = sum(len(p.to_load) for p in tally.plan.partitions if p.state.damage)
     expected = await asyncio.to_thread(
         estimate,
-        LocalStore(Path(settings.lake.uri)),
+        open_lake(settings),
         tally.plan.to_load - blocked,
         settings.fetch.rate,
     )

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,11 +18,12 @@ from etl.batches import Batches
 from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
 from etl.job import Job
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan, Plan
 from etl.sink import Sink
 from etl.stop import Stop, StoppedError
+from etl.stores import open_archive
 
 log = structlog.stdlib.get_logger()
 
@@ -62,7 +62,7 @@ class Memory:
         )
 
 
-async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
+async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
     """Fetch, decode and commit what the plan says, partition by partition, oldest first."""
     settings, tally, stop = job.settings, job.tally, job.stop
     todo = [partition for partition in plan.partitions if partition.to_load]
@@ -79,8 +79,8 @@ async def load(plan: Plan, job: Job, client: Client, store: LocalStore) -> None:
     if not todo:
         return
     archive = None
-    if settings.raw.uri is not None:
-        archive = Archive(Path(settings.raw.uri), settings.limits.max_file_size)
+    if (raw := open_archive(settings)) is not None:
+        archive = Archive(raw, settings.limits.max_file_size)
     for key, place in (("lake.uri", store), ("raw.uri", archive)):
         try:
             if place is not None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO, Final
 
 import structlog
@@ -18,10 +17,11 @@ from etl.api.transport import Transport
 from etl.errors import RunError
 from etl.job import Job
 from etl.lake.commit import read_state
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 from etl.loader import load
 from etl.plan import Plan, make_plan
 from etl.stop import StoppedError
+from etl.stores import open_lake
 
 log = structlog.stdlib.get_logger()
 
@@ -37,7 +37,7 @@ async def run(job: Job) -> None:
     by then is committed within `shutdown.grace`. Raises RunError when the job cannot do its work;
     what was downloaded before is committed then, too.
     """
-    store = LocalStore(Path(job.settings.lake.uri))
+    store = open_lake(job.settings)
     async with _transport(job) as transport:
         await job.stop.interruptible(_open_lake(store))
         await job.stop.interruptible(asyncio.to_thread(store.clean_up))
@@ -53,7 +53,7 @@ async def plan(job: Job) -> None:
 
     A saved listing needs no server: then nothing is sent at all. Raises RunError as `run` does.
     """
-    store = LocalStore(Path(job.settings.lake.uri))
+    store = open_lake(job.settings)
     async with _transport(job) as transport:
         await job.stop.interruptible(_open_lake(store))
         client = None
@@ -94,7 +94,7 @@ async def _transport(job: Job) -> AsyncIterator[Transport]:
         raise stop.error
 
 
-async def _open_lake(store: LocalStore) -> None:
+async def _open_lake(store: Store) -> None:
     try:
         await asyncio.to_thread(store.check_readable)
     except LakeError as error:
@@ -132,7 +132,7 @@ def _read(saved_listing: BinaryIO) -> Listing:
         raise RunError(f"--paths: cannot be read: {error.strerror or error}") from error
 
 
-async def _plan(job: Job, listing: Listing, store: LocalStore) -> Plan:
+async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
     job.tally.listing = listing
     skip = job.settings.fetch.skip
     made = await make_plan(listing.entries, skip, job.shard, partial(read_state, store))

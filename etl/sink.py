@@ -13,7 +13,7 @@ from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.lake.store import LakeError, LocalStore, StagedFile
+from etl.lake.store import LakeError, StagedFile, Store
 from etl.plan import PartitionPlan
 from etl.report import Tally
 from etl.settings import Compression
@@ -51,7 +51,7 @@ class Sink:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         tally: Tally,
         *,
         compression: Compression,

@@ -47,7 +47,7 @@ from etl.lake.commit import read_state
 from etl.lake.layout import Layout, Selection, lay_out, to_partition
 from etl.lake.proof import Finding, FindingKind, PartProof, misplaced, prove_part
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.lake.store import LakeError, LocalStore, StoredFile
+from etl.lake.store import LakeError, Store, StoredFile
 from etl.paths import Partition
 from etl.verify_archive import ArchiveCheck
 
@@ -81,7 +81,7 @@ class Verification:
 
 
 def verify(
-    store: LocalStore,
+    store: Store,
     selection: Selection,
     archive: ArchiveCheck | None,
     on_part: Callable[[int, int], None],
@@ -179,9 +179,7 @@ def _double(name: str, paths: list[str], where: str) -> Finding:
     )
 
 
-def _numbers(
-    store: LocalStore, partition: Partition, names: list[str], result: Verification
-) -> None:
+def _numbers(store: Store, partition: Partition, names: list[str], result: Verification) -> None:
     """Note which numbers below the highest are missing: an operator may delete a part."""
     try:
         # A listing is no snapshot: it may show a part that is new and not the one just before it.
@@ -199,7 +197,7 @@ def _numbers(
         result.notes.append(Finding(FindingKind.NUMBER_GAP, partition.directory, message))
 
 
-def _doubles_of(store: LocalStore, astray: dict[str, list[str]], result: Verification) -> None:
+def _doubles_of(store: Store, astray: dict[str, list[str]], result: Verification) -> None:
     """Look whether sources in a wrong partition are in another one too."""
 
     def home(path: str) -> str:
@@ -218,7 +216,7 @@ def _doubles_of(store: LocalStore, astray: dict[str, list[str]], result: Verific
             result.findings.append(_double(name, paths, where))
 
 
-def _stray(store: LocalStore, file: StoredFile, selection: Selection, result: Verification) -> None:
+def _stray(store: Store, file: StoredFile, selection: Selection, result: Verification) -> None:
     """Tell of a Parquet file that is no part by its name or its place, but readers read it."""
     partition = to_partition(file.name.rpartition("/")[0])
     if not (selection.takes(partition) if partition else selection.everything):

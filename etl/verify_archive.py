@@ -16,7 +16,7 @@ from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.proof import Finding, FindingKind
 from etl.lake.receipts import Receipt
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 from etl.paths import BreakdownPath, InvalidPathError
 from etl.settings import LimitSettings
 
@@ -27,7 +27,7 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 class ArchiveCheck:
     """The archive that a lake is compared with; its methods block and may run in threads."""
 
-    def __init__(self, archive: LocalStore, limits: LimitSettings, skip: Sequence[str]) -> None:
+    def __init__(self, archive: Store, limits: LimitSettings, skip: Sequence[str]) -> None:
         self._archive = archive
         self._limits = DecodeLimits(limits.max_file_size, limits.max_bad_row_ratio, _SPILL_BYTES)
         self._skip = skip
@@ -83,7 +83,7 @@ class ArchiveCheck:
 
     def look_for_forgotten(
         self,
-        lake: LocalStore,
+        lake: Store,
         selection: Selection,
         findings: list[Finding],
         notes: list[Finding],
@@ -127,7 +127,7 @@ class ArchiveCheck:
             if selection.takes(path.partition) and not skipped:
                 yield path
 
-    def _absent(self, lake: LocalStore, paths: Iterable[BreakdownPath]) -> Iterator[BreakdownPath]:
+    def _absent(self, lake: Store, paths: Iterable[BreakdownPath]) -> Iterator[BreakdownPath]:
         """Yield those that the lake does not hold; where a part is damaged nobody knows."""
         for partition, group in groupby(paths, key=lambda path: path.partition):
             state = read_state(lake, partition.directory)

@@ -13,7 +13,7 @@ from etl.batches import Batches
 from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.commit import PartitionState
-from etl.lake.store import LocalStore
+from etl.lake.local import LocalStore
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan, Plan
 from etl.report import Tally

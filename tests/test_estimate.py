@@ -9,7 +9,7 @@ import pytest
 from etl import load_settings, run
 from etl.emulator import Dataset
 from etl.estimate import Estimate, estimate
-from etl.lake.store import LocalStore
+from etl.lake.local import LocalStore
 from etl.summary import duration, size
 from tests.conftest import Serve, load
 from tests.lakes import receipts

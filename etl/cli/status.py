@@ -25,7 +25,7 @@ from etl.cli.selection import load_selected
 from etl.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from etl.lake.store import LocalStore
+    from etl.lake.store import Store
 
 AgainstApi = Annotated[
     Literal["api"] | None,
@@ -71,10 +71,10 @@ def status(
 
     from etl import log
     from etl.job import new_job, settle_window
-    from etl.lake.store import LocalStore
     from etl.lake.survey import survey
     from etl.redact import Redactor
     from etl.status import show, to_json
+    from etl.stores import open_lake
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -98,7 +98,7 @@ def status(
         window = settle_window(settings, now) if against else None
     for secret in settings.secret_values():
         redactor.add(secret)
-    store = LocalStore(Path(settings.lake.uri))
+    store = open_lake(settings)
     with failures("status.failed", log_format, redactor):
         if html is not None:
             with usage_errors(log_format):
@@ -115,7 +115,7 @@ def status(
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
 
 
-def _write_page(store: "LocalStore", file: Path, now: datetime, account: str | None) -> None:
+def _write_page(store: "Store", file: Path, now: datetime, account: str | None) -> None:
     from etl.page import write_page
 
     try:

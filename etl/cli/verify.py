@@ -47,11 +47,9 @@ def verify(
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from pathlib import Path
-
     from etl import log
-    from etl.lake.store import LocalStore
     from etl.redact import Redactor
+    from etl.stores import open_archive, open_lake
     from etl.verified import shown, to_json, to_text
     from etl.verify import verify as prove
     from etl.verify_archive import ArchiveCheck
@@ -71,14 +69,13 @@ def verify(
     for secret in settings.secret_values():
         redactor.add(secret)
     archive = None
-    if deep and settings.raw.uri is not None:
-        raw = LocalStore(Path(settings.raw.uri))
+    if deep and (raw := open_archive(settings)) is not None:
         archive = ArchiveCheck(raw, settings.limits, settings.fetch.skip)
     with (
         failures("verify.failed", log_format, redactor),
         shown(progress, live=not log.is_json(log_format)) as on_part,
     ):
-        result = prove(LocalStore(Path(settings.lake.uri)), selection, archive, on_part)
+        result = prove(open_lake(settings), selection, archive, on_part)
     if deep and archive is None:
         result.note_no_archive()
     if json_:

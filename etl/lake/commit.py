@@ -14,7 +14,7 @@ import structlog
 
 from etl.lake.part import Encoded, PartBuilder, without
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
-from etl.lake.store import AlreadyExistsError, LakeError, LocalStore
+from etl.lake.store import AlreadyExistsError, LakeError, Store
 
 log = structlog.stdlib.get_logger()
 
@@ -51,7 +51,7 @@ class Committed:
     brought_by_others: frozenset[str]
 
 
-def read_state(store: LocalStore, directory: str) -> PartitionState:
+def read_state(store: Store, directory: str) -> PartitionState:
     """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
     state = PartitionState()
     try:
@@ -79,7 +79,7 @@ def read_state(store: LocalStore, directory: str) -> PartitionState:
 
 
 def commit(
-    store: LocalStore,
+    store: Store,
     directory: str,
     state: PartitionState,
     encoded: Encoded,
@@ -133,14 +133,14 @@ def _name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def _look(store: LocalStore, name: str) -> PartReceipts | None:
+def _look(store: Store, name: str) -> PartReceipts | None:
     try:
         return _receipts(store, name)
     except FileNotFoundError:
         return None
 
 
-def _receipts(store: LocalStore, name: str) -> PartReceipts:
+def _receipts(store: Store, name: str) -> PartReceipts:
     with store.open(name) as stream:
         try:
             return read_receipts(stream)

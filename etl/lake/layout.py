@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from etl.lake.store import LakeError, LocalStore, StoredFile
+from etl.lake.store import LakeError, Store, StoredFile
 from etl.paths import InvalidPathError, Partition
 
 _HOUR: Final = timedelta(hours=1)
@@ -73,7 +73,7 @@ def to_partition(folder: str) -> Partition | None:
         return None
 
 
-def lay_out(store: LocalStore) -> Layout:
+def lay_out(store: Store) -> Layout:
     """Walk through the lake; one that is not there is empty. Blocking.
 
     Raises LakeError where the root cannot be read. Folders that cannot be read and are none of

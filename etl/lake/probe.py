@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from etl.lake.store import AlreadyExistsError, LakeError, LocalStore
+from etl.lake.local import LocalStore
+from etl.lake.store import AlreadyExistsError, LakeError
 
 _NAME: Final = "probe.tmp"
 _CONTENT: Final = b"aht-etl check was here and should have removed this file\n"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from etl.lake.quarantine import bad_rows_name
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line, read_receipts
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 from etl.schema import SCHEMA
 
 RELOAD: Final = "mend it from a backup, or delete it while no run is active and run again"
@@ -68,7 +68,7 @@ class PartProof:
 
 
 def prove_part(
-    store: LocalStore, name: str, more: Callable[[Receipt], Finding | None]
+    store: Store, name: str, more: Callable[[Receipt], Finding | None]
 ) -> PartProof | None:
     """Read a part wholly and compare it with its receipts; None if it is gone. Blocking.
 
@@ -186,7 +186,7 @@ def misplaced(proof: PartProof) -> Iterator[str]:
     yield from (s.path for s in proof.sources if s.path.rpartition("/")[0] != f"/{folder}")
 
 
-def _bad_rows(store: LocalStore, source: Receipt) -> Finding | None:
+def _bad_rows(store: Store, source: Receipt) -> Finding | None:
     """Compare a receipt's bad rows with those that are kept of its file.
 
     They are written before the part that counts them, so a file without receipt is none of this.

@@ -3,7 +3,7 @@
 import shutil
 from typing import BinaryIO, Final
 
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 
 FOLDER: Final = "_quarantine"
 
@@ -13,7 +13,7 @@ def bad_rows_name(source_path: str) -> str:
     return FOLDER + source_path.removesuffix(".json.gz") + ".ndjson"
 
 
-def write_bad_rows(store: LocalStore, source_path: str, bad_rows: BinaryIO) -> None:
+def write_bad_rows(store: Store, source_path: str, bad_rows: BinaryIO) -> None:
     """Write the bad rows of one source file, whole; the same again changes nothing.
 
     Blocking. Raises LakeError.

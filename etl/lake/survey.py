@@ -9,7 +9,7 @@ from typing import Final
 
 from etl.lake.layout import Damage, Selection, lay_out
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.lake.store import LakeError, LocalStore, StoredFile
+from etl.lake.store import LakeError, Store, StoredFile
 from etl.paths import Partition, written_at
 
 #: The vendor's data is complete 24 hours after a segment closed; what is written later is late.
@@ -168,7 +168,7 @@ class Survey:
         )
 
 
-def survey(store: LocalStore, selection: Selection) -> Survey:
+def survey(store: Store, selection: Selection) -> Survey:
     """Look at the lake: names, sizes and footers; no row is read and nothing written. Blocking.
 
     A lake that is not there holds nothing. Raises LakeError where its root cannot be read.
@@ -193,7 +193,7 @@ def survey(store: LocalStore, selection: Selection) -> Survey:
     )
 
 
-def _read_parts(store: LocalStore, files: Sequence[StoredFile]) -> dict[str, PartSurvey | None]:
+def _read_parts(store: Store, files: Sequence[StoredFile]) -> dict[str, PartSurvey | None]:
     """Return what each part says of itself, None for one that is gone; read in threads."""
     groups = [files[at : at + _READ_AT_ONCE] for at in range(0, len(files), _READ_AT_ONCE)]
 
@@ -207,7 +207,7 @@ def _read_parts(store: LocalStore, files: Sequence[StoredFile]) -> dict[str, Par
     return parts
 
 
-def _read_part(store: LocalStore, file: StoredFile) -> PartSurvey | None:
+def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
     try:
         with store.open(file.name) as stream:
             said = read_receipts(stream)

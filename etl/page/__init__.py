@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import UsageError
-from etl.lake.store import LocalStore
+from etl.lake.store import Store
 
 
-def write_page(lake: LocalStore, file: Path, *, now: datetime, account: str | None = None) -> None:
+def write_page(lake: Store, file: Path, *, now: datetime, account: str | None = None) -> None:
     """Write the page of a lake, or of one account in it, whole or not at all, over an older one.
 
     All is read from the lake, some parts at a time; those that cannot be read are shown damaged,
@@ -44,4 +44,4 @@ def write_page(lake: LocalStore, file: Path, *, now: datetime, account: str | No
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise UsageError(f"--html {file}: not a file in a folder that exists")
     facts = survey(lake, account)
-    write_whole(document(view(facts, lake.root.resolve(), now, account)), file)
+    write_whole(document(view(facts, lake.place, now, account)), file)

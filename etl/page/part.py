@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 from etl.page.durations import COLUMNS, Durations
 from etl.paths import Partition
 
@@ -34,7 +34,7 @@ class PartFacts:
     durations: Durations | None = None
 
 
-def read_part(store: LocalStore, partition: Partition, name: str) -> PartFacts | None:
+def read_part(store: Store, partition: Partition, name: str) -> PartFacts | None:
     """Read a part in bounded memory; None if it is gone meanwhile. Blocking, raises nothing."""
     try:
         with store.open(f"{partition.directory}/{name}") as stream:

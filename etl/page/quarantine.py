@@ -1,16 +1,15 @@
 """Why rows were set aside, counted: reasons and numbers only, since raw texts may be personal."""
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Final
 
 from etl.lake.quarantine import FOLDER
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.store import LakeError, Store
 
 _UNREADABLE: Final = "(the quarantine's own line cannot be read)"
 _OTHER: Final = "(other reasons)"
@@ -35,10 +34,10 @@ class Quarantine:
         return self.by_reason.total()
 
 
-def read_quarantine(store: LocalStore, account: str | None) -> Quarantine:
+def read_quarantine(store: Store, account: str | None) -> Quarantine:
     """Count the quarantined rows, of one account or all. Blocking, in bounded memory."""
     found = Quarantine()
-    for name in _names(store.root, account):
+    for name in _names(store, account, found.damage):
         try:
             with store.open(name) as stream:
                 found.files += 1
@@ -51,14 +50,11 @@ def read_quarantine(store: LocalStore, account: str | None) -> Quarantine:
     return found
 
 
-def _names(root: Path, account: str | None) -> Iterator[str]:
-    for folder, folders, files in os.walk(root / FOLDER):
-        folders.sort()
-        if account is not None and Path(folder).name != f"accountId={account}":
-            continue
-        for file in sorted(files):
-            if file.endswith(".ndjson"):
-                yield str((Path(folder) / file).relative_to(root))
+def _names(store: Store, account: str | None, damage: list[str]) -> Iterator[str]:
+    for file in store.walk(lambda _, error: damage.append(str(error)), FOLDER):
+        folder = PurePosixPath(file.name).parent.name
+        if file.name.endswith(".ndjson") and account in (None, folder.removeprefix("accountId=")):
+            yield file.name
 
 
 def _count(by_reason: Counter[str], line: bytes) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Final
 
 from etl.lake.layout import lay_out
-from etl.lake.store import LocalStore
+from etl.lake.store import Store
 from etl.page.facts import Facts
 from etl.page.part import read_part
 from etl.page.quarantine import read_quarantine
@@ -15,7 +15,7 @@ _THREADS: Final = min(8, os.cpu_count() or 1)
 _AT_A_TIME: Final = 256
 
 
-def survey(store: LocalStore, account: str | None) -> Facts:
+def survey(store: Store, account: str | None) -> Facts:
     """Return the facts of a lake, or of one account in it. Blocking.
 
     What cannot be read is among them as damage. Raises LakeError if the lake itself is no folder

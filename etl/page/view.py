@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from math import floor, log10
-from pathlib import Path
 from typing import Any, Final
 
 from etl import __version__
@@ -29,7 +28,7 @@ METRICS: Final = (
 )
 
 
-def view(facts: Facts, lake: Path, now: datetime, account: str | None) -> dict[str, Any]:
+def view(facts: Facts, lake: str, now: datetime, account: str | None) -> dict[str, Any]:
     """Return the template's context."""
     all_months = months(facts, now)
     full = all_months[:_MONTHS_IN_FULL]
@@ -38,8 +37,8 @@ def view(facts: Facts, lake: Path, now: datetime, account: str | None) -> dict[s
         "words": words,
         "version": __version__,
         "now": now,
-        "lake": str(lake),
-        "lake_name": lake.name or str(lake),
+        "lake": lake,
+        "lake_name": lake.rstrip("/").rpartition("/")[2] or lake,
         "account": account,
         "accounts": sorted(facts.held),
         "facts": facts,

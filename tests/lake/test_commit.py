@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.lake.commit import Committed, PartitionState, commit, read_state
+from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.lake.store import AlreadyExistsError, LakeError, LocalStore, StagedFile
+from etl.lake.store import AlreadyExistsError, LakeError, StagedFile
 from etl.schema import DECODED_SCHEMA, SCHEMA
 
 DIRECTORY = "year=2022/month=6/day=1/hour=6/accountId=le1"

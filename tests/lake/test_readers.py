@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.lake.commit import PartitionState, commit
+from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt
-from etl.lake.store import LocalStore
 from etl.schema import DECODED_SCHEMA, SCHEMA, TIMESTAMP_COLUMNS
 
 ROWS = [

@@ -16,10 +16,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
+from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt
-from etl.lake.store import LocalStore
 from etl.page import write_page
 from etl.schema import SCHEMA
 from tests.conftest import load

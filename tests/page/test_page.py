@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import UsageError
-from etl.lake.store import LocalStore
+from etl.lake.local import LocalStore
 from etl.page import write_page
 from tests.page.conftest import NOW, put, row
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.local import LocalStore
+from etl.lake.store import LakeError
 from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, UNKNOWN, class_of, lateness
 from etl.page.survey import survey

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from etl.lake.store import LakeError, LocalStore
+from etl.lake.local import LocalStore
+from etl.lake.store import LakeError
 
 
 def walked(root: Path) -> tuple[list[str], list[str]]:
@@ -71,7 +72,7 @@ def test_a_store_is_held_as_long_as_its_holder_lives(tmp_path: Path) -> None:
     del second
     assert not store.is_held()
     code = (
-        "import pathlib, sys; from etl.lake.store import LocalStore; "
+        "import pathlib, sys; from etl.lake.local import LocalStore; "
         "store = LocalStore(pathlib.Path(sys.argv[1])); store.hold(); print(flush=True); input()"
     )
     with subprocess.Popen(

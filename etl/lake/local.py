@@ -1,0 +1,315 @@
+"""A lake on a local disk: whole files or none, created only where there is none, synced.
+
+Names are relative to the root, with `/`. All methods block; they are called off the event loop.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
+
+#: Hidden from every reader by its first letter; its files do not end in `.parquet` either.
+_STAGING: Final = "_staging"
+
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalStagedFile:
+    """A file being written beside the lake's parts, on the same disk, invisible to readers.
+
+    Locked while this process lives, so that a later run can tell a leftover from one in use.
+    Closing it removes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        while True:
+            self.path = folder / f".{uuid.uuid4().hex}.tmp"
+            self.stream: BinaryIO = self.path.open("x+b")
+            with contextlib.suppress(OSError):  # no locks on this disk: leftovers stay, no harm
+                fcntl.flock(self.stream, fcntl.LOCK_EX)
+            if os.fstat(self.stream.fileno()).st_nlink:
+                return
+            # A clean-up took it between its creation and its lock.
+            self.stream.close()
+
+    def close(self) -> None:
+        """Remove the file's staged name; what was committed of it stays."""
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # bytes that a full disk did not take: of no use now
+            self.stream.close()
+
+
+class LocalStore:
+    """A folder that holds a lake, or a raw archive."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def place(self) -> str:
+        """The folder's full path."""
+        return str(self.root.resolve())
+
+    @property
+    def staging(self) -> Path:
+        """The folder in which files are written before they get their names."""
+        return self.root / _STAGING
+
+    def prepare(self) -> None:
+        """Make sure that the store can be written. Raises LakeError."""
+        try:
+            _make_folders(self.staging)
+            self.stage().close()
+        except OSError as error:
+            raise LakeError.of("writing to", str(self.root), error) from error
+
+    def clean_up(self) -> None:
+        """Remove what killed runs left behind, never what a living one writes, as far as it goes.
+
+        What cannot be removed is in nobody's way.
+        """
+        with contextlib.suppress(OSError):
+            for leftover in self.staging.iterdir():
+                _remove_if_abandoned(leftover)
+
+    def hold(self) -> None:
+        """Let others know, until this object or its process is gone, that it may be written to.
+
+        After `prepare`. Raises OSError.
+        """
+        descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, descriptor)
+        with contextlib.suppress(OSError):  # no locks on this disk: `is_held` does not know either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def is_held(self) -> bool:
+        """Tell whether somebody holds it; also True where that cannot be known."""
+        try:
+            descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False  # nothing was ever written
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def check_readable(self) -> None:
+        """Raise LakeError if the root is there but is no folder that can be read."""
+        try:
+            with os.scandir(self.root):
+                pass
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise LakeError.of("reading", str(self.root), error) from error
+
+    def names(self, folder: str) -> list[str]:
+        """List a folder's files; one that does not exist has none. Raises LakeError."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(entry.name for entry in entries)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise LakeError.of("listing", folder, error) from error
+
+    def walk(
+        self, refused: Callable[[str, LakeError], None], folder: str = ""
+    ) -> Iterator[StoredFile]:
+        """Yield a folder's files and those below, ordered by name in each, from the root's down.
+
+        Names with `_` or `.` first are hidden; the folder itself may have such a name.
+
+        No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
+        told to `refused`, with its name. What is named like a Parquet file is yielded whatever it
+        is: to open it tells.
+        """
+        seen: set[tuple[int, int]] = set()
+        pending = [folder]
+        while pending:
+            folder = pending.pop()
+            try:
+                status = (self.root / folder).stat()
+                # A folder that links to one above it would have no end.
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                with os.scandir(self.root / folder) as entries:
+                    listed = sorted(entries, key=lambda entry: entry.name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                refused(folder, LakeError.of("listing", folder or str(self.root), error))
+                continue
+            folders = []
+            for entry in listed:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith(("_", ".")):
+                    continue
+                if not entry.name.endswith(".parquet") and _is_folder(entry):
+                    folders.append(name)
+                elif (file := _stored(entry, name)) is not None:
+                    yield file
+            pending += reversed(folders)
+
+    def stat(self, name: str) -> StoredFile:
+        """Look at one file. Raises FileNotFoundError or LakeError."""
+        try:
+            status = (self.root / name).stat()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise LakeError.of("reading", name, error) from error
+        return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file to read. Raises FileNotFoundError or, where it is no file, LakeError."""
+        file = self.root / name
+        try:
+            # Looked at first: to open a pipe would wait for its writer.
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise LakeError(f"reading {name}: it is no file")
+            stream = file.open("rb")
+        except FileNotFoundError:
+            if file.is_symlink():
+                raise LakeError(f"reading {name}: it links to nothing") from None
+            raise
+        except OSError as error:
+            raise LakeError.of("reading", name, error) from error
+        with stream:
+            yield stream
+
+    def stage(self) -> LocalStagedFile:
+        """Begin a file. Raises OSError."""
+        return LocalStagedFile(self.staging)
+
+    def create(self, staged: StagedFile, name: str) -> None:
+        """Give a staged file its name, whole and durable, if nothing has that name yet.
+
+        Raises AlreadyExistsError or LakeError; after either the name may be taken by this very
+        file all the same (NFS may repeat a link that succeeded), so look before concluding.
+        """
+        target = self.root / name
+        try:
+            # In this order: the bytes, then the name, then the name's own durability. A name must
+            # never be seen, not even after a power cut, without all of its bytes.
+            _sync(staged)
+            _make_folders(target.parent)
+            _link_new(staged.path, target)
+            _sync_folder(target.parent)
+        except FileExistsError as error:
+            raise AlreadyExistsError.of("creating", name, error) from error
+        except OSError as error:
+            raise LakeError.of("creating", name, error) from error
+
+    def replace(self, staged: StagedFile, name: str) -> None:
+        """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
+        target = self.root / name
+        try:
+            _sync(staged)
+            _make_folders(target.parent)
+            staged.path.replace(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise LakeError.of("writing", name, error) from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _stored(entry: "os.DirEntry[str]", name: str) -> StoredFile | None:
+    try:
+        status = entry.stat()
+    except OSError:
+        if not entry.is_symlink():
+            return None  # gone since it was listed
+        status = entry.stat(follow_symlinks=False)
+    return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def _sync(staged: StagedFile) -> None:
+    staged.stream.flush()
+    os.fsync(staged.stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; there the server does.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and its parents, each new name synced in its own parent."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync_folder(new.parent)
+
+
+def _link_new(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        _rename_new(source, target)
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename without replacing (renameat2), for disks that have no hard links."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        renameat2 = libc.renameat2
+    except AttributeError:
+        raise OSError(errno.ENOTSUP, _NO_EXCLUSIVE_CREATE) from None
+    names = (os.fsencode(source), os.fsencode(target))
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code in {errno.EINVAL, errno.ENOSYS}:
+        raise OSError(errno.ENOTSUP, _NO_EXCLUSIVE_CREATE)
+    raise OSError(code, os.strerror(code))
+
+
+_NO_EXCLUSIVE_CREATE: Final = (
+    "this disk has neither hard links nor a rename that does not replace, so two runs could "
+    "overwrite each other; put the lake on another one"
+)
+
+
+def _remove_if_abandoned(file: Path) -> None:
+    """Remove a staged file whose writer is gone: it holds no lock any more."""
+    with contextlib.suppress(OSError), file.open("r+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink()
