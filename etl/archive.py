@@ -1,27 +1,59 @@
-"""The raw archive: files as they were downloaded, byte for byte, under the vendor's own paths."""
+"""The raw archive's writing half: files as they were downloaded, byte for byte.
+
+The first file that came for a path lies under that path, and nothing there is ever replaced. What
+else came for it later lies beside, with its checksum behind the name; of a file that could not be
+decoded a note beside says so (`etl.copies` has the names, and which of several counts).
+"""
 
 import hashlib
-from typing import BinaryIO
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import structlog
+from aiofiles.os import wrap
 
-from etl.decode.unpack import file_pieces
+from etl.api.body import Body
+from etl.copies import name_beside, note_of
+from etl.decode import Decoded
+from etl.decode.unpack import file_pieces, unwrapped
 from etl.errors import FailureKind, FileError
-from etl.lake.store import AlreadyExistsError, LakeError, Store
+from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store
 
 log = structlog.stdlib.get_logger()
 
+_PIECE_BYTES = 2**20
 
-def name_beside(name: str, sha256: str) -> str:
-    """Return under which name a file is kept where another one has its own."""
-    return f"{name}.sha256-{sha256[:12]}"
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A downloaded file, and what decoding made of it."""
+
+    path: str
+    body: Body
+    outcome: Decoded | FileError
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A file of the archive, written and without its name; `failed` if it cannot be decoded."""
+
+    path: str
+    file: StagedFile
+    bytes: int
+    sha256: str
+    failed: FileError | None
+
+    @property
+    def name(self) -> str:
+        return self.path.removeprefix("/")
 
 
 class Archive:
     """A folder of raw files.
 
     A file appears whole and synced or not at all, and is never replaced: the same again changes
-    nothing; another one under the same path is kept beside it, with its checksum behind the name.
+    nothing; another one under the same path is kept beside it.
     """
 
     def __init__(self, store: Store, max_file_size: int) -> None:
@@ -39,33 +71,126 @@ class Archive:
         except OSError as error:
             raise LakeError.of("writing to", "raw.uri", error) from error
 
-    def keep(self, path: str, body: BinaryIO) -> None:
-        """Keep the file in a downloaded body, any transport encoding taken off.
+    async def keep(self, files: Sequence[Download]) -> list[FileError | None]:
+        """Keep files, any transport encoding taken off; return why one could not be, each.
 
-        Blocking. Raises FileError (lake, or too_large).
+        All are durable then. In one of aiofiles' threads: for each step of each file a thread
+        would have to be waited for, which takes longer than the steps do.
         """
-        name = path.removeprefix("/")
-        try:
-            staged = self._store.stage()
+        return await wrap(self._keep)(files)
+
+    def _keep(self, files: Sequence[Download]) -> list[FileError | None]:
+        errors: list[FileError | None] = [None] * len(files)
+        staged: dict[int, _Staged] = {}
+        with ExitStack() as closing:
+            for number, file in enumerate(files):
+                try:
+                    staged[number] = self._stage(file, closing)
+                except (LakeError, OSError) as error:
+                    errors[number] = _refused(error)
+            refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
+            for (number, one), refusal in zip(staged.items(), refusals, strict=True):
+                try:
+                    if isinstance(refusal, AlreadyExistsError):
+                        self._keep_beside(one)
+                    elif refusal is not None:
+                        errors[number] = _refused(refusal)
+                except (LakeError, OSError) as error:
+                    errors[number] = _refused(error)
+        return errors
+
+    def _stage(self, file: Download, closing: ExitStack) -> _Staged:
+        """Write a file without its name. Raises OSError or LakeError."""
+        staged = self._store.stage()
+        closing.callback(staged.close)
+        outcome = file.outcome
+        if isinstance(outcome, Decoded):
+            if outcome.encodings or not file.body.in_memory:
+                pieces = unwrapped(file.body.stream, outcome.encodings, self._max_file_size)
+                for piece in pieces:
+                    staged.stream.write(piece)
+            else:
+                file.body.stream.seek(0)
+                staged.stream.write(file.body.stream.read())
+            return _Staged(file.path, staged, outcome.bytes, outcome.sha256, None)
+        sha256 = self._write_failed(staged, file.body)
+        one = _Staged(file.path, staged, staged.stream.tell(), sha256, outcome)
+        # Before the file itself: without its note it would pass for one that can be decoded.
+        self._note(one, f"{outcome.kind.value}: {outcome.message}\n")
+        return one
+
+    def _write_failed(self, staged: StagedFile, body: Body) -> str:
+        """Write a file that cannot be decoded; return its SHA-256.
+
+        As it came where not even its transport encodings can be taken off.
+        """
+        for pieces in (
+            file_pieces(body.stream, self._max_file_size),
+            unwrapped(body.stream, 0, self._max_file_size),
+        ):
+            digest = hashlib.sha256()
+            staged.stream.seek(0)
+            staged.stream.truncate()
             try:
-                digest = hashlib.sha256()
-                for piece in file_pieces(body, self._max_file_size):
+                for piece in pieces:
                     digest.update(piece)
                     staged.stream.write(piece)
-                try:
-                    self._store.create(staged, name)
-                except AlreadyExistsError:
-                    if self._sha256(name) == digest.hexdigest():
-                        return
-                    beside = name_beside(name, digest.hexdigest())
-                    log.warning("archive.differs", path=path, kept_as=beside)
-                    self._store.replace(staged, beside)
-            finally:
-                staged.close()
-        except (LakeError, OSError) as error:
-            raise FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri") from error
+            except FileError:
+                continue
+            break
+        return digest.hexdigest()
 
-    def _sha256(self, name: str) -> str:
-        with self._store.open(name) as there:
-            digest = hashlib.file_digest(there, "sha256")  # type: ignore[arg-type] # it is buffered
-            return digest.hexdigest()
+    def _note(self, one: _Staged, text: str) -> None:
+        note = self._store.stage()
+        try:
+            note.stream.write(text.encode())
+            self._store.replace(note, note_of(one.name, one.sha256))
+        finally:
+            note.close()
+
+    def _keep_beside(self, one: _Staged) -> None:
+        """Keep a file whose name is taken, unless by itself."""
+        if self._is(one, one.name):
+            self._forgive(one)
+            return
+        beside = name_beside(one.name, one.sha256)
+        log.warning("archive.differs", path=one.path, kept_as=beside)
+        try:
+            self._store.create(one.file, beside)
+        except AlreadyExistsError:
+            if not self._is(one, beside):
+                raise
+            self._forgive(one)
+
+    def _is(self, one: _Staged, name: str) -> bool:
+        """Tell whether this very file has that name."""
+        try:
+            return (
+                self._store.stat(name).bytes == one.bytes
+                and sha256_of(self._store, name) == one.sha256
+            )
+        except FileNotFoundError:
+            return False
+
+    def _forgive(self, one: _Staged) -> None:
+        """Take a note back: by other limits the file can be decoded now."""
+        if one.failed is None:
+            try:
+                noted = self._store.stat(note_of(one.name, one.sha256)).bytes > 0
+            except FileNotFoundError:
+                return
+            if noted:
+                self._note(one, "")
+
+
+def sha256_of(store: Store, name: str) -> str:
+    """Return the SHA-256 of a file in a store. Raises OSError or LakeError."""
+    with store.open(name) as stream:
+        digest = hashlib.sha256()
+        while piece := stream.read(_PIECE_BYTES):
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+def _refused(error: Exception) -> FileError:
+    return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

@@ -16,7 +16,7 @@ from typing import Final, Self
 import structlog
 
 from etl.api.body import Body, scratch_error, scratch_folder
-from etl.archive import Archive
+from etl.archive import Archive, Download
 from etl.decode import Decoded, DecodeLimits, Packed, decode_all
 from etl.errors import FailureKind, FileError
 from etl.paths import BreakdownPath
@@ -29,6 +29,13 @@ log = structlog.stdlib.get_logger()
 
 # A batch is large enough, as it came: some megabytes of text.
 _BATCH_BYTES: Final = 2**19
+# What is wrong with a file itself: it is the same file tomorrow.
+_OF_THE_FILE: Final = {
+    FailureKind.TRUNCATED,
+    FailureKind.CORRUPT,
+    FailureKind.MALFORMED,
+    FailureKind.TOO_LARGE,
+}
 # Batches that may be committed while others are decoded.
 _COMMITTING: Final = 1
 
@@ -41,6 +48,7 @@ class _Waiting:
     path: BreakdownPath
     body: Body
     attempt: int
+    last: bool
     done: asyncio.Future[None]
 
 
@@ -112,12 +120,15 @@ class Batches:
         await self._room.wait()
 
     async def load(
-        self, plan: PartitionPlan, path: BreakdownPath, body: Body, attempt: int
+        self, plan: PartitionPlan, path: BreakdownPath, body: Body, attempt: int, *, last: bool
     ) -> None:
-        """Decode a file and give it to the sink; `body` is closed then. Raises FileError."""
+        """Decode a file and give it to the sink; `body` is closed then. Raises FileError.
+
+        `last` if one that is damaged will not be asked for again.
+        """
         group = self._groups[plan.partition.directory]
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(group, path, body, attempt, done)
+        waiting = _Waiting(group, path, body, attempt, last, done)
         group.waiting.append(waiting)
         group.bytes += body.size
         self._waiting += 1
@@ -194,6 +205,8 @@ class Batches:
                 # While this batch is committed, which is waiting for a disk, another is decoded.
                 self._decoding -= 1
             self._pump()
+            if self._archive is not None:
+                outcomes = await self._kept(self._archive, batch, outcomes)
             by_group: dict[_Group, list[SourceFile]] = {}
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, FileError):
@@ -224,27 +237,43 @@ class Batches:
         _settle(batch, None)
 
     def _decode(self, batch: Sequence[_Waiting]) -> list[Decoded | FileError]:
-        """Decode files and keep them in the archive, before the part that will vouch for them."""
         packed = [
             Packed(w.body.stream, w.body.size, w.path.text, w.body.declared_gzip) for w in batch
         ]
         outcomes = decode_all(packed, self._limits, Path(scratch_folder()))
         return [
-            self._kept(waiting, self._told(outcome, waiting.path))
+            self._told(outcome, waiting.path)
             for waiting, outcome in zip(batch, outcomes, strict=True)
         ]
 
-    def _kept(self, waiting: _Waiting, outcome: Decoded | FileError) -> Decoded | FileError:
-        # What is asked for again is not the file; what is no rows is wanted most.
-        if self._archive is None or (isinstance(outcome, FileError) and outcome.passing):
-            return outcome
-        try:
-            self._archive.keep(waiting.path.text, waiting.body.stream)
-        except FileError as error:
-            if isinstance(outcome, Decoded):
-                outcome.close()
-            return error
-        return outcome
+    async def _kept(
+        self, archive: Archive, batch: Sequence[_Waiting], outcomes: list[Decoded | FileError]
+    ) -> list[Decoded | FileError]:
+        """Keep files in the archive, before the part that will vouch for them.
+
+        What cannot be decoded is wanted most there, unless it is asked for again; nothing at all
+        is no file.
+        """
+        wanted = [
+            number
+            for number, (waiting, outcome) in enumerate(zip(batch, outcomes, strict=True))
+            if isinstance(outcome, Decoded)
+            or (
+                outcome.kind in _OF_THE_FILE
+                and (waiting.last or not outcome.passing)
+                and waiting.body.size
+            )
+        ]
+        errors = await archive.keep(
+            [Download(batch[n].path.text, batch[n].body, outcomes[n]) for n in wanted]
+        )
+        for number, error in zip(wanted, errors, strict=True):
+            outcome = outcomes[number]
+            if error is not None:
+                if isinstance(outcome, Decoded):
+                    outcome.close()
+                outcomes[number] = error
+        return outcomes
 
     def _told(self, outcome: Decoded | Exception, path: BreakdownPath) -> Decoded | FileError:
         """Return an error as what is to be told of its file."""

@@ -205,8 +205,9 @@ class _Loader:
                 self._job.tally.bytes.downloaded += body.size
                 # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
                 # again.
-                number = attempt.number
-                await self._batches.load(partition, path, body, number)
+                await self._batches.load(
+                    partition, path, body, attempt.number, last=attempt.last
+                )
 
     async def _download(self, path: BreakdownPath) -> Body:
         await self._batches.room()

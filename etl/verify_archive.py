@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from etl.api.body import scratch_folder
-from etl.archive import name_beside
+from etl.copies import name_beside
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.commit import read_state

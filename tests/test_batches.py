@@ -63,7 +63,7 @@ class Bench:
         plan = self.plans[hour]
         arrived = Body(len(body), len(body), io.BytesIO(body), declared_gzip=False)
         return asyncio.ensure_future(
-            self.batches.load(plan, plan.to_load[number], arrived, attempt=1)
+            self.batches.load(plan, plan.to_load[number], arrived, attempt=1, last=True)
         )
 
     async def waits(self, *files: "asyncio.Task[None]") -> bool:

@@ -35,7 +35,7 @@ class Attempts:
         sleep: Callable[[float], Awaitable[None]],
         on_retry: Callable[[FileError, int], None],
     ) -> None:
-        self._delays = iter(server_delays)
+        self._delays = list(server_delays)
         self._throttles_left = throttle_attempts
         self._renewals_left = 1
         self._sleep = sleep
@@ -43,6 +43,11 @@ class Attempts:
         self.number = 0
         self._delay_s = 0.0
         self._done = False
+
+    @property
+    def last(self) -> bool:
+        """Whether a passing fault of this attempt would be the end of them."""
+        return not self._delays
 
     def __aiter__(self) -> Self:
         return self
@@ -80,7 +85,7 @@ class Attempts:
             # No delay of its own: the limiter holds back every request, this one too.
             self._throttles_left -= 1
             return 0.0 if self._throttles_left >= 0 else None
-        return next(self._delays, None) if error.passing else None
+        return self._delays.pop(0) if error.passing and self._delays else None
 
 
 def retry_after_s(header: str | None, now: datetime) -> float:

@@ -8,6 +8,7 @@ from typing import IO, Any, BinaryIO, Final, Self, cast
 
 import pyarrow as pa
 
+from etl.decode.unpack import Unpacked
 from etl.schema import DECODED_SCHEMA
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
@@ -38,6 +39,8 @@ class Decoded:
         self.bytes = 0
         self.sha256 = ""
         self.decompressed = 0
+        #: How many transport encodings the file came in.
+        self.encodings = 0
         #: How many blocks of text went which way: see etl.decode.fast.
         self.fast_blocks = 0
         self.patient_blocks = 0
@@ -88,9 +91,10 @@ class Decoded:
         self._bad_rows.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self.quarantined += 1
 
-    def finish(self, file_bytes: int, sha256: str, decompressed: int) -> None:
-        """All rows were added of a file of so many bytes: see etl.decode.unpack.Unpacked."""
-        self.bytes, self.sha256, self.decompressed = file_bytes, sha256, decompressed
+    def finish(self, unpacked: Unpacked) -> None:
+        """All rows of this file were added."""
+        self.bytes, self.sha256 = unpacked.file_bytes, unpacked.sha256
+        self.decompressed, self.encodings = unpacked.decompressed, unpacked.encodings
         if self._writer is not None:
             self._writer.close()
 

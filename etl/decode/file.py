@@ -69,7 +69,7 @@ def _decode(
     try:
         array = ArrayReader() if as_array and window.begins_like_an_array() else None
         Rows(decoded, block_bytes).read(window, array)
-        decoded.finish(unpacked.file_bytes, unpacked.sha256, unpacked.decompressed)
+        decoded.finish(unpacked)
     except BaseException:
         decoded.close()
         raise

@@ -105,8 +105,7 @@ def _read_together(
         decoded = Decoded(files[lines.number].path, limits.spill_bytes, scratch)
         decoded.fast_blocks = 1
         decoded.add(batch.slice(first, lines.count))
-        unpacked = lines.unpacked
-        decoded.finish(unpacked.file_bytes, unpacked.sha256, unpacked.decompressed)
+        decoded.finish(lines.unpacked)
         found[lines.number] = decoded
         first += lines.count
     return found

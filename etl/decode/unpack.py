@@ -57,6 +57,8 @@ class Unpacked:
         self._declared_gzip = declared_gzip
         self._file = _Counted(())
         self.decompressed = 0
+        #: How many transport encodings the file came in.
+        self.encodings = 0
 
     @property
     def file_bytes(self) -> int:
@@ -92,6 +94,7 @@ class Unpacked:
             # There is gzip in the gzip: what was unpacked so far was a transport encoding, and
             # the innermost gzip is the file.
             self._file = _Counted(pieces)
+            self.encodings += 1
         raise FileError(FailureKind.CORRUPT, f"gzip in gzip, more than {_MAX_LAYERS} times")
 
 
@@ -103,17 +106,18 @@ def file_pieces(body: BinaryIO, max_bytes: int) -> Iterator[bytes]:
     """
     layers = 0
     with contextlib.suppress(FileError):
-        while layers < _MAX_LAYERS and _look_ahead(_unwrapped(body, layers, max_bytes))[
+        while layers < _MAX_LAYERS and _look_ahead(unwrapped(body, layers, max_bytes))[
             0
         ].startswith(_MAGIC):
             layers += 1
-    return _unwrapped(body, max(0, layers - 1), max_bytes)
+    return unwrapped(body, max(0, layers - 1), max_bytes)
 
 
-def _unwrapped(body: BinaryIO, layers: int, max_bytes: int) -> Iterator[bytes]:
+def unwrapped(body: BinaryIO, encodings: int, max_bytes: int) -> Iterator[bytes]:
+    """Yield a body without so many transport encodings. Raises FileError as Unpacked does."""
     body.seek(0)
     pieces = iter(lambda: body.read(_PIECE_BYTES), b"")
-    for _ in range(layers):
+    for _ in range(encodings):
         pieces = _gunzip(pieces, max_bytes)
     return pieces
 

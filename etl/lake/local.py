@@ -11,7 +11,7 @@ import os
 import stat
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -207,18 +207,40 @@ class LocalStore:
         Raises AlreadyExistsError or LakeError; after either the name may be taken by this very
         file all the same (NFS may repeat a link that succeeded), so look before concluding.
         """
-        target = self.root / name
-        try:
-            # In this order: the bytes, then the name, then the name's own durability. A name must
-            # never be seen, not even after a power cut, without all of its bytes.
-            _sync(staged)
-            _make_folders(target.parent)
-            _link_new(staged.path, target)
-            _sync_folder(target.parent)
-        except FileExistsError as error:
-            raise AlreadyExistsError.of("creating", name, error) from error
-        except OSError as error:
-            raise LakeError.of("creating", name, error) from error
+        (refusal,) = self.create_all([(staged, name)])
+        if refusal is not None:
+            raise refusal
+
+    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
+        """Do as `create` for each file; return what it would raise, in their order.
+
+        Each folder is synced once for all of its files.
+        """
+        refusals: list[LakeError | None] = [None] * len(files)
+        by_folder: dict[Path, list[int]] = {}
+        for number, (staged, name) in enumerate(files):
+            target = self.root / name
+            try:
+                # In this order: the bytes, then the name, then the name's own durability. A name
+                # must never be seen, not even after a power cut, without all of its bytes.
+                _sync(staged)
+                if target.parent not in by_folder:
+                    _make_folders(target.parent)
+                _link_new(staged.path, target)
+                by_folder.setdefault(target.parent, []).append(number)
+            except FileExistsError as error:
+                # Whoever made it may not have synced its name yet.
+                by_folder.setdefault(target.parent, [])
+                refusals[number] = AlreadyExistsError.of("creating", name, error)
+            except OSError as error:
+                refusals[number] = LakeError.of("creating", name, error)
+        for folder, numbers in by_folder.items():
+            try:
+                _sync_folder(folder)
+            except OSError as error:
+                for number in numbers:
+                    refusals[number] = LakeError.of("creating", files[number][1], error)
+        return refusals
 
     def replace(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
