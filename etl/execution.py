@@ -20,8 +20,10 @@ from etl.report import write_report
 from etl.signals import SIGNALS
 from etl.summary import to_text
 
-# One for each core decodes, as many more commit, read receipts or spool.
+# One for each core decodes, as many more commit, read receipts or spool; where there is an archive
+# some more wait for its disk.
 _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
+_THREADS_FOR_ARCHIVE: Final = 2
 
 
 def execute(
@@ -67,7 +69,8 @@ def _error_of(
         SIGNALS.hand_to(job.stop, loop)
         # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
         # higher.
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+        threads = _THREADS + (_THREADS_FOR_ARCHIVE if job.settings.raw.uri else 0)
+        loop.set_default_executor(ThreadPoolExecutor(threads))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)
