@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from aiofiles.os import wrap
@@ -22,7 +23,7 @@ from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store
 
 log = structlog.stdlib.get_logger()
 
-_PIECE_BYTES = 2**20
+_PIECE_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +88,16 @@ class Archive:
                 try:
                     staged[number] = self._stage(file, closing)
                 except (LakeError, OSError) as error:
-                    errors[number] = _refused(error)
+                    errors[number] = refused(error)
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
                 try:
                     if isinstance(refusal, AlreadyExistsError):
                         self._keep_beside(one)
                     elif refusal is not None:
-                        errors[number] = _refused(refusal)
+                        errors[number] = refused(refusal)
                 except (LakeError, OSError) as error:
-                    errors[number] = _refused(error)
+                    errors[number] = refused(error)
         return errors
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
@@ -192,5 +193,6 @@ def sha256_of(store: Store, name: str) -> str:
         return digest.hexdigest()
 
 
-def _refused(error: Exception) -> FileError:
+def refused(error: Exception) -> FileError:
+    """Return what to tell of a file when the archive refuses."""
     return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

@@ -19,6 +19,7 @@ from etl.api.body import Body, scratch_error, scratch_folder
 from etl.archive import Archive, Download
 from etl.decode import Decoded, DecodeLimits, Packed, decode_all
 from etl.errors import FailureKind, FileError
+from etl.landing import Landing
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan
 from etl.report import Bytes
@@ -82,7 +83,7 @@ class Batches:
 
     def __init__(
         self,
-        sink: Sink,
+        sink: Sink | Landing,
         archive: Archive | None,
         limits: DecodeLimits,
         moved: Bytes,

@@ -41,7 +41,7 @@ def execute(
     code: int = report["exit_code"]
     _log_end(report)
     try:
-        _write(job.redactor.tree(report), report_file, job.settings.lake.uri)
+        _write(job.redactor.tree(report), report_file, job)
     except OSError as failure:
         log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
         code = code or 1
@@ -105,7 +105,7 @@ def _log_end(report: dict[str, Any]) -> None:
     )
 
 
-def _write(report: dict[str, Any], report_file: str | None, lake: str) -> None:
+def _write(report: dict[str, Any], report_file: str | None, job: Job) -> None:
     """Write the report and, if standard output is not its place, the summary. Raises OSError."""
     if report_file == "-":
         print(json.dumps(report, indent=2), flush=True)  # noqa: T201
@@ -115,4 +115,6 @@ def _write(report: dict[str, Any], report_file: str | None, lake: str) -> None:
             write_report(report, Path(report_file))
     finally:
         with suppress(OSError):  # who does not read on did not want to know
-            print(to_text(report, lake), end="", flush=True)  # noqa: T201
+            lake, archive = job.settings.lake.uri, job.settings.raw.uri
+            text = to_text(report, lake, archive if job.archive_only else None)
+            print(text, end="", flush=True)  # noqa: T201

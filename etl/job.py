@@ -23,7 +23,8 @@ class Job:
     """One run of the job: what to do it with, and what has come of it so far (`tally`).
 
     `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
-    `limiter` is there as soon as something is sent.
+    `from_archive` takes files from the raw archive instead of the API; `archive_only` fills that
+    instead of the lake. `limiter` is there as soon as something is sent.
     """
 
     settings: Settings
@@ -32,6 +33,8 @@ class Job:
     tally: Tally
     now: datetime
     saved_listing: BinaryIO | None = None
+    from_archive: bool = False
+    archive_only: bool = False
     shard: Shard = field(default_factory=Shard)
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)
@@ -43,8 +46,21 @@ def new_job(settings: Settings, window: Window | None, now: datetime, redactor: 
     for secret in settings.secret_values():
         redactor.add(secret)
     account = settings.account or ""
-    tally = Tally(str(uuid.uuid4()), account, window, datetime.now(UTC))
+    tally = Tally(str(uuid.uuid4()), settings.account, window, datetime.now(UTC))
     return Job(settings, account, window, tally, now, redactor=redactor)
+
+
+def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> None:
+    """Raise UsageError where the settings lack what a job of this kind needs."""
+    if from_archive and archive_only:
+        raise UsageError("--from-archive and --archive-only: only one of them makes sense")
+    if (from_archive or archive_only) and settings.raw.uri is None:
+        flag = "--from-archive" if from_archive else "--archive-only"
+        raise UsageError(
+            f"raw.uri: is missing, and {flag} needs it; set AHT_ETL_RAW__URI or the YAML's key"
+        )
+    if not from_archive:
+        require_account(settings)
 
 
 def require_account(settings: Settings) -> None:

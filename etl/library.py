@@ -24,7 +24,7 @@ import structlog
 from etl import pipeline
 from etl.errors import AhtEtlError, RunError, UsageError, describe
 from etl.estimate import estimate
-from etl.job import Job, new_job, parse_shard, require_account, settle_window
+from etl.job import Job, new_job, parse_shard, require, settle_window
 from etl.outcome import Report
 from etl.plan_report import PlanReport, report_on
 from etl.progress import shown
@@ -37,22 +37,43 @@ T = TypeVar("T")
 Paths = Path | Iterable[str]
 
 
-def run(settings: Settings, *, paths: Paths | None = None, shard: str | None = None) -> Report:
+def run(
+    settings: Settings,
+    *,
+    paths: Paths | None = None,
+    shard: str | None = None,
+    from_archive: bool = False,
+    archive_only: bool = False,
+) -> Report:
     """Load what is listed and not yet in the lake, like `aht-etl run`; return the report.
 
     It returns whatever the end, a failed job too: look at `status`, or call `raise_for_status`.
     `paths` takes the place of the settings' window: paths, or a file with a saved listing.
-    `shard` is one of disjoint shares, `"0/4"` to `"3/4"`. Raises UsageError, before anything is
-    sent, where these or the settings describe no job.
+    `shard` is one of disjoint shares, `"0/4"` to `"3/4"`. `from_archive` takes the files from the
+    raw archive (`raw.uri`) instead of the API, `archive_only` fills that and no lake. Raises
+    UsageError, before anything is sent, where these or the settings describe no job.
 
     Where an event loop runs already (a notebook) the job gets a thread of its own, and that loop
     stands still until it is done: `run_async` lets it go on.
     """
-    return _to_the_end(lambda: run_async(settings, paths=paths, shard=shard))
+    return _to_the_end(
+        lambda: run_async(
+            settings,
+            paths=paths,
+            shard=shard,
+            from_archive=from_archive,
+            archive_only=archive_only,
+        )
+    )
 
 
 async def run_async(
-    settings: Settings, *, paths: Paths | None = None, shard: str | None = None
+    settings: Settings,
+    *,
+    paths: Paths | None = None,
+    shard: str | None = None,
+    from_archive: bool = False,
+    archive_only: bool = False,
 ) -> Report:
     """Do as `run` does, in the running event loop.
 
@@ -60,7 +81,7 @@ async def run_async(
     `shutdown.grace`, and raises CancelledError; the next run goes on from there. Cancelled once
     more, it gives up at once what is not committed. Nothing is ever left half.
     """
-    job = _job(settings, paths, shard)
+    job = _job(settings, paths, shard, from_archive=from_archive, archive_only=archive_only)
     with structlog.contextvars.bound_contextvars(run_id=job.tally.run_id):
         error = None
         try:
@@ -73,20 +94,40 @@ async def run_async(
     return Report.of(job.redactor.tree(job.tally.to_report(error, None)))
 
 
-def plan(settings: Settings, *, paths: Paths | None = None, shard: str | None = None) -> PlanReport:
+def plan(
+    settings: Settings,
+    *,
+    paths: Paths | None = None,
+    shard: str | None = None,
+    from_archive: bool = False,
+    archive_only: bool = False,
+) -> PlanReport:
     """Find out what `run` would do now, like `aht-etl plan`; fetch nothing, write nothing.
 
     The arguments are those of `run`. Raises UsageError as `run` does, and RunError, in one line
     without secrets, where there can be no plan: listing refused, lake unreadable.
     """
-    return _to_the_end(lambda: plan_async(settings, paths=paths, shard=shard))
+    return _to_the_end(
+        lambda: plan_async(
+            settings,
+            paths=paths,
+            shard=shard,
+            from_archive=from_archive,
+            archive_only=archive_only,
+        )
+    )
 
 
 async def plan_async(
-    settings: Settings, *, paths: Paths | None = None, shard: str | None = None
+    settings: Settings,
+    *,
+    paths: Paths | None = None,
+    shard: str | None = None,
+    from_archive: bool = False,
+    archive_only: bool = False,
 ) -> PlanReport:
     """Do as `plan` does, in the running event loop; cancelled, it ends at once."""
-    job = _job(settings, paths, shard)
+    job = _job(settings, paths, shard, from_archive=from_archive, archive_only=archive_only)
     try:
         return await plan_of(job)
     except RunError as error:
@@ -104,24 +145,33 @@ async def plan_of(job: Job) -> PlanReport:
         estimate,
         open_lake(settings),
         tally.plan.to_load - blocked,
-        settings.fetch.rate,
+        None if job.from_archive else settings.fetch.rate,
     )
     return report_on(
         tally.plan,
-        job.account,
+        settings.account,
         job.window,
         settings.lake.uri,
+        settings.raw.uri if job.archive_only else None,
         tally.listing.partial_windows,
         expected,
         job.redactor,
     )
 
 
-def _job(settings: Settings, paths: Paths | None, shard: str | None) -> Job:
-    require_account(settings)
+def _job(
+    settings: Settings,
+    paths: Paths | None,
+    shard: str | None,
+    *,
+    from_archive: bool,
+    archive_only: bool,
+) -> Job:
+    require(settings, from_archive=from_archive, archive_only=archive_only)
     now = datetime.now(UTC)
     window = settle_window(settings, now) if paths is None else None
     job = new_job(settings, window, now, Redactor())
+    job.from_archive, job.archive_only = from_archive, archive_only
     job.shard = parse_shard(shard)
     if isinstance(paths, str):
         raise UsageError("paths: takes several paths, or a Path of a file; this is one text")

@@ -19,8 +19,11 @@ from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
 from etl.job import Job
 from etl.lake.store import LakeError, Store
+from etl.landing import Landing
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan, Plan
+from etl.replay import Replay
+from etl.report import Tally
 from etl.sink import Sink
 from etl.stop import Stop, StoppedError
 from etl.stores import open_archive
@@ -62,26 +65,20 @@ class Memory:
         )
 
 
-async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
-    """Fetch, decode and commit what the plan says, partition by partition, oldest first."""
+async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> None:
+    """Fetch, decode and commit what the plan says, partition by partition, oldest first.
+
+    `store` is the lake's; nothing is written to it in a job that fills the archive only.
+    """
     settings, tally, stop = job.settings, job.tally, job.stop
-    todo = [partition for partition in plan.partitions if partition.to_load]
-    for partition in todo:
-        if partition.state.damage:
-            paths = [path.text for path in partition.to_load]
-            tally.failed(paths, FailureKind.LAKE, partition.state.damage)
-            log.error(
-                "partition.damaged",
-                partition=partition.partition.directory,
-                reason=partition.state.damage,
-            )
-    todo = [partition for partition in todo if not partition.state.damage]
+    todo = _loadable(plan, tally)
     if not todo:
         return
     archive = None
-    if (raw := open_archive(settings)) is not None:
+    if (raw := open_archive(settings)) is not None and not job.from_archive:
         archive = Archive(raw, settings.limits.max_file_size)
-    for key, place in (("lake.uri", store), ("raw.uri", archive)):
+    lake = None if job.archive_only else store
+    for key, place in (("lake.uri", lake), ("raw.uri", archive)):
         try:
             if place is not None:
                 await stop.interruptible(asyncio.to_thread(place.prepare))
@@ -93,13 +90,15 @@ async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
     # More workers than requests in flight: some wait for their file to be decoded with others.
     workers = min(in_flight + _MOST_WAITING, files)
     memory = Memory.share_out(settings.limits.memory, in_flight)
-    sink = Sink(
-        store,
-        tally,
-        compression=settings.lake.compression,
-        target_part_bytes=settings.lake.target_part_size,
-        pending_bytes=memory.pending,
-    )
+    sink: Sink | Landing = Landing(tally)
+    if not job.archive_only:
+        sink = Sink(
+            store,
+            tally,
+            compression=settings.lake.compression,
+            target_part_bytes=settings.lake.target_part_size,
+            pending_bytes=memory.pending,
+        )
     limits = DecodeLimits(
         max_file_size=settings.limits.max_file_size,
         max_bad_row_ratio=settings.limits.max_bad_row_ratio,
@@ -129,8 +128,23 @@ async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
         sink.discard()
 
 
+def _loadable(plan: Plan, tally: Tally) -> list[PartitionPlan]:
+    """Return what there is to load; files of damaged partitions have failed already."""
+    todo = [partition for partition in plan.partitions if partition.to_load]
+    for partition in todo:
+        if partition.state.damage:
+            paths = [path.text for path in partition.to_load]
+            tally.failed(paths, FailureKind.LAKE, partition.state.damage)
+            log.error(
+                "partition.damaged",
+                partition=partition.partition.directory,
+                reason=partition.state.damage,
+            )
+    return [partition for partition in todo if not partition.state.damage]
+
+
 def _produce(
-    todo: list[PartitionPlan], sink: Sink, batches: Batches
+    todo: list[PartitionPlan], sink: Sink | Landing, batches: Batches
 ) -> Iterator[tuple[PartitionPlan, BreakdownPath]]:
     """Yield the files to load, partition by partition: the workers pull, so nothing piles up."""
     for partition in todo:
@@ -162,7 +176,12 @@ class _Loader:
     """What the workers of one load share."""
 
     def __init__(
-        self, job: Job, client: Client, sink: Sink, batches: Batches, memory_bytes: int
+        self,
+        job: Job,
+        client: Client | Replay,
+        sink: Sink | Landing,
+        batches: Batches,
+        memory_bytes: int,
     ) -> None:
         self._job = job
         self._client = client
@@ -205,9 +224,7 @@ class _Loader:
                 self._job.tally.bytes.downloaded += body.size
                 # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
                 # again.
-                await self._batches.load(
-                    partition, path, body, attempt.number, last=attempt.last
-                )
+                await self._batches.load(partition, path, body, attempt.number, last=attempt.last)
 
     async def _download(self, path: BreakdownPath) -> Body:
         await self._batches.room()

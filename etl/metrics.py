@@ -75,7 +75,7 @@ def publish(
 
     `exit_code` is the process's: it differs from the report's where that could not be written.
     """
-    labels = {"account": str(report["account"])}
+    labels = {"account": report["account"] or "all"}
     if shard.count > 1:
         labels["shard"] = str(shard.index)
     places: dict[str, Callable[[], None]] = {}

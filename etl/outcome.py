@@ -96,13 +96,14 @@ class Report:
     """What one run did; the same content as the file of `--report`, without secrets.
 
     `exit_code` is what `aht-etl run` would end with. `error` says in one line why it failed.
+    `account` is None where an archive's files of all accounts were loaded.
     """
 
     run_id: str
     version: str
     status: Status
     exit_code: int
-    account: str
+    account: str | None
     window: Window | None
     started_at: datetime
     finished_at: datetime

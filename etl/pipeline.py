@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import BinaryIO, Final
@@ -18,10 +18,12 @@ from etl.errors import RunError
 from etl.job import Job
 from etl.lake.commit import read_state
 from etl.lake.store import LakeError, Store
+from etl.landing import read_archived
 from etl.loader import load
 from etl.plan import Plan, make_plan
+from etl.replay import Replay
 from etl.stop import StoppedError
-from etl.stores import open_lake
+from etl.stores import open_archive, open_lake
 
 log = structlog.stdlib.get_logger()
 
@@ -37,9 +39,9 @@ async def run(job: Job) -> None:
     by then is committed within `shutdown.grace`. Raises RunError when the job cannot do its work;
     what was downloaded before is committed then, too.
     """
-    store = open_lake(job.settings)
+    store = _target(job)
     async with _transport(job) as transport:
-        await job.stop.interruptible(_open_lake(store))
+        await job.stop.interruptible(_open(store, job))
         await job.stop.interruptible(asyncio.to_thread(store.clean_up))
         client = await job.stop.interruptible(_connect(job, transport))
         listing = await job.stop.interruptible(_list(job, client))
@@ -53,9 +55,9 @@ async def plan(job: Job) -> None:
 
     A saved listing needs no server: then nothing is sent at all. Raises RunError as `run` does.
     """
-    store = open_lake(job.settings)
+    store = _target(job)
     async with _transport(job) as transport:
-        await job.stop.interruptible(_open_lake(store))
+        await job.stop.interruptible(_open(store, job))
         client = None
         if job.saved_listing is None:
             client = await job.stop.interruptible(_connect(job, transport))
@@ -64,8 +66,23 @@ async def plan(job: Job) -> None:
 
 
 @asynccontextmanager
-async def _transport(job: Job) -> AsyncIterator[Transport]:
-    """Yield what requests are sent with; being told to end ends the block, and only that."""
+async def _transport(job: Job) -> AsyncIterator[Transport | None]:
+    """Yield what requests are sent with, if any; to be told to end ends the block, no more."""
+    stop = job.stop
+    try:
+        if job.from_archive:
+            yield None
+        else:
+            async with _limited(job) as transport:
+                yield transport
+    except StoppedError:
+        pass
+    if stop.error is not None:
+        raise stop.error
+
+
+@asynccontextmanager
+async def _limited(job: Job) -> AsyncIterator[Transport]:
     settings, tally, stop = job.settings, job.tally, job.stop
     job.limiter = limiter = Limiter(
         settings.fetch.concurrency,
@@ -85,34 +102,52 @@ async def _transport(job: Job) -> AsyncIterator[Transport]:
             job.redactor.text,
         ) as transport:
             yield transport
-    except StoppedError:
-        pass
     finally:
         tally.http.concurrency = limiter.allowed
         tally.http.rate = round(limiter.rate, 1) if math.isfinite(limiter.rate) else None
-    if stop.error is not None:
-        raise stop.error
 
 
-async def _open_lake(store: Store) -> None:
+def _target(job: Job) -> Store:
+    """Return what the job fills, which tells what is loaded: the lake, or the archive alone."""
+    archive = open_archive(job.settings) if job.archive_only else None
+    return archive or open_lake(job.settings)
+
+
+async def _open(store: Store, job: Job) -> None:
     try:
         await asyncio.to_thread(store.check_readable)
     except LakeError as error:
-        raise RunError(f"{error}; check lake.uri") from error
+        key = "raw.uri" if job.archive_only else "lake.uri"
+        raise RunError(f"{error}; check {key}") from error
 
 
-async def _connect(job: Job, transport: Transport) -> Client:
+async def _connect(job: Job, transport: Transport | None) -> Client | Replay:
+    if transport is None:
+        return await asyncio.to_thread(_open_archive, job)
     clock = asyncio.get_running_loop().time
     return await connect(transport, job.settings, job.account, clock, job.redactor.add)
 
 
-async def _list(job: Job, client: Client | None) -> Listing:
+def _open_archive(job: Job) -> Replay:
+    archive = open_archive(job.settings)
+    assert archive is not None  # noqa: S101 - whoever made the job has seen to it
+    try:
+        archive.check_readable()
+    except LakeError as error:
+        raise RunError(f"{error}; check raw.uri") from error
+    with suppress(OSError):  # an archive that cannot be written to will do
+        # Until the end: whoever compares it with the lake must know that more may be loaded.
+        archive.hold()
+    return Replay(archive, job.settings.account)
+
+
+async def _list(job: Job, client: Client | Replay | None) -> Listing:
     if job.saved_listing is not None:
         return await asyncio.to_thread(_read, job.saved_listing)
     window = job.window
     assert window is not None  # noqa: S101 - a job has a saved listing or a window
     assert client is not None  # noqa: S101 - and to list a window somebody to ask
-    if window.start < job.now - _KEPT_BY_VENDOR:
+    if not job.from_archive and window.start < job.now - _KEPT_BY_VENDOR:
         log.warning("window.old", reason="the vendor keeps one month; it may refuse this window")
     listing = await client.list(list(window.cut(job.settings.api.request_window)))
     for partial_window in listing.partial_windows:
@@ -135,7 +170,8 @@ def _read(saved_listing: BinaryIO) -> Listing:
 async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
     job.tally.listing = listing
     skip = job.settings.fetch.skip
-    made = await make_plan(listing.entries, skip, job.shard, partial(read_state, store))
+    read = read_archived if job.archive_only else read_state
+    made = await make_plan(listing.entries, skip, job.shard, partial(read, store))
     job.tally.planned(made)
     return made
 

@@ -46,12 +46,15 @@ class PlanReport:
     """What a run would do now: every listed path of this share in exactly one place.
 
     `listed = already_loaded + to_load + invalid + skipped`. A file of a damaged partition has no
-    receipt, so it is `to_load`, though a run would fail it. `window` is None for listed paths.
+    receipt, so it is `to_load`, though a run would fail it. `window` is None for listed paths,
+    `account` for an archive's files of all accounts. `archive` is where the files would be kept by
+    a run that fills that alone, and no lake.
     """
 
-    account: str
+    account: str | None
     window: Window | None
     lake: str
+    archive: str | None
     partitions: Sequence[PlannedPartition]
     invalid_paths: Sequence[InvalidPath]
     skipped_paths: Sequence[str]
@@ -99,6 +102,7 @@ class PlanReport:
             "account": self.account,
             "window": self.window.as_json() if self.window else None,
             "lake": self.lake,
+            "archive": self.archive,
             "files": {
                 "listed": self.listed,
                 "already_loaded": self.already_loaded,
@@ -118,9 +122,10 @@ class PlanReport:
 
 def report_on(
     plan: Plan,
-    account: str,
+    account: str | None,
     window: Window | None,
     lake: str,
+    archive: str | None,
     partial_windows: Sequence[Window],
     estimate: Estimate,
     redactor: Redactor,
@@ -130,6 +135,7 @@ def report_on(
         account,
         window,
         lake,
+        archive,
         tuple(
             PlannedPartition(
                 partition.partition,

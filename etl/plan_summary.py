@@ -40,7 +40,9 @@ def to_text(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> 
     """Return what a run would do, in lines that fit into `width` columns as far as they can."""
     window = report.window
     when = f"{rfc3339(window.start)} to {rfc3339(window.end)}" if window else "listed paths"
-    lines = [f"plan: account {report.account}, {when}", f"lake {report.lake}"]
+    whose = f"account {report.account}" if report.account else "all accounts"
+    where = f"archive {report.archive}" if report.archive else f"lake {report.lake}"
+    lines = [f"plan: {whose}, {when}", where]
     if report.partitions:
         lines += ["", *_table(report, fold, width, ascii_only=ascii_only)]
     else:

@@ -99,6 +99,11 @@ class Tally:
             }
         )
 
+    def archived(self, path: str) -> None:
+        """Take a file that is in the archive now, in a run that writes no lake."""
+        self._open.remove(path)
+        self.loaded += 1
+
     def failed(
         self, paths: Iterable[str], kind: FailureKind, message: str, attempts: int = 0
     ) -> None:

@@ -5,14 +5,19 @@ from typing import Any, Final
 _SHOWN_FAILURES: Final = 10
 
 
-def to_text(report: dict[str, Any], lake: str) -> str:
-    """Return what a run did and what to do next."""
+def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> str:
+    """Return what a run did and what to do next; `archive` is what it filled instead of a lake."""
     files, rows, moved = report["files"], report["rows"], report["bytes"]
+    where = f"archive {archive}" if archive else f"lake {lake}"
     lines = [
         f"{report['status']}: {files['listed']:,} files listed in "
-        f"{report['duration_seconds']:.1f} s, lake {lake}",
-        f"  loaded         {files['loaded']:>12,} files  {rows['loaded']:,} rows in "
-        f"{len(report['parts']):,} parts",
+        f"{report['duration_seconds']:.1f} s, {where}",
+        f"  loaded         {files['loaded']:>12,} files  "
+        + (
+            "kept; run --from-archive loads them into the lake"
+            if archive
+            else f"{rows['loaded']:,} rows in {len(report['parts']):,} parts"
+        ),
         f"  already loaded {files['already_loaded']:>12,} files",
     ]
     for key, words in (

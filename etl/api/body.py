@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Self
 
@@ -49,10 +50,14 @@ class Body:
     stream: BinaryIO
     #: Whether the answer said that gzip is its transport encoding.
     declared_gzip: bool
+    #: What lets go of the stream, where to close it is not enough.
+    release: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Free what is held."""
         self.stream.close()
+        if self.release is not None:
+            self.release()
 
     def __enter__(self) -> Self:
         return self

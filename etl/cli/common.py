@@ -69,16 +69,20 @@ def prepare(
     paths: str | None,
     shard: str | None,
     redactor: "Redactor",
+    *,
+    from_archive: bool,
+    archive_only: bool,
 ) -> "Job":
     """Return the job that the flags and all other sources describe; UsageError where none."""
-    from etl.job import new_job, parse_shard, require_account, settle_window
+    from etl.job import new_job, parse_shard, require, settle_window
 
     settings = configured(config, flags).settings
-    require_account(settings)
+    require(settings, from_archive=from_archive, archive_only=archive_only)
     now = datetime.now(UTC)
     # A list of paths has no window; one that is configured is for other runs.
     window = settle_window(settings, now) if paths is None else None
     job = new_job(settings, window, now, redactor)
+    job.from_archive, job.archive_only = from_archive, archive_only
     job.shard = parse_shard(shard)
     if paths is not None:
         job.saved_listing = open_paths(paths)

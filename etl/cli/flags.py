@@ -88,6 +88,19 @@ ShardOption = Annotated[
         help="Only the I-th (from 0) of N disjoint shares, for example 0/4.",
     ),
 ]
+FromArchive = Annotated[
+    bool,
+    typer.Option(
+        "--from-archive",
+        help="Take files from the raw archive (raw.uri), not from the API; needs no network.",
+    ),
+]
+ArchiveOnly = Annotated[
+    bool,
+    typer.Option(
+        "--archive-only", help="Fill the raw archive (raw.uri) and write no lake: land first."
+    ),
+]
 ReportFile = Annotated[
     str | None,
     typer.Option(

@@ -10,10 +10,12 @@ from etl.cli.common import failures, prepare, usage_errors
 from etl.cli.configured import by_key
 from etl.cli.flags import (
     Account,
+    ArchiveOnly,
     BaseUrl,
     Concurrency,
     Config,
     From,
+    FromArchive,
     Json,
     Lake,
     LogFormat,
@@ -36,6 +38,8 @@ def plan(
     lake: Lake = None,
     concurrency: Concurrency = None,
     shard: ShardOption = None,
+    from_archive: FromArchive = False,
+    archive_only: ArchiveOnly = False,
     by: Annotated[
         Literal["auto", "hour", "day"],
         typer.Option("--by", help="auto: by hour, by day where there are more than 200 hours."),
@@ -63,7 +67,15 @@ def plan(
     log.configure(log_format, log_level, redactor)
     flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
     with usage_errors(log_format):
-        job = prepare(flags, config, paths, shard, redactor)
+        job = prepare(
+            flags,
+            config,
+            paths,
+            shard,
+            redactor,
+            from_archive=from_archive,
+            archive_only=archive_only,
+        )
     with failures("plan.failed", log_format, redactor):
         report = asyncio.run(plan_of(job))
     if json_:

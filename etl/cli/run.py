@@ -6,10 +6,12 @@ from etl.cli.common import check_report_file, prepare, usage_errors
 from etl.cli.configured import by_key
 from etl.cli.flags import (
     Account,
+    ArchiveOnly,
     BaseUrl,
     Concurrency,
     Config,
     From,
+    FromArchive,
     Lake,
     LogFormat,
     LogLevel,
@@ -33,6 +35,8 @@ def run(
     lake: Lake = None,
     concurrency: Concurrency = None,
     shard: ShardOption = None,
+    from_archive: FromArchive = False,
+    archive_only: ArchiveOnly = False,
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
@@ -52,7 +56,15 @@ def run(
     flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
     with usage_errors(log_format):
         check_report_file(report)
-        job = prepare(flags, config, paths, shard, redactor)
+        job = prepare(
+            flags,
+            config,
+            paths,
+            shard,
+            redactor,
+            from_archive=from_archive,
+            archive_only=archive_only,
+        )
     from etl.execution import execute
 
     raise typer.Exit(execute(job, progress, log_format, report))

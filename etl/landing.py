@@ -1,0 +1,60 @@
+"""Landing first: a run that fills the raw archive and no lake. The archive is its ledger."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from etl.archive import sha256_of
+from etl.copies import by_path
+from etl.lake.commit import PartitionState
+from etl.lake.store import LakeError, Store
+from etl.plan import PartitionPlan
+from etl.report import Tally
+from etl.sink import SourceFile
+
+
+def read_archived(store: Store, directory: str) -> PartitionState:
+    """Tell what an archive holds of an hour: the files that can be decoded. Blocking.
+
+    As etl.lake.commit.read_state does of a lake; an archive that refuses is told as damage.
+    """
+    state = PartitionState()
+
+    def refused(_: str, error: LakeError) -> None:
+        state.damage = str(error)
+
+    for text, copies in by_path(store.walk(refused, directory)).items():
+        try:
+            _, decodable = copies.best(partial(sha256_of, store))
+        except FileNotFoundError:
+            continue  # an operator deleted it
+        except (LakeError, OSError) as error:
+            state.damage = str(error)
+            continue
+        if decodable:
+            state.loaded.add(text)
+    return state
+
+
+class Landing:
+    """Takes decoded files as etl.sink does, when they are in the archive, and lets them go."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def expect(self, plan: PartitionPlan) -> None:
+        """Prepare for nothing: files of an hour do not wait for each other."""
+
+    async def add(self, _: PartitionPlan, files: Sequence[SourceFile]) -> None:
+        """Take files of one hour, and close them."""
+        for file in files:
+            file.decoded.close()
+            self._tally.archived(file.path)
+
+    async def failed(self, plan: PartitionPlan) -> None:
+        """Take note that a file will not come: nobody waits for it."""
+
+    async def close(self) -> None:
+        """End: nothing is left."""
+
+    def discard(self) -> None:
+        """Throw away what is not committed: nothing."""

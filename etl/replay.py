@@ -1,0 +1,137 @@
+"""Files from the raw archive instead of the API: listed and read as etl.api.client does.
+
+A window is all hours that it touches: the vendor's selects by the time at which a segment closed,
+and the archive knows the hour of a file's folder alone.
+"""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+
+from etl.api.body import Body
+from etl.api.listing import Listing
+from etl.api.retry import Attempts
+from etl.archive import refused, sha256_of
+from etl.copies import Copies, by_path
+from etl.errors import FailureKind, FileError, RunError
+from etl.lake.layout import Selection
+from etl.lake.store import LakeError, Store
+from etl.paths import BreakdownPath
+from etl.times import Window
+
+log = structlog.stdlib.get_logger()
+
+# Of a longer window whole months are listed, not days: fewer requests where they are dear.
+_BY_DAY: Final = timedelta(days=62)
+_DAY: Final = timedelta(days=1)
+
+
+class Replay:
+    """Lists and reads an archive's files, of one account or of all."""
+
+    def __init__(self, store: Store, account: str | None) -> None:
+        self._store = store
+        self._account = account
+        self._copies: dict[str, Copies] = {}
+
+    async def list(self, windows: list[Window]) -> Listing:
+        """List the hours that these windows, which follow each other, touch; RunError if refused.
+
+        A path is listed once, however many files of it there are.
+        """
+        window = Window(windows[0].start, windows[-1].end)
+        selection = Selection(self._account, window.start, window.end)
+        found = await asyncio.gather(
+            *(asyncio.to_thread(self._below, folder) for folder in _folders(window))
+        )
+        self._copies = {
+            text: copies
+            for folder in found
+            for text, copies in folder.items()
+            if selection.takes(copies.path.partition)
+        }
+        if not self._copies:
+            await asyncio.to_thread(self._there)
+        several = [text for text, copies in self._copies.items() if copies.several]
+        if several:
+            reason = "the newest that can be decoded is taken of each"
+            log.warning("archive.several", paths=len(several), first=several[0], reason=reason)
+        listing = Listing()
+        listing.add(self._copies)
+        return listing
+
+    def attempts(self, _path: BreakdownPath) -> Attempts:
+        """Return the one attempt that there is: read again, a file is the same."""
+        return Attempts((), 0, asyncio.sleep, lambda _error, _number: None)
+
+    async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+        """Read a file, one of more than `memory_bytes` later, from where it lies. FileError."""
+        return await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
+
+    def _below(self, folder: str) -> dict[str, Copies]:
+        def stop(_: str, error: LakeError) -> None:
+            # What is not seen must not pass for what is not there.
+            raise RunError(f"the raw archive: {error}; check raw.uri") from error
+
+        return by_path(self._store.walk(stop, folder))
+
+    def _there(self) -> None:
+        """Raise RunError where there is no archive at all: its name may be wrong."""
+        if next(self._store.walk(lambda _name, _error: None), None) is None:
+            raise RunError(f"the raw archive {self._store.place} holds nothing; check raw.uri")
+
+    def _open(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+        try:
+            copies = self._copies.get(path.text) or self._look_up(path)
+            name, _ = copies.best(partial(sha256_of, self._store))
+            with ExitStack() as stack:
+                stream = stack.enter_context(self._store.open(name))
+                head = stream.read(memory_bytes + 1)
+                size = len(head)
+                if size > memory_bytes:
+                    size = stream.seek(0, io.SEEK_END)
+                    stream.seek(0)
+                if size > max_bytes:
+                    raise FileError(
+                        FailureKind.TOO_LARGE,
+                        f"has more than {max_bytes} bytes; if right, raise limits.max_file_size",
+                    )
+                if size <= memory_bytes:
+                    return Body(size, size, io.BytesIO(head), declared_gzip=False)
+                release = stack.pop_all().close
+                return Body(size, 0, stream, declared_gzip=False, release=release)
+        except FileNotFoundError:
+            raise FileError(FailureKind.NOT_FOUND, "not in the raw archive") from None
+        except (LakeError, OSError, RunError) as error:
+            raise refused(error) from error
+
+    def _look_up(self, path: BreakdownPath) -> Copies:
+        """Find a path that was not listed, and its neighbours, which will be asked for too."""
+        found = self._below(path.partition.directory)
+        self._copies.update(found)
+        if path.text not in found:
+            raise FileNotFoundError
+        return found[path.text]
+
+
+def _folders(window: Window) -> Iterator[str]:
+    """Yield the folders of the days, or months, that a window touches, however they are spelt."""
+    by_day = window.end - window.start <= _BY_DAY
+    day = window.start.date()
+    while day <= window.end.date():
+        year = f"year={day.year:04}"
+        for month in dict.fromkeys((f"{year}/month={day.month}", f"{year}/month={day.month:02}")):
+            if by_day:
+                yield from dict.fromkeys((f"{month}/day={day.day}", f"{month}/day={day.day:02}"))
+            else:
+                yield month
+        try:
+            day = day + _DAY if by_day else (day.replace(day=1) + 32 * _DAY).replace(day=1)
+        except OverflowError:
+            return
