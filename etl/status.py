@@ -287,8 +287,16 @@ def _compared(against: Against) -> RenderableType:
     for partial in against.listing.partial_windows:
         span = f"{_minute(partial.start)} to {_minute(partial.end)}"
         more.append(f"The vendor itself misses paths of {span} (a partial listing).")
-    if against.missing:
-        more.append("aht-etl run over the same window loads what is missing.")
+    damaged = [lacking for lacking in against.lacking if lacking.state.damage]
+    blocked = sum(len(lacking.to_load) for lacking in damaged)
+    if blocked:
+        more.append(
+            f"{blocked:,} cannot be loaded before {_count(len(damaged), 'damaged part')} "
+            f"{'is' if len(damaged) == 1 else 'are'} mended, or deleted while no run is active."
+        )
+    if against.missing > blocked:
+        rest = "the others" if blocked else "what is missing"
+        more.append(f"aht-etl run over the same window loads {rest}.")
     return _listed(title, entries, *more)
 
 

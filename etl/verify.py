@@ -16,7 +16,7 @@ that says what to do:
 | `archive_missing` | a source is in the lake, not in the archive → get it back, or do without |
 | `archive_differs` | an archived file is damaged, or not the one that is loaded → get it back |
 | `archive_rows` | an archived file decodes to other counts → delete the part |
-| `not_loaded` | a file is in the archive, not in the lake → run again over its hour |
+| `not_loaded` | a file is in the archive, not in the lake → run `--from-archive` over its hour |
 
 The last four are of `--deep`.
 A part is deleted while no run is active; the next run loads what it held anew, as far as the vendor

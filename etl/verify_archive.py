@@ -3,21 +3,22 @@
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from etl.api.body import scratch_folder
-from etl.copies import name_beside
+from etl.archive import sha256_of
+from etl.copies import Copies, by_path, name_beside
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.proof import Finding, FindingKind
 from etl.lake.receipts import Receipt
-from etl.lake.store import LakeError, Store
-from etl.paths import BreakdownPath, InvalidPathError
+from etl.lake.store import LakeError, Store, StoredFile
+from etl.plan import skips
 from etl.settings import LimitSettings
 
 _SPILL_BYTES: Final = 16 * 2**20
@@ -93,9 +94,9 @@ class ArchiveCheck:
         # In this order: if nobody writes now, then whoever kept these files has committed their
         # rows by now or never will, and the lake as it is read from here on tells.
         busy = self._archive.is_held()
-        for path in self._absent(lake, absent):
-            problem = self._unloadable(path)
-            name = path.text.removeprefix("/")
+        for copies in self._absent(lake, absent):
+            problem = self._unloadable(copies)
+            name = copies.path.text.removeprefix("/")
             if problem is not None:
                 message = f"is in the archive and not in the lake, for it is no rows: {problem}"
                 notes.append(Finding(FindingKind.UNLOADABLE, name, message))
@@ -104,12 +105,12 @@ class ArchiveCheck:
                 notes.append(Finding(FindingKind.NOT_LOADED, name, message))
             else:
                 message = (
-                    "is in the archive and not in the lake: run again over its hour, while the "
-                    "vendor still has it"
+                    "is in the archive and not in the lake: run over its hour with --from-archive; "
+                    "fetch.skip, and deleting it here, are for one that shall not be loaded"
                 )
                 findings.append(Finding(FindingKind.NOT_LOADED, name, message))
 
-    def _archived(self, selection: Selection, findings: list[Finding]) -> Iterator[BreakdownPath]:
+    def _archived(self, selection: Selection, findings: list[Finding]) -> Iterator[Copies]:
         """Yield the files of the archive, those of a partition together."""
 
         def refused(name: str, error: LakeError) -> None:
@@ -118,28 +119,25 @@ class ArchiveCheck:
                 findings.append(Finding(FindingKind.UNREADABLE, name, message))
 
         self._archive.check_readable()
-        for file in self._archive.walk(refused):
-            try:
-                path = BreakdownPath.parse(f"/{file.name}")
-            except InvalidPathError:
-                continue
-            skipped = any(path.text == p or fnmatchcase(path.text, p) for p in self._skip)
-            if selection.takes(path.partition) and not skipped:
-                yield path
+        for _, files in groupby(self._archive.walk(refused), key=_folder):
+            for text, copies in by_path(files).items():
+                if selection.takes(copies.path.partition) and not skips(self._skip, text):
+                    yield copies
 
-    def _absent(self, lake: Store, paths: Iterable[BreakdownPath]) -> Iterator[BreakdownPath]:
+    def _absent(self, lake: Store, archived: Iterable[Copies]) -> Iterator[Copies]:
         """Yield those that the lake does not hold; where a part is damaged nobody knows."""
-        for partition, group in groupby(paths, key=lambda path: path.partition):
+        for partition, group in groupby(archived, key=lambda copies: copies.path.partition):
             state = read_state(lake, partition.directory)
             if state.damage is None:
-                yield from (path for path in group if path.text not in state.loaded)
+                yield from (copies for copies in group if copies.path.text not in state.loaded)
 
-    def _unloadable(self, path: BreakdownPath) -> str | None:
+    def _unloadable(self, copies: Copies) -> str | None:
         """Return why a run cannot load an archived file, if so."""
         try:
+            name, _ = copies.best(partial(sha256_of, self._archive))
             with (
-                self._archive.open(path.text.removeprefix("/")) as body,
-                _decode(body, path.text, self._limits),
+                self._archive.open(name) as body,
+                _decode(body, copies.path.text, self._limits),
             ):
                 return None
         except FileNotFoundError:
@@ -148,6 +146,10 @@ class ArchiveCheck:
             return error.message
         except (LakeError, OSError) as error:
             return f"cannot be read: {error}"
+
+
+def _folder(file: StoredFile) -> str:
+    return file.name.rpartition("/")[0]
 
 
 def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
