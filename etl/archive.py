@@ -6,7 +6,7 @@ decoded a note beside says so (`etl.copies` has the names, and which of several 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -125,21 +125,12 @@ class Archive:
 
         As it came where not even its transport encodings can be taken off.
         """
-        for pieces in (
-            file_pieces(body.stream, self._max_file_size),
-            unwrapped(body.stream, 0, self._max_file_size),
-        ):
-            digest = hashlib.sha256()
+        try:
+            return _copy(file_pieces(body.stream, self._max_file_size), staged)
+        except FileError:
             staged.stream.seek(0)
             staged.stream.truncate()
-            try:
-                for piece in pieces:
-                    digest.update(piece)
-                    staged.stream.write(piece)
-            except FileError:
-                continue
-            break
-        return digest.hexdigest()
+            return _copy(unwrapped(body.stream, 0, self._max_file_size), staged)
 
     def _note(self, one: _Staged, text: str) -> None:
         note = self._store.stage()
@@ -182,6 +173,14 @@ class Archive:
                 return
             if noted:
                 self._note(one, "")
+
+
+def _copy(pieces: Iterable[bytes], staged: StagedFile) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+        staged.stream.write(piece)
+    return digest.hexdigest()
 
 
 def sha256_of(store: Store, name: str) -> str:

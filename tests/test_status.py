@@ -319,6 +319,8 @@ def test_against_the_api(lake: Path, serve: Serve) -> None:
     assert 1 == len(against["partial_windows"])
     shown = text(lake, *flags)
     assert f"2022-06-01 09:00  {lost[gone]} of {lost[gone]} missing\n" in shown
+    assert f"{lost[damaged]} cannot be loaded before 1 damaged part is mended" in shown
+    assert "aht-etl run over the same window loads the others." in shown
     assert re.search(r"2022-06-01 (. ){9}\?", shown)
     assert re.search(r"2022-06-02 (. ){9}!", shown)
     assert 0 == emulator.count("file")

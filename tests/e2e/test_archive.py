@@ -2,12 +2,13 @@
 
 import gzip
 import json
-import os
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from etl.copies import name_beside, note_of
 from etl.emulator import Dataset
 from tests.conftest import Runner, Serve
 from tests.lakes import assert_lake_holds
@@ -48,20 +49,69 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
         ended = run(serve(Dataset.of({path: content})), AHT_ETL_RAW__URI=str(raw))
         assert (3, "malformed") == (ended.code, ended.report["failures"][0]["kind"])
     kept = archived(raw)
-    assert junk == kept.pop(path)
-    ((name, content),) = kept.items()
-    assert (True, other) == (name.startswith(f"{path}.sha256-"), content)
+    notes = {name: kept.pop(name) for name in list(kept) if name.endswith(".txt")}
+    assert {note_of(path, sha256(content).hexdigest()) for content in (junk, other)} == set(notes)
+    assert all(text.startswith(b"malformed: ") for text in notes.values())
+    assert {path: junk, name_beside(path, sha256(other).hexdigest()): other} == kept
     assert "archive.differs" in [json.loads(line)["event"] for line in ended.err.splitlines()]
 
 
-def test_a_bomb_in_a_transport_encoding_is_not_unpacked(run: Runner, serve: Serve) -> None:
-    """What is too large is not kept beyond the limit."""
+@pytest.mark.parametrize(
+    ("damaged", "kind"),
+    [
+        (gzip.compress(b'{"segmentId":"a"}\n')[:-5], "truncated"),
+        (gzip.compress(b'{"segmentId":"a"}\n')[:-5] + b"crc??", "corrupt"),
+        (gzip.compress(gzip.compress(b'{"segmentId":"a"}\n', mtime=0))[:-7], "truncated"),
+        (b"<html>busy</html>", "corrupt"),
+    ],
+)
+def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, kind: str) -> None:
+    """As it came, when it will not be asked for again; the good one that comes later counts."""
     raw = run.folder / "raw"
-    inner = gzip.compress(os.urandom(2**20) * 4, 0)
-    dataset = Dataset.of({f"{HOUR}a.json.gz": gzip.compress(inner)})
+    path, good = f"{HOUR}a.json.gz", gzip.compress(b'{"segmentId":"a"}\n')
+    ended = run(serve(Dataset.of({path: damaged})), AHT_ETL_RAW__URI=str(raw))
+    assert (kind, 4) == tuple(ended.report["failures"][0][key] for key in ("kind", "attempts"))
+    assert damaged == archived(raw)[path]
+    assert 0 == run(serve(Dataset.of({path: good})), AHT_ETL_RAW__URI=str(raw)).code
+    kept = archived(raw)
+    beside = name_beside(path, sha256(good).hexdigest())
+    assert (damaged, good) == (kept[path], kept[beside])
+    ended = run(
+        serve(Dataset.of({})),
+        *("--from-archive", "--from", "2022-06-01", "--to", "2022-06-02"),
+        *("--lake", str(run.folder / "again")),
+        AHT_ETL_RAW__URI=str(raw),
+    )
+    assert (0, 1) == (ended.code, ended.report["rows"]["loaded"])
+
+
+def test_an_empty_answer_is_no_file(run: Runner, serve: Serve) -> None:
+    """There is nothing to keep."""
+    raw = run.folder / "raw"
+    ended = run(serve(Dataset.of({f"{HOUR}a.json.gz": b""})), AHT_ETL_RAW__URI=str(raw))
+    assert ("truncated", {}) == (ended.report["failures"][0]["kind"], archived(raw))
+
+
+def test_by_other_limits_it_is_rows_after_all(run: Runner, serve: Serve) -> None:
+    """The note of what could not be decoded is taken back; the file is not kept twice."""
+    raw = run.folder / "raw"
+    half = gzip.compress(b'{"segmentId":"a"}\n{no\n')
+    emulator = serve(Dataset.of({f"{HOUR}a.json.gz": half}))
+    strict = {"AHT_ETL_LIMITS__MAX_BAD_ROW_RATIO": "0.1", "AHT_ETL_RAW__URI": str(raw)}
+    assert 3 == run(emulator, **strict).code
+    assert 0 == run(emulator, AHT_ETL_RAW__URI=str(raw)).code
+    assert sorted([half, b""]) == sorted(archived(raw).values())
+
+
+def test_a_bomb_in_a_transport_encoding_is_not_unpacked(run: Runner, serve: Serve) -> None:
+    """What is too large is kept as it came."""
+    raw = run.folder / "raw"
+    inner = gzip.compress(bytes(4 * 2**20), 0)
+    path, bomb = f"{HOUR}a.json.gz", gzip.compress(inner)
+    dataset = Dataset.of({path: bomb})
     ended = run(serve(dataset), AHT_ETL_RAW__URI=str(raw), AHT_ETL_LIMITS__MAX_FILE_SIZE="2MiB")
     assert (3, "too_large") == (ended.code, ended.report["failures"][0]["kind"])
-    assert {} == archived(raw)
+    assert bomb == archived(raw)[path]
 
 
 def test_an_archive_that_refuses(run: Runner, serve: Serve) -> None:
