@@ -175,7 +175,7 @@ def _mentioning(lake: Place, part: str, wanted: str) -> set[str]:
     with lake.store.open_input_file(part) as stream:
         table: Any = pq.read_table(stream, columns=["segmentId", "extras", "sourcePath"])
     for column in ("segmentId", "extras"):
-        mentions = pc.fill_null(pc.match_substring(table[column], wanted), False)  # noqa: FBT003 - by its place only
+        mentions = pc.fill_null(pc.match_substring(table[column], wanted), False)
         found.update(table.filter(mentions)["sourcePath"].to_pylist())
     return found
 

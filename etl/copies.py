@@ -13,6 +13,7 @@ the newest of the others that can be decoded, else the first.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from etl.lake.store import StoredFile
@@ -39,7 +40,7 @@ class Copies:
     """All that an archive has of one path."""
 
     path: BreakdownPath
-    first: str | None = None
+    first: StoredFile | None = None
     others: dict[str, StoredFile] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
 
@@ -47,6 +48,11 @@ class Copies:
     def several(self) -> bool:
         """Whether there is more than one file."""
         return len(self.others) + (self.first is not None) > 1
+
+    @property
+    def modified(self) -> datetime:
+        """When the newest file was written."""
+        return max(file.modified for file in (self.first, *self.others.values()) if file)
 
     def best(self, sha256_of: Callable[[str], str]) -> tuple[str, bool]:
         """Return the name of the file that counts, and whether it can be decoded.
@@ -58,7 +64,8 @@ class Copies:
             return max(good, key=lambda file: (file.modified, file.name)).name, True
         if self.first is None:
             return max(self.others.values(), key=lambda file: file.modified).name, False
-        return self.first, not self.failed or sha256_of(self.first)[:_DIGITS] not in self.failed
+        name = self.first.name
+        return name, not self.failed or sha256_of(name)[:_DIGITS] not in self.failed
 
 
 def by_path(files: Iterable[StoredFile]) -> dict[str, Copies]:
@@ -72,7 +79,7 @@ def by_path(files: Iterable[StoredFile]) -> dict[str, Copies]:
             continue
         copies = found.setdefault(path.text, Copies(path))
         if match is None:
-            copies.first = file.name
+            copies.first = file
         elif match["other"]:
             copies.others[match["other"]] = file
         elif file.bytes:

@@ -1,6 +1,7 @@
 """Landing first: a run that fills the raw archive and no lake. The archive is its ledger."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from etl.archive import sha256_of
@@ -12,11 +13,16 @@ from etl.report import Tally
 from etl.sink import SourceFile
 
 
-def read_archived(store: Store, directory: str) -> PartitionState:
-    """Tell what an archive holds of an hour: the files that can be decoded. Blocking.
+def read_archived(store: Store, directories: Sequence[str]) -> list[PartitionState]:
+    """Tell what an archive holds of some hours: the files that can be decoded. Blocking.
 
-    As etl.lake.commit.read_state does of a lake; an archive that refuses is told as damage.
+    As etl.lake.commit.read_states does of a lake; an archive that refuses is told as damage.
     """
+    with ThreadPoolExecutor(store.readers) as pool:
+        return list(pool.map(partial(_read, store), directories))
+
+
+def _read(store: Store, directory: str) -> PartitionState:
     state = PartitionState()
 
     def refused(_: str, error: LakeError) -> None:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,8 @@ from etl.lake.store import LakeError, Store, StoredFile
 from etl.plan import skips
 from etl.settings import LimitSettings
 
+# Where nobody knows whether a run is active: what was archived longer ago, none will load.
+_LONGEST_RUN: Final = timedelta(days=1)
 _SPILL_BYTES: Final = 16 * 2**20
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -93,15 +96,17 @@ class ArchiveCheck:
         absent = list(self._absent(lake, self._archived(selection, findings)))
         # In this order: if nobody writes now, then whoever kept these files has committed their
         # rows by now or never will, and the lake as it is read from here on tells.
-        busy = self._archive.is_held()
+        held = self._archive.is_held()
+        recent = datetime.now(UTC) - _LONGEST_RUN
         for copies in self._absent(lake, absent):
             problem = self._unloadable(copies)
             name = copies.path.text.removeprefix("/")
             if problem is not None:
                 message = f"is in the archive and not in the lake, for it is no rows: {problem}"
                 notes.append(Finding(FindingKind.UNLOADABLE, name, message))
-            elif busy:
-                message = "is in the archive and not in the lake; a run is active and may load it"
+            elif held or (held is None and copies.modified > recent):
+                state = "is active and may" if held else "may be active and"
+                message = f"is in the archive and not in the lake; a run {state} load it"
                 notes.append(Finding(FindingKind.NOT_LOADED, name, message))
             else:
                 message = (

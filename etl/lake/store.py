@@ -49,11 +49,22 @@ class Store(Protocol):
     """The place of a lake, or of a raw archive."""
 
     @property
+    def readers(self) -> int:
+        """How many files are worth reading side by side; 1 where nothing is waited for."""
+
+    @property
     def place(self) -> str:
         """What people call it: a folder's full path, or a URI."""
 
+    @property
+    def advice(self) -> str:
+        """What to look at, besides its name, where it refuses."""
+
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
+
+    def try_out(self) -> str:
+        """Try all that a run does there, and leave nothing; return what was seen. LakeError."""
 
     def clean_up(self) -> None:
         """Remove what killed runs left behind, never what a living one writes, as far as it goes.
@@ -67,14 +78,17 @@ class Store(Protocol):
         After `prepare`. Raises OSError.
         """
 
-    def is_held(self) -> bool:
-        """Tell whether somebody holds it; also True where that cannot be known."""
+    def is_held(self) -> bool | None:
+        """Tell whether somebody holds it; None where that cannot be known."""
 
     def check_readable(self) -> None:
         """Raise LakeError if the root is there but cannot be read."""
 
     def names(self, folder: str) -> list[str]:
-        """List a folder's files; one that does not exist has none. Raises LakeError."""
+        """List what is in a folder; one that does not exist is empty. Raises LakeError."""
+
+    def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
+        """List the files of several partitions' folders. Raises LakeError."""
 
     def walk(
         self, refused: Callable[[str, LakeError], None], folder: str = ""
