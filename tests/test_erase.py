@@ -1,0 +1,146 @@
+"""`configs/erase.py` takes a segment out of archive and lake, and nothing else; none comes back."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from etl.copies import name_beside
+from etl.emulator import Dataset
+from tests.conftest import COMMAND, Runner, Serve, environment
+from tests.lakes import expected, through_duckdb, through_pyarrow
+
+SCRIPT = Path(__file__).parent.parent / "configs" / "erase.py"
+HOUR = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
+GENERATED = Dataset.generate(
+    4,
+    datetime(2022, 6, 1, 5, tzinfo=UTC),
+    datetime(2022, 6, 1, 9, tzinfo=UTC),
+    files_per_hour=4,
+    rows_per_file=30,
+    mixed_shapes=True,
+)
+SEGMENT = next(row["segmentId"] for path, row in GENERATED.rows() if path.startswith(HOUR))
+ROW = json.dumps({"segmentId": SEGMENT, "sequence": 1}).encode()
+OTHER = b'{"segmentId":"other"}'
+SPECIAL = {
+    # In every shape, in a field that nobody documented, in a bad row, behind escapes.
+    "lines": b"\n".join([OTHER, ROW, OTHER]),
+    "array": b"[" + b", ".join([OTHER, ROW]) + b"]",
+    "spread": json.dumps(json.loads(ROW), indent=1).encode() + b"\n" + OTHER,
+    "extras": b'{"segmentId":"x","of":{"was":"' + SEGMENT.encode() + b'"}}\n' + OTHER,
+    "bad": b"{no " + SEGMENT.encode() + b"\n" + OTHER + b'\n{"x":1}\n' + OTHER,
+    "bad_alone": OTHER + b"\n{no " + SEGMENT.encode(),
+    "escaped": ROW.replace(b":co", b"\\u003aco") + b"\n" + OTHER,
+}
+MALFORMED = f"{HOUR}malformed.json.gz"
+DAMAGED = f"{HOUR}damaged.json.gz"
+DATA = Dataset(
+    {
+        **GENERATED.files,
+        **Dataset.of(
+            {f"{HOUR}{name}.json.gz": gzip.compress(text) for name, text in SPECIAL.items()}
+            | {
+                MALFORMED: gzip.compress(b"{no " + SEGMENT.encode() + b"\n{no\n"),
+                DAMAGED: gzip.compress(ROW + b"\n" + OTHER * 99)[:-9],
+            }
+        ).files,
+    }
+)
+WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
+
+
+def erase(folder: Path, wanted: str) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(SCRIPT), "lake", "raw", wanted]
+    return subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the archive."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment(AHT_ETL_RAW__URI="raw"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def mentions(folder: Path, wanted: str) -> list[str]:
+    """Return all files below a folder in which the text stands, unpacked where they are packed."""
+    found = []
+    for file in folder.rglob("*"):
+        if file.is_file() and file.suffix != ".parquet":
+            content = file.read_bytes()
+            if content.startswith(b"\x1f\x8b"):
+                unpack = subprocess.run(
+                    ["gzip", "-dc"], input=content, capture_output=True, check=False
+                )
+                content = unpack.stdout
+            if wanted in content.decode("utf-8", "replace").replace("\\u003a", ":"):
+                found.append(str(file.relative_to(folder)))
+    return found
+
+
+def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
+    """From lake, bad rows and archive; all else stays, is proved, and later runs change nothing."""
+    raw = run.folder / "raw"
+    emulator = serve(DATA)
+    assert 3 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
+    beside = raw / name_beside(f"{HOUR}lines.json.gz"[1:], "0" * 64)
+    beside.write_bytes(gzip.compress(ROW + b"\n" + OTHER))
+    assert mentions(raw, SEGMENT)
+    assert mentions(run.lake, SEGMENT)
+
+    ended = erase(run.folder, SEGMENT)
+    assert (0, "") == (ended.returncode, ended.stderr)
+    runs = [line for line in ended.stdout.splitlines() if line.startswith("now: ")]
+    for line in runs:
+        command(run.folder, *line.split()[2:], "--lake", "lake")
+    assert [] == mentions(run.folder / "raw", SEGMENT)
+    assert [] == mentions(run.lake, SEGMENT)
+    loadable = {p: f for p, f in DATA.files.items() if p not in (MALFORMED, DAMAGED)}
+    del loadable[f"{HOUR}lines.json.gz"]  # the one beside it counts now
+    left = {
+        row: count
+        for row, count in expected(Dataset(loadable)).items()
+        if row[0] != SEGMENT and SEGMENT not in (row[8] or "")
+    }
+    for engine in (through_pyarrow, through_duckdb):
+        rows = engine(run.lake)
+        rest = {row: n for row, n in rows.items() if row in left}
+        assert left == rest
+        # Of what was damaged, what could be read is what is left of it.
+        more = {(row[0], row[9].rpartition("/")[2], n) for row, n in (rows - Counter(left)).items()}
+        assert {("other", "lines.json.gz", 1), ("other", "damaged.json.gz", 99)} == more
+
+    proved = command(run.folder, "verify", "--lake", "lake", "--deep", "--json")
+    assert ([], 0) == (json.loads(proved.stdout)["findings"], proved.returncode)
+    # What cannot be loaded is fetched by each run, unless it is told not to.
+    run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw", AHT_ETL_FETCH__SKIP=json.dumps([MALFORMED]))
+    assert rows == through_pyarrow(run.lake)
+    ended = erase(run.folder, SEGMENT)
+    assert (0, False) == (ended.returncode, "now:" in ended.stdout)
+
+
+def test_what_is_not_archived_is_not_deleted(run: Runner, serve: Serve) -> None:
+    """Its rows would be lost with those that are to go."""
+    assert 3 == run(serve(DATA), *WINDOW).code
+    before = through_pyarrow(run.lake)
+    ended = erase(run.folder, SEGMENT)
+    assert (1, True) == (ended.returncode, "not in the archive" in ended.stderr)
+    assert before == through_pyarrow(run.lake)
+
+
+def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
+    """Then nothing is changed, and nothing said."""
+    assert 0 == run(serve(GENERATED), *WINDOW, AHT_ETL_RAW__URI="raw").code
+    assert ("", "", 0) == (
+        (ended := erase(run.folder, "account:1:conversation:2-0")).stdout,
+        ended.stderr,
+        ended.returncode,
+    )
