@@ -133,10 +133,15 @@ class Archive:
             return _copy(unwrapped(body.stream, 0, self._max_file_size), staged)
 
     def _note(self, one: _Staged, text: str) -> None:
+        name = note_of(one.name, one.sha256)
         note = self._store.stage()
         try:
             note.stream.write(text.encode())
-            self._store.replace(note, note_of(one.name, one.sha256))
+            try:
+                self._store.create(note, name)
+            except AlreadyExistsError:
+                if bool(self._store.stat(name).bytes) != bool(text):
+                    self._store.replace(note, name)
         finally:
             note.close()
 
