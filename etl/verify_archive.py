@@ -105,8 +105,11 @@ class ArchiveCheck:
                 message = f"is in the archive and not in the lake, for it is no rows: {problem}"
                 notes.append(Finding(FindingKind.UNLOADABLE, name, message))
             elif held or (held is None and copies.modified > recent):
-                state = "is active and may" if held else "may be active and"
-                message = f"is in the archive and not in the lake; a run {state} load it"
+                active = "a run is active and may" if held else "a run may be active and"
+                message = (
+                    f"is in the archive and not in the lake; {active} load it; if not, run over "
+                    "its hour with --from-archive"
+                )
                 notes.append(Finding(FindingKind.NOT_LOADED, name, message))
             else:
                 message = (
@@ -161,7 +164,7 @@ def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
     """Decode an archived file. Raises FileError; RunError where there is no room to do it."""
     try:
         return decode(body, path, limits, scratch=Path(scratch_folder()))
-    except FileError:
+    except (FileError, LakeError):
         raise
     except OSError as error:
         if error.errno in _NO_ROOM:

@@ -21,7 +21,7 @@ REQUEST_S: Final = 30
 # After so long a request that failed is not repeated.
 _REPEATED_S: Final = 45
 _REPETITIONS: Final = 10
-# What a put has on top, by its size: a store that takes less than this is as good as dead.
+# A large put has more time: a store that takes less than this is as good as dead.
 _SLOWEST_BYTES_A_SECOND: Final = 500_000
 
 _STORES: Final = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
@@ -46,9 +46,9 @@ class Connection:
 
     def for_bytes(self, size: int) -> Any:
         """Return the obstore store whose time limit fits a request with so large a body."""
-        needed = 1 + size / _SLOWEST_BYTES_A_SECOND / REQUEST_S
+        times = max(1, size / _SLOWEST_BYTES_A_SECOND / REQUEST_S)
         # Each has connections of its own, so there are few: powers of two.
-        limit_s = REQUEST_S * 2 ** math.ceil(math.log2(needed))
+        limit_s = REQUEST_S * 2 ** math.ceil(math.log2(times))
         with self._lock:
             if limit_s not in self._by_limit:
                 self._by_limit[limit_s] = self._new(limit_s)
@@ -56,9 +56,6 @@ class Connection:
 
     def _new(self, limit_s: int) -> Any:
         place = self._place
-        client = {"timeout": f"{limit_s}s", **self._client}
-        if limit_s > REQUEST_S:
-            client["timeout"] = f"{limit_s}s"
         retry = {
             "max_retries": _REPETITIONS if self._patient else 0,
             "retry_timeout": timedelta(seconds=_REPEATED_S + limit_s - REQUEST_S),
@@ -74,7 +71,7 @@ class Connection:
                 place.container,
                 prefix=place.prefix or None,
                 config=self._own,
-                client_options=client,
+                client_options={"timeout": f"{limit_s}s", **self._client},
                 retry_config=retry,
             )
         except UnknownConfigurationKeyError as error:

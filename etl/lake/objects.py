@@ -296,30 +296,29 @@ class ObjectStore:
 
     def _end(self, name: str) -> tuple[int, str | None, Any]:
         """Return an object's size, its tag and its last bytes, in one request where that goes."""
-        size = self._sizes.get(name)
-        if self._place.scheme == "az" and size is None:
+        by_size = self._place.scheme == "az"
+        size = self._sizes.get(name) if by_size else None
+        if by_size and not size:
             size = int(obstore.head(self._store, name)["size"])
-        if size == 0:
-            return 0, None, b""
-        options: Any = {
-            "range": {"suffix": TAIL_BYTES} if size is None else (max(0, size - TAIL_BYTES), size)
-        }
-        try:
-            got = obstore.get(self._store, name, options=options)
-        except BaseError:
-            # Of an empty object there is no range, and one that was replaced may be shorter.
-            now = int(obstore.head(self._store, name)["size"])
-            if now in {0, size} or (now and size is None):
-                if now:
-                    raise
+            if not size:
                 return 0, None, b""
-            self._sizes[name] = now
-            return self._end(name)
-        meta = got.meta
-        if size is not None and meta["size"] != size:
-            self._sizes[name] = int(meta["size"])
-            return self._end(name)
-        return int(meta["size"]), meta.get("e_tag"), got.bytes()
+        tail = {"suffix": TAIL_BYTES} if size is None else (max(0, size - TAIL_BYTES), size)
+        try:
+            options: Any = {"range": tail}
+            got = obstore.get(self._store, name, options=options)
+            now = int(got.meta["size"])
+        except BaseError:
+            # An empty object has no range, and one that was replaced may have none there.
+            now = int(obstore.head(self._store, name)["size"])
+            if now and now == (size or now):
+                raise
+            if not now:
+                return 0, None, b""
+        else:
+            if size in {None, now}:
+                return now, got.meta.get("e_tag"), got.bytes()
+        self._sizes[name] = now  # what a listing told is out of date
+        return self._end(name)
 
     def _absent(self, operation: str, name: str, error: FileNotFoundError) -> Exception:
         """Return what to raise where a store says 404: of the object, or of the whole bucket."""

@@ -112,6 +112,8 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
         reason = _unanswered(said, inside, host)
         return Refusal(None, "", reason, unanswered="builder error" not in said)
     message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
+    if code in _NO_CONTAINER:
+        message = ""  # it says no more than the advice
     what = " ".join(str(part) for part in (status, code) if part)
     what = f"{what}: {message[:200]}" if message else what
     advice = _advice(status, code, said, place)

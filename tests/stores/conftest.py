@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -54,14 +55,19 @@ class Bucket:
     def uri(self) -> str:
         return f"{self.kind}://{self.name}/{self.prefix}"
 
-    def store(self, prefix: str | None = None, **options: str) -> ObjectStore:
-        place = Place.parse(f"{self.kind}://{self.name}/{prefix or self.prefix}")
-        return ObjectStore(place, {**self.options, **options})
+    def store(self, *, patient: bool = True, **options: str) -> ObjectStore:
+        return ObjectStore(Place.parse(self.uri), {**self.options, **options}, patient=patient)
 
     @property
     def client(self) -> Any:
         """Obstore's own view of the whole bucket."""
         return ObjectStore(Place.parse(f"{self.kind}://{self.name}"), self.options)._store
+
+    def put_raw(self, name: str) -> None:
+        """Make an empty object in moto's server, whatever its name."""
+        url = f"http://127.0.0.1:{self.proxy.upstream}/{self.name}/{name}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="PUT", data=b"")):
+            pass
 
     def objects(self) -> list[str]:
         return sorted(each["path"] for each in obstore.list(self.client).collect())
@@ -153,3 +159,10 @@ def s3(moto_port: int) -> Iterator[Bucket]:
     """Make a bucket of S3."""
     with proxied(moto_port) as proxy:
         yield _bucket("s3", moto_port, proxy)
+
+
+@pytest.fixture
+def azure(azurite_port: int) -> Iterator[Bucket]:
+    """Make a container of Azure."""
+    with proxied(azurite_port) as proxy:
+        yield _bucket("az", azurite_port, proxy)

@@ -4,6 +4,7 @@ It also gives what the emulators lack: conditional puts that are decided one aft
 """
 
 import asyncio
+import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ class Proxy:
             request.method,
             URL(url, encoded=True),
             headers=headers,
-            data=body or None,
+            data=io.BytesIO(body) if body else None,
             skip_auto_headers=_ADDED,
             allow_redirects=False,
         ) as answer:
@@ -178,7 +179,7 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
         async with ClientSession(auto_decompress=False) as proxy._session:
             application = web.Application(client_max_size=2**30)
             application.router.add_route("*", "/{path:.*}", proxy.handle)
-            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=3)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             proxy.port = runner.addresses[0][1]
