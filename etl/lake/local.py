@@ -13,6 +13,7 @@ import stat
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -23,6 +24,8 @@ from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
 
 #: Hidden from every reader by its first letter; its files do not end in `.parquet` either.
 _STAGING: Final = "_staging"
+
+_SYNCED_AT_ONCE: Final = 4
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
@@ -62,6 +65,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._syncing: ThreadPoolExecutor | None = None
 
     @property
     def place(self) -> str:
@@ -242,12 +246,14 @@ class LocalStore:
         """
         refusals: list[LakeError | None] = [None] * len(files)
         by_folder: dict[Path, list[int]] = {}
+        # In this order: the bytes, then the name, then the name's own durability. A name must never
+        # be seen, not even after a power cut, without all of its bytes.
+        synced = self._sync_all([staged for staged, _ in files])
         for number, (staged, name) in enumerate(files):
             target = self.root / name
             try:
-                # In this order: the bytes, then the name, then the name's own durability. A name
-                # must never be seen, not even after a power cut, without all of its bytes.
-                _sync(staged)
+                if (error := synced[number]) is not None:
+                    raise error
                 if target.parent not in by_folder:
                     _make_folders(target.parent)
                 _link_new(staged.path, target)
@@ -266,11 +272,23 @@ class LocalStore:
                     refusals[number] = LakeError.of("creating", files[number][1], error)
         return refusals
 
+    def _sync_all(self, files: Sequence[StagedFile]) -> list[OSError | None]:
+        """Make the bytes of files last; return each one's error.
+
+        Side by side the disk's journal is written once for several: a tenth of the time.
+        """
+        if len(files) == 1:
+            return [_sync(files[0])]
+        if self._syncing is None:
+            self._syncing = ThreadPoolExecutor(_SYNCED_AT_ONCE, "aht-etl-sync")
+        return list(self._syncing.map(_sync, files))
+
     def replace(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
         target = self.root / name
         try:
-            _sync(staged)
+            if (refusal := _sync(staged)) is not None:
+                raise refusal
             _make_folders(target.parent)
             staged.path.replace(target)
             _sync_folder(target.parent)
@@ -295,9 +313,13 @@ def _stored(entry: "os.DirEntry[str]", name: str) -> StoredFile | None:
     return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
-def _sync(staged: StagedFile) -> None:
-    staged.stream.flush()
-    os.fsync(staged.stream.fileno())
+def _sync(staged: StagedFile) -> OSError | None:
+    try:
+        staged.stream.flush()
+        os.fsync(staged.stream.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,11 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from tests.bench import archive
 from tests.bench.compare import as_json, compare, to_table
 from tests.bench.goals import figures
 from tests.bench.pages import put
 
 _README: Final = Path(__file__).parents[2] / "README.md"
+_BENCH: Final = Path(__file__).with_name("README.md")
 _RESULTS: Final = Path(__file__).with_name("results.json")
 _PACKAGES: Final = ("aht-etl", "pyarrow", "aiohttp", "isal", "duckdb")
 
@@ -28,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the files")
     parser.add_argument("--runs", type=int, default=5, help="turns that count (default 5)")
-    parser.add_argument("--only", choices=["compare", "goals"], help="one half of it")
+    parser.add_argument("--only", choices=["compare", "goals", "archive"], help="a part")
     parser.add_argument("--data", type=Path, help="where files are kept for the next time")
     parser.add_argument("--write", action="store_true", help="into README.md and results.json")
     arguments = parser.parse_args()
@@ -37,14 +39,21 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     machine = _machine()
     print(f"{machine}\n")
-    if arguments.only != "goals":
+    if arguments.only in {None, "compare"}:
         lines = compare(folder, arguments.runs, scale)
         table = to_table(lines)
         print(table)
         if arguments.write:
             _RESULTS.write_text(json.dumps(as_json(lines), indent=1) + "\n")
             put(_README, "compared", f"{machine}\n\n{table}")
-    if arguments.only != "compare":
+    if arguments.only in {None, "archive"}:
+        rows = []
+        for row in archive.rows(folder, arguments.runs, scale):
+            rows.append(row)
+            print(row, flush=True)
+        if arguments.write:
+            put(_BENCH, "archive", f"{machine}\n\n" + "\n".join(rows) + "\n")
+    if arguments.only in {None, "goals"}:
         rows = ["| goal | measured |", "|---|---|"]
         for name, figure in figures(folder, max(1, arguments.runs // 2), scale):
             rows.append(f"| {name} | {figure} |")
