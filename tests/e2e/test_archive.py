@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -10,8 +13,8 @@ import pytest
 
 from etl.copies import name_beside, note_of
 from etl.emulator import Dataset
-from tests.conftest import Runner, Serve
-from tests.lakes import assert_lake_holds
+from tests.conftest import Runner, Serve, environment
+from tests.lakes import assert_lake_holds, receipts
 
 HOUR = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
 DATA = Dataset.generate(
@@ -132,3 +135,48 @@ def test_an_archive_in_the_lake_is_wrong_usage(run: Runner, serve: Serve) -> Non
     """Readers of the lake would trip over its files."""
     ended = run(serve(DATA), AHT_ETL_RAW__URI=str(run.lake / "raw"))
     assert (2, False) == (ended.code, run.lake.exists())
+
+
+@pytest.mark.parametrize("at", [8, 17, 25, 33, 41, 60])
+def test_killed_at_an_effect(run: Runner, serve: Serve, at: int) -> None:
+    """What the lake holds by then is in the archive, whole; the next run completes both."""
+    raw = run.folder / "raw"
+    emulator = serve(DATA)
+    arguments = run.arguments(emulator, report=str(run.folder / "report.json"))
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.killed", str(at), *arguments[1:]],
+        env=environment(AHT_ETL_RAW__URI=str(raw), AHT_ETL_FETCH__CONCURRENCY="2"),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert -signal.SIGKILL == process.returncode, process.stderr
+    content = {path: file.content for path, file in DATA.files.items()}
+    kept = {path: found for path, found in archived(raw).items() if path.startswith("/year=")}
+    assert kept.items() <= content.items()
+    if list(run.lake.rglob("part-*.parquet")):
+        assert {receipt["path"] for receipt in receipts(run.lake)} <= kept.keys()
+    assert 0 == run(emulator, AHT_ETL_RAW__URI=str(raw)).code
+    # What the lake held was not fetched again, and had been kept before.
+    assert content == archived(raw)
+    assert_lake_holds(run.lake, DATA)
+    assert [] == list((raw / "_staging").iterdir())
+
+
+def test_three_runs_at_once(run: Runner, serve: Serve) -> None:
+    """They keep the same files once, into one archive."""
+    raw = run.folder / "raw"
+    emulator = serve(DATA, latency_s=0.01)
+    lakes = [run.folder / f"lake-{number}" for number in range(3)]
+    runs = [
+        run.start(
+            emulator,
+            *("--from", "2022-06-01", "--to", "2022-06-02", "--lake", str(lake)),
+            AHT_ETL_RAW__URI=str(raw),
+        )
+        for lake in lakes
+    ]
+    assert [0, 0, 0] == [run.end(process).code for process in runs]
+    assert {path: file.content for path, file in DATA.files.items()} == archived(raw)
+    for lake in lakes:
+        assert_lake_holds(lake, DATA)
