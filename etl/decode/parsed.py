@@ -8,7 +8,7 @@ the same, and why a row is bad is the patient path's to say.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final
@@ -35,8 +35,8 @@ _REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _AT_ONCE: Final = 500
 _NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r\n]*\{")
 _NEXT_ELEMENT: Final = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
-_TAIL_BYTES: Final = 2**16
-_MOST_ENDS: Final = 8
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_TAIL_BYTES: Final = 2**15
 _DIGITS: Final = r"^-?[0-9]{1,18}$"
 
 
@@ -57,32 +57,46 @@ def split_objects(block: bytes, begin: int, *, final: bool) -> Split | None:
 
     The last of them may go on behind a block that is not `final`.
     """
-    for end in (len(block),) if final else _ends(block, begin, _NEXT_OBJECT):
-        try:
+    end = len(block)
+    if not final:
+        marks = list(_NEXT_OBJECT.finditer(block, max(begin, end - _TAIL_BYTES)))
+        end = marks[-1].start() + 1 if marks else begin
+    try:
+        if end > begin:
             return Split(_split_values(block[begin:end]), end)
-        except _REFUSALS:
-            continue
+    except _REFUSALS:
+        pass
     return None
 
 
 def split_elements(block: bytes, begin: int) -> Split | None:
-    """Split the elements of an array that stand at `begin`; others must stand behind them."""
-    for end in _ends(block, begin, _NEXT_ELEMENT):
-        try:
+    """Split the elements of an array that stand at `begin`, but for the last; None as above."""
+    end = _end_of_elements(block, begin)
+    try:
+        if end > begin:
             return Split(_split_array(b"[%b]" % block[begin:end]), end)
-        except _REFUSALS:
-            continue
+    except _REFUSALS:
+        pass
     return None
 
 
-def _ends(block: bytes, begin: int, mark: re.Pattern[bytes]) -> Iterator[int]:
-    """Yield where an object may end that another follows, from the last on.
+def _end_of_elements(block: bytes, begin: int) -> int:
+    """Return where the last object ends that another follows, on the level of the array.
 
-    Where it is an object's within another, or stands in a string, what ends there is not whole.
+    That is the outermost level in the block's end, if what looks like two objects at its begin is
+    not within a string. Whether it is right is told by what stands in front of it being whole.
     """
-    tail = max(begin, len(block) - _TAIL_BYTES)
-    for match in list(mark.finditer(block, tail))[: -_MOST_ENDS - 1 : -1]:
-        yield match.start() + 1
+    end = begin
+    depth = least = 0
+    first = _NEXT_ELEMENT.search(block, max(begin, len(block) - _TAIL_BYTES))
+    for match in _STRUCTURE.finditer(block, first.start()) if first else ():
+        if match[0] in (b"{", b"["):
+            depth += 1
+        elif match[0] in (b"}", b"]"):
+            depth -= 1
+            if depth <= least and _NEXT_ELEMENT.match(block, match.start()):
+                least, end = depth, match.end()
+    return end
 
 
 @dataclass(frozen=True, slots=True)
