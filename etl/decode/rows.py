@@ -191,10 +191,6 @@ class Rows:
             self._flush()
         return len(block)
 
-    def _add(self, batch: pa.RecordBatch) -> None:
-        self._decoded.add(batch)
-        self._row += batch.num_rows
-
     def _take(self, item: Value | Unreadable, text: str, row: int, *, valid: bool) -> bool:
         """Take a value, a row or a bad one; tell which."""
         if isinstance(item, Unreadable):
