@@ -100,8 +100,6 @@ def to_integer(name: str, value: Any) -> int | None:
 
 def _integral(name: str, text: str) -> int:
     """Return a number that has nothing behind its point, by its digits, not by a float's."""
-    if text.endswith(".0") and len(text) <= _MOST_DIGITS:
-        return int(text[:-2])
     try:
         number = Decimal(text)
         if number and number.adjusted() >= _MOST_DIGITS:

@@ -27,7 +27,7 @@ pc: Any = pyarrow.compute
 _Object = dict[str, Any]
 # A number as Raw is written as it stood.
 _read_object: Final = msgspec.json.Decoder(_Object, float_hook=msgspec.Raw).decode
-_write: Final = msgspec.json.Encoder().encode
+_write_lines: Final = msgspec.json.Encoder().encode_lines
 _split_values: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _split_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -160,11 +160,12 @@ class _Columns:
         """Take objects apart. Raises RecursionError."""
         for name, values in self._values.items():
             values.extend(map(dict.pop, objects, repeat(name), repeat(None)))
-        self._extras.extend(map(_write, objects))
+        self._extras.append(_write_lines(objects))
 
     def take(self) -> tuple[pa.RecordBatch, set[int]]:
         """Return the rows, and the positions of the objects that are none."""
-        extras = pa.array(self._extras, pa.string())
+        # A line each: no line ends stand in JSON that msgspec writes.
+        extras = pc.split_pattern(pa.array([b"".join(self._extras)], pa.string()), "\n").values[:-1]
         columns = [
             self._integers(name, values) if name in RANGES else self._strings(name, values)
             for name, values in self._values.items()
@@ -203,7 +204,11 @@ class _Columns:
 
 
 def _number(value: Any) -> Any:
-    return Number(str(value, "ascii")) if isinstance(value, msgspec.Raw) else value
+    """Return what Python's json would have read; of small numbers before `.0` the integer."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    text = str(value, "ascii")
+    return int(text[:-2]) if text.endswith(".0") and len(text) < 20 else Number(text)
 
 
 def _to_int64(values: list[Any]) -> Any:
