@@ -36,7 +36,8 @@ _AT_ONCE: Final = 500
 _NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r\n]*\{")
 _NEXT_ELEMENT: Final = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
-_TAIL_BYTES: Final = 2**15
+# How far from a block's end what ends there is looked for; a little is nearly always enough.
+_TAILS_BYTES: Final = (2**12, 2**16)
 _DIGITS: Final = r"^-?[0-9]{1,18}$"
 
 
@@ -59,7 +60,7 @@ def split_objects(block: bytes, begin: int, *, final: bool) -> Split | None:
     """
     end = len(block)
     if not final:
-        marks = list(_NEXT_OBJECT.finditer(block, max(begin, end - _TAIL_BYTES)))
+        marks = list(_NEXT_OBJECT.finditer(block, max(begin, end - _TAILS_BYTES[-1])))
         end = marks[-1].start() + 1 if marks else begin
     try:
         if end > begin:
@@ -71,24 +72,24 @@ def split_objects(block: bytes, begin: int, *, final: bool) -> Split | None:
 
 def split_elements(block: bytes, begin: int) -> Split | None:
     """Split the elements of an array that stand at `begin`, but for the last; None as above."""
-    end = _end_of_elements(block, begin)
-    try:
-        if end > begin:
-            return Split(_split_array(b"[%b]" % block[begin:end]), end)
-    except _REFUSALS:
-        pass
+    for tail in _TAILS_BYTES:
+        end = _end_of_elements(block, max(begin, len(block) - tail))
+        try:
+            if end:
+                return Split(_split_array(b"[%b]" % block[begin:end]), end)
+        except _REFUSALS:
+            continue
     return None
 
 
 def _end_of_elements(block: bytes, begin: int) -> int:
-    """Return where the last object ends that another follows, on the level of the array.
+    """Return where the last object ends that another follows, on the level of the array; or 0.
 
-    That is the outermost level in the block's end, if what looks like two objects at its begin is
-    not within a string. Whether it is right is told by what stands in front of it being whole.
+    That is the outermost level behind `begin`, if what looks like two objects there is not within
+    a string. Whether it is right is told by what stands in front of it being whole.
     """
-    end = begin
-    depth = least = 0
-    first = _NEXT_ELEMENT.search(block, max(begin, len(block) - _TAIL_BYTES))
+    end = depth = least = 0
+    first = _NEXT_ELEMENT.search(block, begin)
     for match in _STRUCTURE.finditer(block, first.start()) if first else ():
         if match[0] in (b"{", b"["):
             depth += 1

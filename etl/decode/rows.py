@@ -92,14 +92,20 @@ class Rows:
         if objects and self._read_alike(objects):
             return end
         behind = block[end:] if final else None
-        if objects and self._read_parsed(objects.lines(), objects.between, behind):
-            return end
-        if template is None and self._read_parsed(block.split(b"\n"), b"\n", behind):
+        is_line = template.is_line if template else _is_line(block, begin)
+        if is_line and self._read_parsed(block[begin:end].split(b"\n"), b"\n", behind):
             return end
         from etl.decode import parsed  # noqa: PLC0415 - 5 ms that most runs do not need
 
         found = parsed.split_objects(block, begin, final=final)
-        return found.end if found and self._read_parsed(found.texts, b"\n") else 0
+        if found and self._read_parsed(found.texts, b"\n"):
+            return found.end
+        if is_line or (template and not objects):
+            return 0
+        # What does not begin like lines, and one of it is broken.
+        texts = objects.lines() if objects else block[begin:end].split(b"\n")
+        between = objects.between if objects else b"\n"
+        return end if self._read_parsed(texts, between, behind) else 0
 
     def _read_elements(self, block: bytes, array: ArrayReader) -> int:
         """Take objects from an array's midst; return how many bytes they had, or 0."""
@@ -217,6 +223,12 @@ class Rows:
 def _behind_space(block: bytes) -> int:
     match = _SPACE.match(block)
     return match.end() if match else 0
+
+
+def _is_line(block: bytes, begin: int) -> bool:
+    """Tell whether the first line may be an object and nothing else."""
+    end = block.find(b"\n", begin)
+    return block[begin : end if end >= 0 else None].rstrip(_WHITE_SPACE).endswith(b"}")
 
 
 def _end_of_objects(block: bytes, template: Template | None, *, final: bool) -> int:
