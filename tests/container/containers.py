@@ -4,25 +4,34 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.conftest import QUICK, Ended
 from tests.container.images import Image
 from tests.programs import program
 
+#: What a container may write to; all other mounts are read only.
+_WRITABLE: Final = ("lake", "scratch")
+_MOUNTS: Final = tuple((name, f"/{name}") for name in _WRITABLE)
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Container:
-    """One container: a folder for each place that it may write to."""
+    """One container and its folder.
+
+    `mounts` are folders in there, by name, with the places where they are seen. `user` is a number
+    and a group's, else the image's own.
+    """
 
     image: Image
     folder: Path
+    mounts: tuple[tuple[str, str], ...] = _MOUNTS
     user: str | None = None
-    mounted: tuple[str, ...] = ("lake", "scratch")
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lake", "scratch"):
-            (self.folder / name).mkdir()
+        for name in _WRITABLE:
+            (self.folder / name).mkdir(mode=0o777)
             (self.folder / name).chmod(0o777)  # as an emptyDir is
         (self.folder / "termination-log").touch()
         (self.folder / "termination-log").chmod(0o666)
@@ -44,7 +53,7 @@ class Container:
         """Start the entry point, with these arguments or the image's own."""
         (self.folder / "config.json").write_text(json.dumps(self._specified(arguments, env)))
         return subprocess.Popen(
-            [*self._runc, "run", "--bundle", str(self.folder), self.folder.name],
+            [*self._runc, "run", "--bundle", str(self.folder), self._name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,18 +71,23 @@ class Container:
         return Ended(process.returncode, out, err, content)
 
     def signal(self, name: str) -> None:
-        subprocess.run([*self._runc, "kill", self.folder.name, name], check=True)
+        subprocess.run([*self._runc, "kill", self._name, name], check=True)
 
     def kill(self) -> None:
         """End it at once, if it runs, and forget it."""
-        if (self.folder / "state" / self.folder.name).exists():
-            subprocess.run([*self._runc, "delete", "--force", self.folder.name], check=True)
+        if (self.folder / "state" / self._name).exists():
+            subprocess.run([*self._runc, "delete", "--force", self._name], check=True)
 
     def pid(self) -> int:
         """Return the number, outside, of the container's process 1."""
-        state = subprocess.check_output([*self._runc, "state", self.folder.name])
+        state = subprocess.check_output([*self._runc, "state", self._name])
         pid: int = json.loads(state)["pid"]
         return pid
+
+    @property
+    def _name(self) -> str:
+        # Control groups have one name in the whole machine.
+        return "-".join(self.folder.parts[-2:])
 
     @property
     def _runc(self) -> list[str]:
@@ -83,6 +97,7 @@ class Container:
         """Return what the runtime is told: the image's configuration, the restricted rules."""
         config = self.image.config
         uid, gid = map(int, (self.user or config["User"]).split(":"))
+        memory = {"limit": self.memory_bytes} if self.memory_bytes else {}
         return {
             "ociVersion": "1.0.2",
             "process": {
@@ -102,18 +117,23 @@ class Container:
                     "source": "tmpfs",
                     "options": ["nosuid", "strictatime", "mode=755", "size=64k"],
                 },
-                _bound(self.folder / "termination-log", "/dev/termination-log"),
-                *(_bound(self.folder / name, f"/{name}") for name in self.mounted),
+                self._bound("termination-log", "/dev/termination-log", "rw"),
+                *(
+                    self._bound(name, place, "rw" if name in _WRITABLE else "ro")
+                    for name, place in self.mounts
+                ),
             ],
-            # The host's network: the emulator listens on its loopback.
-            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
+            "linux": {
+                # Not the network: the emulator listens on the host's loopback.
+                "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")],
+                "resources": {"memory": memory},
+            },
         }
 
-
-def _bound(source: Path, destination: str) -> dict[str, Any]:
-    return {
-        "destination": destination,
-        "type": "bind",
-        "source": str(source),
-        "options": ["bind", "rw"],
-    }
+    def _bound(self, name: str, destination: str, mode: str) -> dict[str, Any]:
+        return {
+            "destination": destination,
+            "type": "bind",
+            "source": str(self.folder / name),
+            "options": ["bind", mode],
+        }

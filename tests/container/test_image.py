@@ -94,7 +94,7 @@ def test_any_user_will_do(contain: Contain, serve: Serve) -> None:
 
 def test_a_lake_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
     """Nothing is loaded into the container's own files; the pod says why."""
-    container = contain(mounted=("scratch",))
+    container = contain(mounts=(("scratch", "/scratch"),))
     ended = container.run(**settings(serve(DATA)))
     assert 1 == ended.code
     assert "ead-only file system" in container.termination
