@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && python -m venv --without-pip /opt/aht-etl \
     && /pip/bin/pip --python /opt/aht-etl/bin/python install --no-cache-dir --no-compile ".${EXTRAS}" \
     && cd /opt/aht-etl/lib/python3*/site-packages/pyarrow \
-    && rm -r include tests *flight* *s3* \
+    && rm -rf include tests *flight* *s3* \
     && test "$(/opt/aht-etl/bin/aht-etl --version)" = "aht-etl ${VERSION}" \
     && /opt/aht-etl/bin/aht-etl demo --lake /tmp/lake \
     && /opt/aht-etl/bin/aht-etl verify --lake /tmp/lake \
@@ -56,7 +56,7 @@ COPY --from=install /opt/aht-etl /opt/aht-etl
 # What installs packages goes. Bytecode comes: on a read-only root nobody could keep it, and without
 # it a start takes seconds. No file here ever changes, so nothing is compared with its source.
 RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/local/bin/pip* \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    && python -m compileall -q --invalidation-mode unchecked-hash \
        -x '/(test|tests|ensurepip|idlelib|lib2to3|tkinter|turtledemo)/' \
        /opt/aht-etl/lib "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && install -d -m 1777 /scratch

@@ -1,5 +1,6 @@
 """configs/kubernetes: each overlay renders, is valid, and keeps what its README promises."""
 
+import base64
 import copy
 import re
 import subprocess
@@ -9,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import etl
 from etl import load_settings
 from etl.metrics import PATIENCE_S
 from etl.settings import Settings
@@ -29,6 +31,8 @@ from tests.kubernetes.manifests import (
     rendered,
     variables,
 )
+
+PAGE = (FOLDER / "README.md").read_text()
 
 
 def settings(name: str, tmp_path: Path) -> Settings:
@@ -211,4 +215,48 @@ def test_what_it_refers_to_is_there(name: str) -> None:
         m["metadata"]["name"] if m["kind"] == "Namespace" else m["metadata"]["namespace"]
         for m in together
     }
-    assert "registry.example.com/aht-etl:0.1.0" == container(name)["image"]
+    assert f"registry.example.com/aht-etl:{etl.__version__}" == container(name)["image"]
+
+
+def test_the_page_names_every_overlay() -> None:
+    """Its table and its commands name those that there are."""
+    table = PAGE.partition("| folder |")[2].partition("\n\n")[0]
+    for name in APPLIED:
+        assert f"`{name}`" in table or f"`{name.partition('/')[2]}`" in table
+    applied = re.findall(r"kubectl apply -k (?:configs/kubernetes/)(\S+)", PAGE)
+    assert {"overlays/aws", "overlays/backfill"} == set(applied)
+    (named,) = re.findall(r"get job (\S+)", PAGE)
+    assert [named] == [m["metadata"]["name"] for m in of_kind("overlays/backfill", "Job")]
+
+
+def test_the_secret_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command makes the Secret that the pods mount, of the folder that the README makes."""
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text()
+    (making,) = re.findall(r"(mkdir -m 700 secrets && .*?cd \.\.)\n", readme, re.DOTALL)
+    subprocess.run(["bash", "-euc", making], check=True)
+    (command,) = re.findall(r"kubectl (-n aht-etl create secret .*)", PAGE)
+    made = yaml.safe_load(
+        subprocess.check_output([KUBECTL, *command.split(), "--dry-run=client", "-o", "yaml"])
+    )
+    assert ("aht-etl-keys", "aht-etl") == (
+        made["metadata"]["name"],
+        made["metadata"]["namespace"],
+    )
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    for name, content in made["data"].items():
+        (mounted / name).write_bytes(base64.b64decode(content))
+    found = load_settings(environ={"AHT_ETL_SECRETS_DIR": str(mounted)})
+    assert found.auth.access_token_secret is not None
+    assert "your access token secret" == found.auth.access_token_secret.get_secret_value()
+
+
+def test_the_check_of_the_page() -> None:
+    """The sed in it makes a check of a run, and changes nothing else."""
+    (program,) = re.findall(r"sed '(.*)' \|", PAGE)
+    before = yaml.safe_dump(job("overlays/aws"))
+    after = subprocess.check_output(["sed", program], input=before, text=True)
+    changed = copy.deepcopy(job("overlays/aws"))
+    changed["template"]["spec"]["containers"][0]["args"][0] = "check"
+    assert changed == yaml.safe_load(after)
