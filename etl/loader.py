@@ -205,7 +205,7 @@ class _Loader:
                 self._job.tally.bytes.downloaded += body.size
                 # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
                 # again.
-                number = attempt.retry_state.attempt_number
+                number = attempt.number
                 await self._batches.load(partition, path, body, number)
 
     async def _download(self, path: BreakdownPath) -> Body:
