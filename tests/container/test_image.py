@@ -144,9 +144,3 @@ def test_the_dockerfile_stands_for_itself() -> None:
     }
     code = [line for line in lines if not line.startswith("#")]
     assert [] == [line for line in code if "://" in line or "index" in line]
-
-
-def test_the_context_is_what_the_package_is_made_of() -> None:
-    """Secrets, lakes and reports that lie about never reach a builder."""
-    rules = (ROOT / ".dockerignore").read_text().splitlines()
-    assert ["*", "!pyproject.toml", "!README.md", "!etl", "**/__pycache__"] == rules

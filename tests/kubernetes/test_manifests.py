@@ -149,6 +149,14 @@ def test_shards_and_completions_are_the_same_number(name: str) -> None:
     assert 1 <= spec["parallelism"] <= spec["completions"]
 
 
+@pytest.mark.parametrize("name", [name for name in BACKFILLS if name in APPLIED])
+def test_a_backfill_pushes_no_figures(name: str) -> None:
+    """Whatever the site has set for its scheduled runs: its own variables come last."""
+    assert "" == variables(name, "overlays/volume")["AHT_ETL_METRICS__PUSHGATEWAY"]
+    last = container(name)["envFrom"][-1]["configMapRef"]["name"]
+    assert "AHT_ETL_METRICS__PUSHGATEWAY" in config_map(last, name)
+
+
 def test_an_overlay_of_ones_own_keeps_them_the_same(tmp_path: Path) -> None:
     """One number is changed, in the file that the README names; both follow."""
     copied = tmp_path / "kubernetes"
