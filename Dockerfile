@@ -33,8 +33,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python -m venv /pip \
     && python -m venv --without-pip /opt/aht-etl \
     && /pip/bin/pip --python /opt/aht-etl/bin/python install --no-cache-dir --no-compile ".${EXTRAS}" \
-    && cd /opt/aht-etl/lib/python3*/site-packages/pyarrow \
-    && rm -rf include tests *flight* *s3* \
+    && find /opt/aht-etl -path '*/pyarrow/*' -prune \
+       \( -name include -o -name tests -o -name '*flight*' -o -name '*s3*' \) -exec rm -r {} + \
     && test "$(/opt/aht-etl/bin/aht-etl --version)" = "aht-etl ${VERSION}" \
     && /opt/aht-etl/bin/aht-etl demo --lake /tmp/lake \
     && /opt/aht-etl/bin/aht-etl verify --lake /tmp/lake \

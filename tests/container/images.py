@@ -78,8 +78,9 @@ def _debian(folder: Path) -> Path:
     archive = folder / "base.tar"
     _output(
         [
-            *(program("mmdebstrap"), "--variant=minbase", "--quiet"),
-            "--include=ca-certificates,python3,python3-venv,python-is-python3",
+            *(program("mmdebstrap"), "--variant=essential", "--quiet"),
+            "--include=ca-certificates,libstdc++6,python3,python3-venv,python-is-python3",
+            "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")),
             *(_codename(), str(archive)),
         ],

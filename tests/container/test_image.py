@@ -15,7 +15,7 @@ from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds
 
 # Whoever comes first builds it, the others wait.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 DATA = Dataset.generate(
     6, datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 2, tzinfo=UTC), rows_per_file=20

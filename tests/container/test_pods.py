@@ -12,7 +12,7 @@ from tests.container.containers import Container
 from tests.kubernetes.manifests import config_map, container, job, pod, quantity, variables
 from tests.lakes import assert_lake_holds
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 DATA = Dataset.generate(
     7, datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 2, tzinfo=UTC), rows_per_file=20
