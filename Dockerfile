@@ -1,10 +1,12 @@
 # Two stages: the first installs, the second only runs.
 #
 #   docker build -t aht-etl .
-#   docker run --rm --read-only -v "$PWD/lake:/lake" -v "$PWD/secrets:/secrets:ro" \
-#     -e AHT_ETL_SECRETS_DIR=/secrets -e AHT_ETL_ACCOUNT=12345678 aht-etl
+#   mkdir -p lake
+#   docker run --rm --read-only --user "$(id -u):$(id -g)" -v "$PWD/lake:/lake" \
+#     -v "$PWD/secrets:/secrets:ro" -e AHT_ETL_SECRETS_DIR=/secrets -e AHT_ETL_ACCOUNT=12345678 aht-etl
 #
-# The lake must be writable for user 65532; nothing else is written but /scratch, which is a volume.
+# Its own user is 65532; whoever it is must be able to write the lake and to read the secrets. Nothing
+# else is written but /scratch, which is a volume.
 #
 # Arguments:
 #   BASE      Python on Debian, 3.11 or newer; one base for both stages. Pin it by its digest, for the
