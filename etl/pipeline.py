@@ -16,7 +16,7 @@ from etl.api.throttle import Limiter
 from etl.api.transport import Transport
 from etl.errors import RunError
 from etl.job import Job
-from etl.lake.commit import read_state
+from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
 from etl.loader import load
 from etl.plan import Plan, make_plan
@@ -135,7 +135,7 @@ def _read(saved_listing: BinaryIO) -> Listing:
 async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
     job.tally.listing = listing
     skip = job.settings.fetch.skip
-    made = await make_plan(listing.entries, skip, job.shard, partial(read_state, store))
+    made = await make_plan(listing.entries, skip, job.shard, partial(read_states, store))
     job.tally.planned(made)
     return made
 

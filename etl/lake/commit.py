@@ -6,7 +6,8 @@ of its sources are loaded already.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,14 +52,32 @@ class Committed:
     brought_by_others: frozenset[str]
 
 
+def read_states(store: Store, directories: Sequence[str]) -> list[PartitionState]:
+    """Read all receipts of several partitions, side by side where that is worth it. Blocking.
+
+    A lake that refuses is told as damage.
+    """
+    if store.readers == 1:
+        return [read_state(store, directory) for directory in directories]
+    try:
+        names = store.names_of(directories)
+    except LakeError as error:
+        return [PartitionState(damage=str(error)) for _ in directories]
+    with ThreadPoolExecutor(store.readers) as pool:
+        return list(pool.map(lambda each: _state_of(store, each, names[each]), directories))
+
+
 def read_state(store: Store, directory: str) -> PartitionState:
     """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
-    state = PartitionState()
     try:
         names = store.names(directory)
     except LakeError as error:
-        state.damage = str(error)
-        return state
+        return PartitionState(damage=str(error))
+    return _state_of(store, directory, names)
+
+
+def _state_of(store: Store, directory: str, names: Sequence[str]) -> PartitionState:
+    state = PartitionState()
     parts = [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
     for name in names:
         if name.endswith(".parquet") and name not in parts and not name.startswith((".", "_")):
