@@ -16,6 +16,7 @@ from typing import Final
 
 from tests.bench.compare import as_json, compare, to_table
 from tests.bench.goals import figures
+from tests.bench.pages import put
 
 _README: Final = Path(__file__).parents[2] / "README.md"
 _RESULTS: Final = Path(__file__).with_name("results.json")
@@ -42,14 +43,14 @@ def main() -> None:
         print(table)
         if arguments.write:
             _RESULTS.write_text(json.dumps(as_json(lines), indent=1) + "\n")
-            _put("compared", f"{machine}\n\n{table}")
+            put(_README, "compared", f"{machine}\n\n{table}")
     if arguments.only != "compare":
         rows = ["| goal | measured |", "|---|---|"]
         for name, figure in figures(folder, max(1, arguments.runs // 2), scale):
             rows.append(f"| {name} | {figure} |")
             print(rows[-1], flush=True)
         if arguments.write:
-            _put("goals", "\n".join(rows) + "\n")
+            put(_README, "goals", "\n".join(rows) + "\n")
 
 
 def _machine() -> str:
@@ -58,14 +59,6 @@ def _machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     processor = model[1] if model else platform.machine()
     return f"{cores} cores ({processor}), Python {platform.python_version()}; {packages}."
-
-
-def _put(mark: str, text: str) -> None:
-    """Put a text between its marks in the README."""
-    begin, end = f"<!-- bench: {mark} -->\n", f"<!-- end: {mark} -->"
-    readme = _README.read_text()
-    head, _, rest = readme.partition(begin)
-    _README.write_text(f"{head}{begin}{text}{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":
