@@ -5,6 +5,7 @@ beside the lake: what is being written waits in the temporary folder, without a 
 """
 
 import io
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,11 @@ class ObjectStore:
     def place(self) -> str:
         """Its URI."""
         return str(self._place)
+
+    @property
+    def staged_in(self) -> str:
+        """The temporary folder."""
+        return f"the temporary folder {tempfile.gettempdir()} (TMPDIR)"
 
     def prepare(self) -> None:
         """Make sure that the store can be written, and creates only what is not there.

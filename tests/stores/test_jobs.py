@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 import signal
 import subprocess
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from aiohttp import web
 from pyarrow import fs
 
 from etl.emulator import Dataset
-from tests.conftest import COMMAND, Runner, Serve, environment
+from tests.conftest import COMMAND, Runner, Serve, environment, keys_of
 from tests.lakes import HIVE, expected
 from tests.stores.conftest import SECRETS, Bucket
 from tests.stores.proxy import CONFLICT, SLOW_DOWN, Fault, puts
@@ -253,3 +254,22 @@ def test_what_the_lake_lacks_of_its_archive(run: Runner, serve: Serve, s3: Bucke
     code, verified = told(s3, "verify", "--deep")
     assert (0, {"not_loaded"}) == (code, {note["kind"] for note in verified["notes"]})
     assert "a run may be active" in verified["notes"][0]["message"]
+
+
+def test_a_full_temporary_folder(serve: Serve, s3: Bucket) -> None:
+    """The files fail with the folder's name and what to set; none is half in the lake."""
+    emulator = serve(DATA)
+    flags = ("--account", "le79344075", "--base-url", emulator.base_url, "--report", "-")
+    done = subprocess.run(
+        [COMMAND, "run", *flags, *into(s3)],
+        env=environment(**s3.env, **keys_of(emulator)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
+        check=False,
+    )
+    report = json.loads(done.stdout)
+    assert (3, len(DATA.files)) == (done.returncode, report["files"]["failed"])
+    assert {"lake"} == {failure["kind"] for failure in report["failures"]}
+    assert "(TMPDIR): " in report["failures"][0]["message"]
+    assert [] == s3.parts()
