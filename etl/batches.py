@@ -191,7 +191,7 @@ class Batches:
             try:
                 outcomes = await asyncio.to_thread(self._decode, batch)
             finally:
-                # While this batch is committed, which is waiting for a disk or a store, another is decoded.
+                # While this batch is committed, which is waiting for its store, another is decoded.
                 self._decoding -= 1
             self._pump()
             by_group: dict[_Group, list[SourceFile]] = {}
