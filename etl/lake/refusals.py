@@ -105,9 +105,10 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
             "them in the options, in the environment or as the machine's identity"
         )
         return Refusal(status, code, reason)
-    if host and host.startswith(_TOKENS):
-        detail = f" with {status}" if status else ""
-        return Refusal(status, code, f"{host} refused to give credentials{detail}; check them")
+    if "REDACTED" in said or host.startswith(_TOKENS):  # an address may hold the token itself
+        what = f"refused with {status} {code}".rstrip() if status else "could not be asked"
+        reason = f"no credentials: {host or 'the token service'} {what}; check the identity"
+        return Refusal(status, code, reason)
     if status is None and not code:
         reason = _unanswered(said, inside, host)
         return Refusal(None, "", reason, unanswered="builder error" not in said)
