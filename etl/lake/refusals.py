@@ -84,6 +84,11 @@ class Refusal:
         return self.code in _NO_CONTAINER
 
     @property
+    def has_no_such_range(self) -> bool:
+        """Whether the object ends before the bytes that were asked for."""
+        return self.status == 416 or "non-partial response" in self.reason
+
+    @property
     def conflict(self) -> bool:
         """Whether two requests met: nothing was stored and it can be tried again.
 
