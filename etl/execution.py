@@ -15,6 +15,7 @@ from etl import log, pipeline, termination
 from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
+from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
 from etl.signals import SIGNALS
@@ -22,6 +23,8 @@ from etl.summary import in_one_line, to_text
 
 # One for each core decodes, as many more commit, read receipts or spool.
 _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
+# As many more wait for an object store to take what is committed.
+_WAITING_THREADS: Final = 8
 
 
 def execute(
@@ -69,7 +72,8 @@ def _error_of(
         SIGNALS.hand_to(job.stop, loop)
         # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
         # higher.
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+        more = _WAITING_THREADS if is_remote(job.settings.lake.uri) else 0
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS + more))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)
