@@ -37,10 +37,6 @@ _OF_THE_FILE: Final = {
     FailureKind.MALFORMED,
     FailureKind.TOO_LARGE,
 }
-# Batches that may wait for the disk while others are decoded: to be committed, and, where there is
-# an archive, to be kept there before. With one alone a week of many small files takes a tenth more.
-_COMMITTING: Final = 1
-_KEEPING: Final = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +72,8 @@ class _Group:
 class Batches:
     """Takes downloaded files, decodes them and gives them to the sink.
 
-    As many batches are decoded at once as there are `places`, one more is committed; no more than
-    `most_waiting` files wait for others, and with those that are being decoded they hold
+    As many batches are decoded at once as there are `places`, `committing` more are committed; no
+    more than `most_waiting` files wait for others, and with those that are being decoded they hold
     `held_bytes` in memory or little more. `limits` are each place's.
     """
 
@@ -90,6 +86,7 @@ class Batches:
         stop: Stop,
         *,
         places: int,
+        committing: int,
         most_waiting: int,
         held_bytes: int,
     ) -> None:
@@ -99,7 +96,7 @@ class Batches:
         self._moved = moved
         self._stop = stop
         self._places = places
-        self._most_tasks = places + _COMMITTING + (_KEEPING if archive else 0)
+        self._tasks_at_most = places + committing
         self._most_waiting = most_waiting
         self._held_bytes = held_bytes
         self._waiting = 0
@@ -170,7 +167,7 @@ class Batches:
         """Begin as many batches as there are free places and files that need not wait."""
         while (
             self._decoding < self._places
-            and len(self._tasks) < self._most_tasks
+            and len(self._tasks) < self._tasks_at_most
             and (batch := self._next())
         ):
             self._waiting -= len(batch)
@@ -206,7 +203,7 @@ class Batches:
             try:
                 outcomes = await asyncio.to_thread(self._decode, batch)
             finally:
-                # While this batch is committed, which is waiting for a disk, another is decoded.
+                # While this batch is committed, which is waiting for its store, another is decoded.
                 self._decoding -= 1
             self._pump()
             if self._archive is not None:
@@ -223,6 +220,7 @@ class Batches:
                     rows=outcome.rows,
                     bad_rows=outcome.quarantined,
                     fast_blocks=outcome.fast_blocks,
+                    parsed_blocks=outcome.parsed_blocks,
                     patient_blocks=outcome.patient_blocks,
                 )
                 file = SourceFile(waiting.path.text, outcome, waiting.attempt)

@@ -11,19 +11,21 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline
+from etl import log, pipeline, termination
 from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
+from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
 from etl.signals import SIGNALS
-from etl.summary import to_text
+from etl.summary import in_one_line, to_text
 
-# One for each core decodes, as many more commit, read receipts or spool; where there is an archive
-# some more wait for its disk.
+# One for each core decodes, as many more commit, read receipts or spool.
 _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
-_THREADS_FOR_ARCHIVE: Final = 2
+# Some more wait for an archive's disk, as many more for an object store to take what is committed.
+_KEEPING_THREADS: Final = 2
+_WAITING_THREADS: Final = 8
 
 
 def execute(
@@ -52,6 +54,8 @@ def execute(
     # Last of all: it is the line that people look for.
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
+    elif report["exit_code"]:
+        termination.leave(job.redactor.text(in_one_line(report)))
     if job.stop.signal is not None:
         # Threads that were decoding cannot be called back; nothing that they do counts any more.
         os._exit(code)
@@ -69,8 +73,11 @@ def _error_of(
         SIGNALS.hand_to(job.stop, loop)
         # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
         # higher.
-        threads = _THREADS + (_THREADS_FOR_ARCHIVE if job.settings.raw.uri else 0)
-        loop.set_default_executor(ThreadPoolExecutor(threads))
+        raw = job.settings.raw.uri
+        more = _KEEPING_THREADS if raw else 0
+        if is_remote(job.settings.lake.uri) or (raw and is_remote(raw)):
+            more = _WAITING_THREADS
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS + more))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)

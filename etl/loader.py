@@ -32,6 +32,8 @@ log = structlog.stdlib.get_logger()
 
 # Files that may wait for others of their partition, to be decoded together.
 _MOST_WAITING: Final = 48
+# Batches that may wait for an archive's disk, before they are committed, while others are decoded.
+_KEEPING: Final = 2
 _KIB: Final = 2**10
 _MIB: Final = 2**20
 
@@ -76,10 +78,11 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         return
     if not job.archive_only:
         await stop.interruptible(_prepare("lake.uri", store, store.prepare))
-    archive = None
+    archive, committing = None, store.readers
     if (raw := open_archive(settings)) is not None and not job.from_archive:
         archive = Archive(raw, settings.limits.max_file_size)
         await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
+        committing += max(_KEEPING, raw.readers)
     files = sum(len(partition.to_load) for partition in todo)
     in_flight = min(settings.fetch.concurrency, files)
     # More workers than requests in flight: some wait for their file to be decoded with others.
@@ -106,6 +109,7 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         tally.bytes,
         stop,
         places=memory.decoders,
+        committing=committing,
         most_waiting=max(1, workers - in_flight),
         held_bytes=memory.held,
     )

@@ -392,7 +392,8 @@ except KeyboardInterrupt:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert "interrupted" in out.splitlines()
-    assert 11 <= len(receipts(tmp_path / "lake")) < COUNT
+    # The server counts an answer before it has come down: of the 12, two may be under way.
+    assert 10 <= len(receipts(tmp_path / "lake")) < COUNT
     assert [] == list((tmp_path / "lake" / "_staging").iterdir())
 
 

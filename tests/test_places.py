@@ -1,5 +1,7 @@
 """Where a lake lies: how it is written, what its store is told, and what is refused."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -168,3 +170,14 @@ def test_one_prefix_in_another() -> None:
     """Whole names count."""
     assert Place.parse("s3://b1/a").holds(Place.parse("s3://b1/a/b"))
     assert not Place.parse("s3://b1/a/b").holds(Place.parse("s3://b1/a"))
+
+
+def test_a_folder_needs_no_client_of_object_stores() -> None:
+    """Nothing of them is imported for a lake on a disk."""
+    code = (
+        "import sys; from etl import Settings, plan; from etl.stores import open_lake; "
+        "import etl.pipeline, etl.verify, etl.check; open_lake(Settings()); "
+        "print([name for name in sys.modules if 'obstore' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "[]" == done.stdout.strip()

@@ -5,6 +5,7 @@ beside the lake: what is being written waits in the temporary folder, without a 
 """
 
 import io
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,11 @@ class ObjectStore:
         """Its URI."""
         return str(self._place)
 
+    @property
+    def staged_in(self) -> str:
+        """The temporary folder."""
+        return f"the temporary folder {tempfile.gettempdir()} (TMPDIR)"
+
     def prepare(self) -> None:
         """Make sure that the store can be written, and creates only what is not there.
 
@@ -74,11 +80,7 @@ class ObjectStore:
         if not self._refuses_to_replace(_PROBE) and not self._refuses_to_replace(_PROBE):
             with suppress(BaseError, FileNotFoundError):
                 obstore.delete(self._store, _PROBE)
-            raise LakeError(
-                f"{self.place}: an object that was there was replaced, so two runs could overwrite "
-                "each other: this store does not know conditional puts (If-None-Match); use one "
-                "that does, or a newer version of it"
-            )
+            raise self._replaces()
 
     def _refuses_to_replace(self, name: str) -> bool:
         """Create a small object; tell whether it was refused because it is there."""
@@ -88,11 +90,19 @@ class ObjectStore:
             return True
         return False
 
+    def _replaces(self) -> LakeError:
+        return LakeError(
+            f"{self.place}: an object that was there was replaced, so two runs could overwrite "
+            "each other: this store does not know conditional puts (If-None-Match); use one that "
+            "does, or a newer version of it"
+        )
+
     def try_out(self) -> str:
         """Write an object as a part is written, read it back, try to replace it, remove it.
 
         Returns what was seen. Raises LakeError.
         """
+        self.check_readable()
         name = f"_check-{uuid.uuid4().hex[:12]}"
         kept = ""
         try:
@@ -101,11 +111,7 @@ class ObjectStore:
                 if there.read() != _PROBE_TEXT:
                     raise LakeError(f"reading {self.place}: what was written came back otherwise")
             if not written_already and not self._refuses_to_replace(name):
-                raise LakeError(
-                    f"{self.place}: an object that was there was replaced, so two runs could "
-                    "overwrite each other: this store does not know conditional puts "
-                    "(If-None-Match); use one that does, or a newer version of it"
-                )
+                raise self._replaces()
         except FileNotFoundError:
             raise LakeError(f"reading {self.place}: what was written is not there") from None
         finally:
@@ -307,13 +313,15 @@ class ObjectStore:
             options: Any = {"range": tail}
             got = obstore.get(self._store, name, options=options)
             now = int(got.meta["size"])
-        except BaseError:
-            # An empty object has no range, and one that was replaced may have none there.
-            now = int(obstore.head(self._store, name)["size"])
-            if now and now == (size or now):
+        except BaseError as error:
+            if not refusal_of(error, self._place).has_no_such_range:
                 raise
-            if not now:
+            # It is empty, or was replaced by one that is shorter.
+            now = int(obstore.head(self._store, name)["size"])
+            if now == 0:
                 return 0, None, b""
+            if size in {None, now}:
+                raise
         else:
             if size in {None, now}:
                 return now, got.meta.get("e_tag"), got.bytes()

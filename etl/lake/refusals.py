@@ -84,6 +84,11 @@ class Refusal:
         return self.code in _NO_CONTAINER
 
     @property
+    def has_no_such_range(self) -> bool:
+        """Whether the object ends before the bytes that were asked for."""
+        return self.status == 416 or "non-partial response" in self.reason
+
+    @property
     def conflict(self) -> bool:
         """Whether two requests met: nothing was stored and it can be tried again.
 
@@ -105,9 +110,10 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
             "them in the options, in the environment or as the machine's identity"
         )
         return Refusal(status, code, reason)
-    if host and host.startswith(_TOKENS):
-        detail = f" with {status}" if status else ""
-        return Refusal(status, code, f"{host} refused to give credentials{detail}; check them")
+    if "REDACTED" in said or host.startswith(_TOKENS):  # an address may hold the token itself
+        what = f"refused with {status} {code}".rstrip() if status else "could not be asked"
+        reason = f"no credentials: {host or 'the token service'} {what}; check the identity"
+        return Refusal(status, code, reason)
     if status is None and not code:
         reason = _unanswered(said, inside, host)
         return Refusal(None, "", reason, unanswered="builder error" not in said)

@@ -7,7 +7,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -76,6 +76,7 @@ class Proxy:
     on_request: Callable[[web.Request], None] = lambda _: None
     _session: Any = None
     _one_put: Any = None
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -107,7 +108,8 @@ class Proxy:
             return web.Response(status=status, text=text, content_type="application/xml")
         status, headers, answer = await self._forward(request, body, fault.strip if fault else ())
         if fault is not None and fault.delay_s:
-            await asyncio.sleep(fault.delay_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), fault.delay_s)
         self._note(request, body, status, answer)
         if fault is not None and fault.lose_answer:
             assert request.transport is not None
@@ -172,7 +174,6 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
     """Run a proxy in a thread of its own until the block ends."""
     proxy = Proxy(upstream, google)
     ready, loop = threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
 
     async def serve() -> None:
         proxy._one_put = asyncio.Lock()
@@ -184,7 +185,7 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             proxy.port = runner.addresses[0][1]
             ready.set()
-            await stop.wait()
+            await proxy._stop.wait()
             await runner.cleanup()
 
     def run() -> None:
@@ -198,5 +199,5 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(proxy._stop.set)
         thread.join()
