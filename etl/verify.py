@@ -24,8 +24,8 @@ still has it.
 
 Notes are no findings: `number_gap` (parts that an operator deleted: nothing is wrong with it),
 `foreign` (a Parquet file without receipts, which readers read all the same), `unloadable` (kept in
-the archive because its rows could not be read), `not_loaded` while a run writes to the archive, and
-`no_archive` (`--deep` without `raw.uri`).
+the archive because its rows could not be read), `not_loaded` while a run is active (in an object
+store, where nobody knows, for a day), and `no_archive` (`--deep` without `raw.uri`).
 
 A bit that flipped inside a page is seen for sure where the page has a checksum; where a part was
 written without, only if the page no longer unpacks.
