@@ -59,7 +59,7 @@ _MEANINGS: Final = {
     "(?i)invalidcertificate|invalid peer certificate": (
         "the certificate of {at} is not trusted; set the option root_certificate"
     ),
-    "IncompleteMessage|ConnectionReset|BrokenPipe": (
+    "IncompleteMessage|ConnectionReset|BrokenPipe|body error": (
         "{at} broke the connection; check the endpoint and the network"
     ),
     "invalid path": (
@@ -75,7 +75,7 @@ class Refusal:
     status: int | None
     code: str
     reason: str
-    #: Whether nobody knows what became of the request.
+    #: Whether it was sent, and nobody knows what became of it.
     unanswered: bool = False
 
     @property
@@ -116,7 +116,8 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
         return Refusal(status, code, reason)
     if status is None and not code:
         reason = _unanswered(said, inside, host)
-        return Refusal(None, "", reason, unanswered="builder error" not in said)
+        sent = "builder error" not in said and "kind: Connect" not in inside
+        return Refusal(None, "", reason, unanswered=sent)
     message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
     if code in _NO_CONTAINER:
         message = ""  # it says no more than the advice

@@ -1,6 +1,7 @@
 """An object store as the job sees it: names, ranges, creation, each kind of it."""
 
 import io
+import os
 from typing import Any
 
 import obstore
@@ -125,6 +126,27 @@ def test_any_piece_in_any_order(bucket: Bucket) -> None:
         stream.seek(0)
         assert content == stream.read()
         assert len(content) == stream.tell()
+
+
+def test_answers_that_break_off(bucket: Bucket) -> None:
+    """What is read again is the rest of the same object."""
+    content = os.urandom(6_000_000)
+    store = bucket.store()
+    put(store, "f", content)
+    bucket.proxy.faults.append(Fault(lambda request: request.method == "GET", 3, cut_answer=True))
+    with store.open("f") as stream:
+        assert content == stream.read()
+    bucket.proxy.faults.append(Fault(lambda request: request.method == "GET", 2, cut_answer=True))
+    assert ["f"] == store.names("")
+
+
+def test_a_lost_answer_to_what_replaces(bucket: Bucket) -> None:
+    """It is sent again: the same content, whatever came of the first."""
+    store = bucket.store()
+    put(store, "f", b"old")
+    bucket.proxy.faults.append(Fault(lambda request: request.method == "PUT", 2, lose_answer=True))
+    put(store, "f", b"new", replace=True)
+    assert b"new" == store.open("f").read()
 
 
 def test_what_is_replaced_while_it_is_read(s3: Bucket) -> None:
