@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline
+from etl import log, pipeline, termination
 from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
@@ -19,7 +19,7 @@ from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
 from etl.signals import SIGNALS
-from etl.summary import to_text
+from etl.summary import in_one_line, to_text
 
 # One for each core decodes, as many more commit, read receipts or spool.
 _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
@@ -53,6 +53,8 @@ def execute(
     # Last of all: it is the line that people look for.
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
+    elif report["exit_code"]:
+        termination.leave(job.redactor.text(in_one_line(report)))
     if job.stop.signal is not None:
         # Threads that were decoding cannot be called back; nothing that they do counts any more.
         os._exit(code)
