@@ -58,7 +58,7 @@ class ObjectStore:
         self._connection = Connection(place, options, patient=patient)
         self._store = self._connection.store
         self._pauses_s = _PAUSES_S if patient else ()
-        # Sizes that listings told: Azure cannot be asked for the end of an object.
+        # Sizes that listings told: not all stores can be asked for the end of an object.
         self._sizes: dict[str, int] = {}
 
     @property
@@ -310,7 +310,7 @@ class ObjectStore:
     def _end(self, name: str) -> tuple[int, str | None, Any]:
         """Return an object's size, its tag and its last bytes, in one request where that goes."""
         by_size = self._place.scheme == "az"
-        size = self._sizes.get(name) if by_size else None
+        size = self._sizes.get(name)
         if by_size and not size:
             size = int(obstore.head(self._store, name)["size"])
             if not size:
@@ -323,16 +323,16 @@ class ObjectStore:
         except BaseError as error:
             if not refusal_of(error, self._place).has_no_such_range:
                 raise
-            # It is empty, or was replaced by one that is shorter.
+            # It is empty, or was replaced by a shorter one, or the store knows no range of an end.
             now = int(obstore.head(self._store, name)["size"])
             if now == 0:
                 return 0, None, b""
-            if size in {None, now}:
+            if size == now:
                 raise
         else:
             if size in {None, now}:
                 return now, got.meta.get("e_tag"), got.bytes()
-        self._sizes[name] = now  # what a listing told is out of date
+        self._sizes[name] = now
         return self._end(name)
 
     def _absent(self, operation: str, name: str, error: FileNotFoundError) -> Exception:

@@ -146,6 +146,8 @@ def _advice(status: int | None, code: str, said: str, place: Place) -> str:
         advice = f"the {kind} is in {where}: set the option region (or AWS_REGION)"
     elif number == 403:
         advice = "the credentials may not do this: configs/stores.md has what a run needs"
+    elif number == 501:
+        advice = "this store lacks what a run needs: conditional puts (If-None-Match)"
     elif number in {429, 503}:
         advice = "the store asks for fewer requests: try again later"
     elif number >= 500:

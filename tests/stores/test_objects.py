@@ -8,6 +8,7 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 
 from etl.lake.objects import ObjectStore
 from etl.lake.store import AlreadyExistsError, LakeError
@@ -112,6 +113,19 @@ def test_a_footer_is_one_small_request(bucket: Bucket) -> None:
         stream.seek(0)
         assert rows.equals(pq.ParquetFile(stream).read())
     assert len(bucket.proxy.seen) <= 2 + len(file.getvalue()) // (4 * 2**20)
+
+
+def test_a_store_that_knows_no_range_of_an_end(s3: Bucket) -> None:
+    """It answers with everything; then the size is asked for, and the last bytes by their place."""
+    content = os.urandom(200_000)
+    store = s3.store()
+    put(store, "f", content)
+
+    def ends(request: web.Request) -> bool:
+        return request.headers.get("Range", "").startswith("bytes=-")
+
+    s3.proxy.faults.append(Fault(ends, 1000, strip=("range",)))
+    assert content == store.open("f").read()
 
 
 def test_any_piece_in_any_order(bucket: Bucket) -> None:
