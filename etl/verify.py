@@ -88,9 +88,9 @@ def verify(
 ) -> Verification:
     """Prove what is selected of the lake, on all cores. Blocking; nothing is written.
 
-    One part at a time per core is read, of an object store some more, a row group of it in memory. `on_part` hears how many of
-    all bytes are done. Raises LakeError where the root of the lake, or of the archive, cannot be
-    read.
+    One part at a time per core is read, of an object store some more, a row group of each in
+    memory. `on_part` hears how many of all bytes are done. Raises LakeError where the root of the
+    lake, or of the archive, cannot be read.
     """
     layout = lay_out(store)
     result = Verification()
