@@ -177,7 +177,7 @@ async def test_cancelled_in_the_middle(serve: Serve, tmp_path: Path, cancels: in
     loaded = [receipt["path"] for receipt in receipts(lake)]
     assert len(set(loaded)) == len(loaded) < COUNT
     if cancels == 1:
-        assert len(loaded) >= 11
+        assert len(loaded) >= 10  # two of the 12 answers may be under way
         assert [] == list((lake / "_staging").iterdir())
     report = await run_async(settings)
     assert len(loaded) == report.files.already_loaded

@@ -134,6 +134,7 @@ def test_an_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("s3://b1/a", "s3://b2/a", {}, False),
         ("s3://b1/a", "gs://b1/a", {}, False),
         ("s3://b1/a", "s3://b1/a", {"endpoint": "https://another.example"}, False),
+        ("s3://b1/a", "s3://b1/a", KEYS, True),
         ("s3://b1/a", "./raw", {}, False),
         ("./lake", "s3://b1/a", {}, False),
         ("./lake", "./lake/raw", {}, True),

@@ -59,7 +59,7 @@ _MEANINGS: Final = {
     "(?i)invalidcertificate|invalid peer certificate": (
         "the certificate of {at} is not trusted; set the option root_certificate"
     ),
-    "IncompleteMessage|ConnectionReset|BrokenPipe": (
+    "IncompleteMessage|ConnectionReset|BrokenPipe|body error": (
         "{at} broke the connection; check the endpoint and the network"
     ),
     "invalid path": (
@@ -75,7 +75,7 @@ class Refusal:
     status: int | None
     code: str
     reason: str
-    #: Whether nobody knows what became of the request.
+    #: Whether it was sent, and nobody knows what became of it.
     unanswered: bool = False
 
     @property
@@ -116,7 +116,8 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
         return Refusal(status, code, reason)
     if status is None and not code:
         reason = _unanswered(said, inside, host)
-        return Refusal(None, "", reason, unanswered="builder error" not in said)
+        sent = "builder error" not in said and "kind: Connect" not in inside
+        return Refusal(None, "", reason, unanswered=sent)
     message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
     if code in _NO_CONTAINER:
         message = ""  # it says no more than the advice
@@ -145,6 +146,8 @@ def _advice(status: int | None, code: str, said: str, place: Place) -> str:
         advice = f"the {kind} is in {where}: set the option region (or AWS_REGION)"
     elif number == 403:
         advice = "the credentials may not do this: configs/stores.md has what a run needs"
+    elif number == 501:
+        advice = "this store lacks what a run needs: conditional puts (If-None-Match)"
     elif number in {429, 503}:
         advice = "the store asks for fewer requests: try again later"
     elif number >= 500:

@@ -45,14 +45,15 @@ class Fault:
     """What goes wrong, so many times, with requests that `concerns` picks.
 
     `lose_answer`: it is done, and the connection breaks. `break_body`: the connection breaks before
-    it is done. `answer`: this instead. `delay_s`: done, and answered so much later. `strip`:
-    headers that are not passed on.
+    it is done. `cut_answer`: it breaks in the middle of the answer. `answer`: this instead.
+    `delay_s`: done, and answered so much later. `strip`: headers that are not passed on.
     """
 
     concerns: Callable[[web.Request], bool]
     times: int = 1
     lose_answer: bool = False
     break_body: bool = False
+    cut_answer: bool = False
     answer: tuple[int, str] | None = None
     delay_s: float = 0
     strip: tuple[str, ...] = ()
@@ -115,6 +116,14 @@ class Proxy:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if fault is not None and fault.cut_answer:
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_length = len(answer)
+            await response.prepare(request)
+            await response.write(answer[: len(answer) // 2])
+            assert request.transport is not None
+            request.transport.abort()
+            return response
         if request.method == "HEAD":
             response = web.StreamResponse(status=status, headers=headers)
             response.content_length = int(headers.get("Content-Length", 0))
