@@ -20,8 +20,8 @@ from etl.report import write_report
 from etl.signals import SIGNALS
 from etl.summary import to_text
 
-# One for each core decodes, as many more commit, read receipts or spool.
-_THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
+#: One for each core decodes, as many more commit, read receipts or spool.
+THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
 
 
 def execute(
@@ -67,7 +67,7 @@ def _error_of(
         SIGNALS.hand_to(job.stop, loop)
         # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
         # higher.
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+        loop.set_default_executor(ThreadPoolExecutor(THREADS))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)

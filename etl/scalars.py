@@ -99,5 +99,8 @@ Url = Annotated[
     AfterValidator(_origin),
     WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
 ]
+SchedulerAddress = Annotated[
+    str, Field(pattern=r"^(tcp|tls|ws|wss)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$")
+]
 Folder = Annotated[str, AfterValidator(_local_folder)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -51,8 +51,15 @@ class Committed:
     brought_by_others: frozenset[str]
 
 
-def read_state(store: Store, directory: str) -> PartitionState:
-    """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
+def read_state(
+    store: Store,
+    directory: str,
+    seen: Callable[[str, PartReceipts], None] = lambda *_: None,
+) -> PartitionState:
+    """Read all receipts of a partition, and tell `seen` each part's, with its name.
+
+    Blocking; a lake that refuses is told as damage.
+    """
     state = PartitionState()
     try:
         names = store.names(directory)
@@ -70,7 +77,9 @@ def read_state(store: Store, directory: str) -> PartitionState:
     parts += [_name(number) for number in recent if number not in numbers]
     for name in parts:
         try:
-            state.loaded.update(r.path for r in _receipts(store, f"{directory}/{name}").sources)
+            receipts = _receipts(store, f"{directory}/{name}")
+            state.loaded.update(source.path for source in receipts.sources)
+            seen(f"{directory}/{name}", receipts)
         except (UnreadablePartError, LakeError) as error:
             state.damage = str(error)
         except FileNotFoundError:

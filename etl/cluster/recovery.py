@@ -1,0 +1,29 @@
+"""What the lake says of a share: what is left to do, and what an attempt before this one did."""
+
+from collections.abc import Iterable, Sequence
+
+from etl.lake.commit import PartitionState, read_state
+from etl.lake.receipts import PartReceipts, Receipt
+from etl.lake.store import Store
+from etl.plan import Plan, Shard, make_plan
+
+#: A part's name in the lake, its receipts and its size in bytes.
+OwnPart = tuple[str, Sequence[Receipt], int]
+
+
+async def look(store: Store, paths: Iterable[str], run_id: str) -> tuple[Plan, list[OwnPart]]:
+    """Plan whole partitions' paths anew; return the plan, and the parts that this run committed.
+
+    The plan has the files of those parts as loaded already.
+    """
+    own: list[OwnPart] = []
+
+    def state_of(directory: str) -> PartitionState:
+        def seen(name: str, receipts: PartReceipts) -> None:
+            if receipts.run == run_id:
+                own.append((name, receipts.sources, store.stat(name).bytes))
+
+        return read_state(store, directory, seen)
+
+    plan = await make_plan(paths, (), Shard(), state_of)
+    return plan, own
