@@ -82,6 +82,7 @@ class Forward(logging.Handler):
     """Passes the warnings of other libraries on as one event each."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Log the record's message."""
         structlog.get_logger().warning(
             "library.message",
             logger=record.name,

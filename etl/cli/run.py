@@ -56,9 +56,9 @@ def run(
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    window = (from_, to, lookback)
+    span = (from_, to, lookback)
     where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *window, lake, concurrency, *where)
+    flags = by_key(account, base_url, *span, lake, concurrency, *where)
     with usage_errors(log_format):
         check_report_file(report)
         job = prepare(flags, config, paths, shard, redactor)

@@ -1,4 +1,4 @@
-"""Dask itself: a scheduler that is there, or worker processes of our own; Dask's noise kept down."""
+"""Dask itself: a scheduler that is there, or workers of our own; what it says kept in order."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 # A worker process that was asked to end and does not is killed after so long.
-_TO_END_S: Final = 2.0
+_TO_END_S: Final = 0.2
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
         # `limits.memory` bounds it; what bounds a container ends the whole of it.
         memory_limit=None,
         local_directory=scratch_folder(),
-        silence_logs=logging.CRITICAL,
+        silence_logs=logging.CRITICAL,  # until the preload takes over
         preload=["etl.cluster.preload"],
     )
     try:
@@ -82,21 +82,26 @@ async def _started(what: Any, name: str, advice: str) -> None:
 
 
 async def _ended(cluster: Any) -> None:
-    nannies = list(cluster.workers.values())
-    await asyncio.gather(
-        *(nanny.close(timeout=_TO_END_S) for nanny in nannies), return_exceptions=True
-    )
-    await cluster.close(timeout=_TO_END_S)
+    """End the workers and the scheduler: nobody waits for anything of theirs any more."""
+    nanny_log = logging.getLogger("distributed.nanny")
+    level = nanny_log.level
+    nanny_log.setLevel(logging.CRITICAL)  # that they do not end by themselves is no news
+    try:
+        nannies = [nanny.close(timeout=_TO_END_S) for nanny in cluster.workers.values()]
+        await asyncio.gather(*nannies, return_exceptions=True)
+        await cluster.close()
+    finally:
+        nanny_log.setLevel(level)
 
 
 async def _check_versions(client: "Client") -> None:
     """Raise RunError where the cluster has another version of this package, or none."""
     try:
-        versions = await client.get_versions(packages=["etl"])
+        versions: Any = await client.get_versions(packages=["aht-etl"])  # type: ignore[misc]
     except Exception as error:
         raise RunError(f"the Dask cluster does not tell its versions: {describe(error)}") from error
     for name, said in {"the scheduler": versions["scheduler"], **versions["workers"]}.items():
-        there = said["packages"].get("etl") if said else None
+        there = said["packages"].get("aht-etl") if said else None
         if there != __version__:
             raise RunError(
                 f"{name} of the Dask cluster has {f'aht-etl {there}' if there else 'no aht-etl'}, "

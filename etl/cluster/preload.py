@@ -5,8 +5,11 @@ import signal
 from typing import Any, Final
 
 from etl.cluster import forward
-from etl.cluster import worker as _worker  # noqa: F401 - what tasks import, before the first one
+from etl.cluster import worker as tasks
 from etl.log import Forward
+
+# To be imported before the first task, not by it.
+__all__ = ["dask_setup", "tasks"]
 
 # Those for which Dask sets handlers up.
 _LOGGERS: Final = ("distributed", "distributed.client", "distributed.gc", "bokeh", "tornado")

@@ -8,7 +8,7 @@ becomes of the cluster meanwhile.
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ _ENDING_EVERY_S: Final = 0.2
 _PATIENCE_S: Final = 10.0
 # Exchanges after which a task that no worker has, though the run is to end, is taken back.
 _TAKEN_BACK_AFTER: Final = 3
-_WAITING_EVERY_S: Final = 60.0
+_WAITING_S: Final = 60.0
 # Workers end this long before the client's grace is over, to be heard.
 _HEARD_S: Final = 1.0
 
@@ -56,7 +56,7 @@ async def load(plan: Plan, job: Job, _client: Client, store: Store) -> None:
     most = min(settings.fetch.concurrency, len(todo))
     async with AsyncExitStack() as stack:
         dask = await stop.interruptible(stack.enter_async_context(connected(settings.engine, most)))
-        workers = len(await stop.interruptible(dask.nthreads()))
+        workers = len(await stop.interruptible(dask.nthreads()))  # type: ignore[no-untyped-call]
         places = max(1, min(settings.engine.workers or workers, most))
         await _Run(job, store, dask, cut(todo, places)).go(share_out(settings.fetch, places))
 
@@ -117,11 +117,10 @@ class _Run:
             raise RunError(self._killers[0])
 
     async def _work(self, place: _Place) -> None:
-        for number, place.paths in self._shares:
+        for number, paths in self._shares:
             if self._job.stop.requested():
-                place.paths = []
                 return
-            place.key = f"aht-etl-{self._job.tally.run_id}-{number}"
+            place.paths, place.key = paths, f"aht-etl-{self._job.tally.run_id}-{number}"
             try:
                 place.future = self._dask.submit(work, self._order(place), key=place.key)
                 outcome = await place.future
@@ -205,20 +204,14 @@ class _Run:
     async def _talk(self) -> None:
         """Hear from the workers now and then, and tell them when the run is to end."""
         loop = asyncio.get_running_loop()
-        warn_at = loop.time() + _WAITING_EVERY_S
-        ending = 0
+        heard_at, asked = loop.time(), 0
         while True:
-            if self._told.is_set():
-                await asyncio.sleep(_ENDING_EVERY_S if ending else 0)
-            else:
-                await asyncio.wait(
-                    {asyncio.ensure_future(self._told.wait())}, timeout=_EXCHANGE_EVERY_S
-                )
-            stop, end = self._job.stop, None
-            if stop.requested():
-                end = EndRun(stop.signal, str(stop.error or ""))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EXCHANGE_EVERY_S):
+                    await self._told.wait()
+            stop = self._job.stop
+            end = EndRun(stop.signal, str(stop.error or "")) if stop.requested() else None
             answers = await self._run_on_workers(exchange, self._job.tally.run_id, end)
-            at_work = {word.key for words, _ in answers.values() for word in words}
             for worker, (words, events) in answers.items():
                 _log_again(events, worker)
                 for word in words:
@@ -226,22 +219,25 @@ class _Run:
                         if place.key == word.key:
                             self._hear(place, word)
             self._show()
+            if answers:
+                heard_at = loop.time()
+            elif loop.time() >= heard_at + _WAITING_S:
+                heard_at = loop.time()
+                log.warning("engine.waiting", reason="no worker of the Dask cluster answers")
             if end is not None:
-                ending += 1
-                if ending >= _TAKEN_BACK_AFTER:
-                    await self._take_back(at_work)
-            elif answers:
-                warn_at = loop.time() + _WAITING_EVERY_S
-            elif loop.time() >= warn_at:
-                warn_at += _WAITING_EVERY_S
-                log.warning("engine.waiting", reason="the Dask cluster has no worker that answers")
+                asked += 1
+                if asked >= _TAKEN_BACK_AFTER:
+                    await self._take_back({w.key for words, _ in answers.values() for w in words})
+                await asyncio.sleep(_ENDING_EVERY_S)
 
     async def _take_back(self, at_work: set[str]) -> None:
         futures = [p.future for p in self._places if p.future is not None and p.key not in at_work]
         if futures:
-            await self._dask.cancel(futures)
+            await self._dask.cancel(futures)  # type: ignore[no-untyped-call]
 
     async def _run_on_workers(self, function: Any, *arguments: Any) -> dict[str, Any]:
+        if self._dask.status != "running":
+            return {}
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 answers: dict[str, Any] = await self._dask.run(

@@ -55,9 +55,6 @@ class Station:
             self.redactor.add(secret)
         clock = asyncio.get_running_loop().time
         self.limiter = Limiter.of(settings.fetch, settings.retry, clock, self._sleep)
-        if settings.fetch.rate:
-            # The share of the rate may have been used a moment ago by a task in another process.
-            self.limiter.pause(1 / settings.fetch.rate)
         transport = Transport(
             self.limiter,
             settings.retry,
@@ -102,7 +99,6 @@ class Attempt:
         self.log = forward.EventLog(order.level, station.redactor)
         self._id = str(uuid.uuid4())
         self._worker = worker
-        self._was_there = 0
 
     def word(self) -> Word:
         """Tell how far it is."""
@@ -137,6 +133,9 @@ class Attempt:
         job.redactor, job.limiter = station.redactor, station.limiter
         planned, error = False, None
         try:
+            if station.client is None and settings.fetch.rate:
+                # A task in another process may have used this share of the rate a moment ago.
+                await self.stop.sleep(1 / settings.fetch.rate)
             client = await self.stop.interruptible(station.connect())
             plan, own = await self.stop.interruptible(
                 look(station.store, order.paths, order.run_id)
