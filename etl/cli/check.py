@@ -79,8 +79,8 @@ def check(
 
     One line each for the configuration, the look-up of the host, TLS, authentication, the listing
     of the last day, one file, the lake (and the raw archive), the temporary folder, and Dask if it
-    is to load. The lake is left as it was. What needs a check that failed is skipped. Exit code 0 if all is ok, else 1; 2
-    for a wrong configuration.
+    is to load. The lake is left as it was. What needs a check that failed is skipped. Exit code 0
+    if all is ok, else 1; 2 for a wrong configuration.
 
     Example: aht-etl check --config configs/daily.yaml
     """

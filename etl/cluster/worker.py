@@ -19,7 +19,7 @@ from etl.api.client import Client, connect
 from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.cluster import forward
-from etl.cluster.recovery import look
+from etl.cluster.recovery import OwnPart, look
 from etl.cluster.words import EndRun, Order, Outcome, Word
 from etl.errors import AhtEtlError, RunError, describe
 from etl.execution import THREADS
@@ -142,17 +142,12 @@ class Attempt:
             )
             tally.planned(plan)
             planned = True
-            for part in own:
-                tally.recovered(*part)
+            self._recover(own)
             there = tally.already_loaded
             await load(plan, job, client, station.store)
             if tally.already_loaded > there:
                 # By another run, or by an attempt that was taken for dead and is not.
-                known = {part["path"] for part in tally.parts}
-                _, own = await look(station.store, order.paths, order.run_id)
-                for part in own:
-                    if part[0] not in known:
-                        tally.recovered(*part)
+                self._recover((await look(station.store, order.paths, order.run_id))[1])
         except StoppedError:
             pass
         except Exception as failure:  # noqa: BLE001 - the boundary of a task: its tally is due
@@ -169,6 +164,12 @@ class Attempt:
         ]
         tally.plan = Plan((), (), ())  # the client has it
         return Outcome(self.word(), tally, error)
+
+    def _recover(self, own: list[OwnPart]) -> None:
+        known = {part["path"] for part in self.tally.parts}
+        for name, sources, size in own:
+            if name not in known:
+                self.tally.recovered(name, sources, size)
 
 
 class Post:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from etl import Settings, __version__
-from etl import run as run_settings
+import etl
+from etl import __version__
 from etl.cluster import connection
 from etl.emulator import Dataset, Fault
 from tests.cluster.conftest import DaskCluster, end_cluster, start, start_cluster
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds
+from tests.test_library import settings_for
 
 START = datetime(2022, 6, 1, tzinfo=UTC)
 DAY = Dataset.generate(6, START, START.replace(hour=14), rows_per_file=20)
@@ -112,15 +113,8 @@ def test_another_version_on_the_cluster(
     """It is told before anything is loaded."""
     monkeypatch.setattr(connection, "__version__", "9.9")
     emulator = serve(DAY)
-    report = run_settings(
-        Settings(
-            account="le79344075",
-            api={"base_url": emulator.base_url},
-            window={"from": "2022-06-01", "to": "2022-06-02"},
-            lake={"uri": str(tmp_path / "lake")},
-            engine={"kind": "dask", "scheduler": dask_cluster.address},
-        )
-    )
+    engine = {"kind": "dask", "scheduler": dask_cluster.address}
+    report = etl.run(settings_for(emulator, tmp_path / "lake", engine=engine))
     assert "failed" == report.status
     said = f"the scheduler of the Dask cluster has aht-etl {__version__}, this is 9.9"
     assert said in str(report.error)

@@ -11,12 +11,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from etl import Settings, run_async
-from etl.emulator import Dataset, Emulator
+from etl import run_async
+from etl.emulator import Dataset
 from tests.cluster.test_cluster import DAY, START, WINDOW
 from tests.conftest import Runner, Serve, environment, keys_of
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds, through_pyarrow
+from tests.test_library import settings_for
 
 ENGINE = (*WINDOW, "--engine", "dask", "--dask-workers", "2")
 
@@ -142,23 +143,14 @@ async def test_from_a_notebook(serve: Serve, tmp_path: Path) -> None:
     """Where a loop runs already; events come through the host's own set-up."""
     data = Dataset.generate(3, START, START.replace(hour=6), rows_per_file=20)
     emulator = serve(data)
+    engine = {"kind": "dask", "workers": 2}
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
-        report = await run_async(settings_for(emulator, tmp_path / "lake"))
+        report = await run_async(settings_for(emulator, tmp_path / "lake", engine=engine))
     assert ("ok", len(data.files)) == (report.status, report.files.loaded), report.error
     assert_lake_holds(tmp_path / "lake", data)
     committed = [event for event in logs if event["event"] == "part.committed"]
     assert len(report.parts) == len(committed)
     assert {report.run_id} == {event["run_id"] for event in committed}
-
-
-def settings_for(emulator: Emulator, lake: Path) -> Settings:
-    return Settings(
-        account="le79344075",
-        api={"base_url": emulator.base_url},
-        window={"from": "2022-06-01", "to": "2022-06-02"},
-        lake={"uri": str(lake)},
-        engine={"kind": "dask", "workers": 2},
-    )
 
 
 NOT_INSTALLED = "import sys; sys.modules['distributed'] = None; from etl.cli import main; main()"

@@ -13,10 +13,10 @@ from etl import __version__
 from etl.cluster.words import EndRun, Order
 from etl.cluster.worker import Post
 from etl.emulator import Dataset, Emulator, Fault
-from etl.settings import Settings
 from tests.conftest import Serve
 from tests.e2e.test_endings import wait_until
 from tests.lakes import assert_lake_holds
+from tests.test_library import settings_for
 
 DATA = Dataset.generate(
     9, datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 8, tzinfo=UTC), rows_per_file=20
@@ -44,9 +44,7 @@ def post() -> Iterator[Post]:
 def order_for(
     emulator: Emulator, lake: Path, paths: tuple[str, ...] = PATHS, run_id: str = "run"
 ) -> Order:
-    settings = Settings(
-        account="le79344075", api={"base_url": emulator.base_url}, lake={"uri": str(lake)}
-    )
+    settings = settings_for(emulator, lake)
     return Order("key", __version__, run_id, settings, "le79344075", paths, 20)
 
 
@@ -115,12 +113,7 @@ def test_connections_are_kept_for_the_next_task(post: Post, serve: Serve, tmp_pa
     """And a repr of what is sent to a worker shows no secret."""
     emulator = serve(DATA, auth="oauth2")
     keys = emulator.keys
-    settings = Settings(
-        account="le79344075",
-        api={"base_url": emulator.base_url, "domain_url": emulator.base_url},
-        auth=keys,  # type: ignore[arg-type] # read as the YAML's
-        lake={"uri": str(tmp_path)},
-    )
+    settings = settings_for(emulator, tmp_path)
     for number, folder in enumerate(FOLDERS):
         paths = tuple(path for path in PATHS if path.startswith(f"{folder}/"))
         order = Order(str(number), __version__, "run", settings, "le79344075", paths, 20)
