@@ -34,25 +34,26 @@ def main() -> None:
     scale = 0.1 if arguments.quick else 1.0
     folder = arguments.data or Path(tempfile.gettempdir(), "aht-etl-bench")
     folder.mkdir(parents=True, exist_ok=True)
-    machine = _machine()
-    print(f"{machine}\n")
+    on = machine()
+    print(f"{on}\n")
     if arguments.only != "goals":
         lines = compare(folder, arguments.runs, scale)
         table = to_table(lines)
         print(table)
         if arguments.write:
             _RESULTS.write_text(json.dumps(as_json(lines), indent=1) + "\n")
-            _put("compared", f"{machine}\n\n{table}")
+            put("compared", f"{on}\n\n{table}")
     if arguments.only != "compare":
         rows = ["| goal | measured |", "|---|---|"]
         for name, figure in figures(folder, max(1, arguments.runs // 2), scale):
             rows.append(f"| {name} | {figure} |")
             print(rows[-1], flush=True)
         if arguments.write:
-            _put("goals", "\n".join(rows) + "\n")
+            put("goals", "\n".join(rows) + "\n")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return what it is measured on, in one line."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     cores = len(os.sched_getaffinity(0))
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
@@ -60,12 +61,12 @@ def _machine() -> str:
     return f"{cores} cores ({processor}), Python {platform.python_version()}; {packages}."
 
 
-def _put(mark: str, text: str) -> None:
-    """Put a text between its marks in the README."""
+def put(mark: str, text: str, page: Path = _README) -> None:
+    """Put a text between its marks in the README, or on another page."""
     begin, end = f"<!-- bench: {mark} -->\n", f"<!-- end: {mark} -->"
-    readme = _README.read_text()
+    readme = page.read_text()
     head, _, rest = readme.partition(begin)
-    _README.write_text(f"{head}{begin}{text}{end}{rest.partition(end)[2]}")
+    page.write_text(f"{head}{begin}{text}{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":
