@@ -87,6 +87,7 @@ class _Run:
         self._level = _least_level()
         self._places: list[_Place] = []
         self._told = asyncio.Event()
+        self._over = False
         self._killers: list[str] = []
 
     async def go(self, limits: Iterable[FetchSettings]) -> None:
@@ -108,12 +109,14 @@ class _Run:
             reason = "what was not committed is left to the next run"
             log.warning("shutdown.grace_over", reason=reason)
         finally:
-            talk.cancel()
+            # What workers have said by now is heard to the end: it may be all there is of an event.
+            self._over = True
+            self._told.set()
             await asyncio.wait({talk})
         for place in self._places:
             await self._settle(place)
         await self._run_on_workers(leave, job.tally.run_id)
-        if self._killers:
+        if self._killers and not job.stop.requested():
             raise RunError(self._killers[0])
 
     async def _work(self, place: _Place) -> None:
@@ -209,6 +212,8 @@ class _Run:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EXCHANGE_EVERY_S):
                     await self._told.wait()
+            if self._over:
+                return
             stop = self._job.stop
             end = EndRun(stop.signal, str(stop.error or "")) if stop.requested() else None
             answers = await self._run_on_workers(exchange, self._job.tally.run_id, end)

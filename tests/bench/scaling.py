@@ -1,4 +1,4 @@
-"""How `--engine dask` scales: `python -m tests.bench.scaling`; --write puts it on this folder's page.
+"""How `--engine dask` scales: `python -m tests.bench.scaling`; --write puts it into README.md here.
 
 One worker and two, each bound to a core of its own with one thread, on a cluster that is there
 before: what is compared is the engine, not the start of processes. Needs the extras `bench` and

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,44 @@ def test_a_worker_is_killed(run: Runner, serve: Serve) -> None:
     assert parts_in(run.lake) == sorted(part["path"] for part in ended.report["parts"])
     assert_lake_holds(run.lake, DAY)
     assert [] == [line for line in ended.err.splitlines() if not line.startswith("{")]
+
+
+def test_a_task_whose_workers_all_die(run: Runner, serve: Serve) -> None:
+    """It is given up: the others go on, then the run fails, and the report is exact."""
+    emulator = serve(DAY, latency_s=0.05)
+    process = run.start(
+        emulator,
+        *(*ENGINE, "--concurrency", "4"),
+        DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0",
+    )
+    wait_until(lambda: len(parts_in(run.lake)) >= 2)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    ended = run.end(process)
+    files = ended.report["files"]
+    assert (1, "failed", 0) == (ended.code, ended.report["status"], files["failed"]), ended.err
+    assert "1 workers died over the" in ended.report["error"]
+    assert files["loaded"] > files["not_attempted"] > 0
+    assert parts_in(run.lake) == sorted(part["path"] for part in ended.report["parts"])
+    assert (0, files["not_attempted"]) == (
+        (again := run(emulator)).code,
+        again.report["files"]["loaded"],
+    )
+    assert_lake_holds(run.lake, DAY)
+
+
+@pytest.mark.parametrize("after_s", [0.8, 1.6, 2.4])
+def test_a_signal_while_workers_start(run: Runner, serve: Serve, after_s: float) -> None:
+    """It ends the run, whatever is starting, and leaves no process."""
+    emulator = serve(DAY, latency_s=0.05)
+    process = run.start(emulator, *ENGINE)
+    wait_until(lambda: emulator.count("listing") > 0)
+    time.sleep(after_s)  # into the middle of whatever comes next
+    workers = workers_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    ended = run.end(process)
+    assert (143, "interrupted") == (ended.code, ended.report["status"]), ended.err
+    assert [] == [line for line in ended.err.splitlines() if not line.startswith("{")]
+    wait_until(lambda: all(is_gone(worker) for worker in workers))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
