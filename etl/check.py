@@ -24,7 +24,7 @@ from etl.api.transport import HttpCounts, Transport
 from etl.decode import DecodeLimits, decode
 from etl.engine import require_engine
 from etl.errors import AhtEtlError, FailureKind, FileError, RunError
-from etl.lake.probe import probe
+from etl.lake.store import Store
 from etl.loader import Memory
 from etl.origins import Shown
 from etl.paths import BreakdownPath, InvalidPathError
@@ -32,6 +32,7 @@ from etl.plan import skips
 from etl.reach import greet, resolve
 from etl.redact import Redactor
 from etl.settings import Settings
+from etl.stores import open_archive, open_lake
 from etl.times import Window, rfc3339
 
 Outcome = Literal["ok", "failed", "skipped"]
@@ -122,8 +123,9 @@ class Checkup:
             client = await self._try("host", lambda: self._host(transport))
             await self._try("tls", lambda: self._tls(client), needs="host")
             await self._ask(client)
-        await self._try("lake", lambda: self._lake("lake.uri", settings.lake.uri))
-        if (raw := settings.raw.uri) is not None:
+        lake = open_lake(settings, patient=False)
+        await self._try("lake", lambda: self._lake("lake.uri", lake))
+        if (raw := open_archive(settings, patient=False)) is not None:
             await self._try("raw", lambda: self._lake("raw.uri", raw))
         await self._try("temporary", _temporary)
         if settings.engine.kind == "dask":
@@ -305,18 +307,11 @@ class Checkup:
                     return f"{path.text}: {size}, {decoded.rows:,} rows{bad}"
         raise AssertionError  # attempts end with an answer or an error
 
-    async def _lake(self, key: str, uri: str) -> tuple[str, None]:
+    async def _lake(self, key: str, store: Store) -> tuple[str, None]:
         try:
-            return await asyncio.to_thread(_probed, Path(uri)), None
+            return f"{store.place}: {await asyncio.to_thread(store.try_out)}", None
         except AhtEtlError as error:
-            advice = f"check {key}, its permissions and its free space"
-            raise RunError(f"{error}; {advice}") from error
-
-
-def _probed(folder: Path) -> str:
-    was_there = probe(folder)
-    seen = f"{folder.resolve()}: a probe was written, read back and removed, {_free(folder)}"
-    return seen + ("" if was_there else "; it is not there yet, a run will make it")
+            raise RunError(f"{error}; check {key}, {store.advice}") from error
 
 
 def _named(error: Exception) -> AhtEtlError:
@@ -338,7 +333,8 @@ async def _temporary() -> tuple[str, None]:
             file.flush()
     except OSError as error:
         raise RunError(scratch_error(error).message) from error
-    return f"{folder} takes what does not fit into limits.memory, {_free(Path(folder))}", None
+    free = _size(shutil.disk_usage(folder).free)
+    return f"{folder} takes what does not fit into limits.memory, {free} free", None
 
 
 async def _dask(settings: Settings) -> tuple[str, None]:
@@ -351,11 +347,6 @@ async def _dask(settings: Settings) -> tuple[str, None]:
         workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]
     seen = f"Dask at {settings.engine.scheduler}: {workers:,} workers, with this version"
     return seen + ("" if workers else "; a run waits for the first"), None
-
-
-def _free(folder: Path) -> str:
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return f"{_size(shutil.disk_usage(there).free)} free"
 
 
 def _size(count: int) -> str:

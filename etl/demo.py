@@ -9,6 +9,7 @@ from typing import Final
 
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
 from etl.emulator.dataset import DEFAULT_ACCOUNT
+from etl.places import is_remote
 from etl.settings import Settings
 from etl.sources import load
 from etl.times import Window
@@ -59,13 +60,13 @@ def introduction(emulator: Emulator) -> str:
 
 def epilogue(lake: str, command: str) -> str:
     """Return where the lake is and what to do with it; `command` is how aht-etl was called."""
-    folder = Path(lake).resolve()
-    query = QUERY.format(lake=folder)
+    place = lake if is_remote(lake) else str(Path(lake).resolve())
+    query = QUERY.format(lake=place)
     again = f"{command} demo" + (
-        "" if folder.name == "demo-lake" else f" --lake {shlex.quote(lake)}"
+        "" if Path(place).name == "demo-lake" else f" --lake {shlex.quote(lake)}"
     )
     return (
-        f"\nThe lake is in {folder}\n\n"
+        f"\nThe lake is in {place}\n\n"
         f"A query to try, in DuckDB (pip install duckdb):\n\n{query};\n\n"
         f"Run `{again}` again: nothing is loaded twice."
     )

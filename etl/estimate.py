@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -9,7 +10,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.lake.store import LakeError, Store
+from etl.lake.layout import is_part
+from etl.lake.store import LakeError, Store, StoredFile
 
 # Parts that are looked at, the newest hours' first: some days of a busy account, read in a blink.
 _SAMPLED_PARTS: Final = 96
@@ -53,7 +55,10 @@ def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
 
     What cannot be read is passed over. `rate` is `fetch.rate`, requests a second.
     """
-    parts = list(islice(_parts(store, ""), _SAMPLED_PARTS))
+    sample = islice(_newest_files(store), _SAMPLED_PARTS)
+    with ThreadPoolExecutor(4 * store.readers) as pool:
+        read = pool.map(lambda file: _part(store, file), sample)
+        parts = [part for part in read if part is not None]
     sources = [source for part in parts for source in part.sources]
     times = [to_load / rate] if rate else []
     pace_s = _seconds_a_file(parts)
@@ -85,20 +90,37 @@ def _seconds_a_file(parts: Sequence[_Part]) -> float | None:
     return span_s / files if span_s >= _SPAN_LEAST_S and files else None
 
 
-def _parts(store: Store, folder: str) -> Iterator[_Part]:
-    """Yield the parts below a folder, newest hour first."""
+def _newest_files(store: Store) -> Iterator[StoredFile]:
+    """Yield what is named like a part, of the newest hour first."""
+    for day in _folders(store, "", 3):
+        parts = [file for file in store.walk(_pass_over, day) if is_part(_last(file.name))]
+        yield from sorted(
+            parts,
+            key=lambda file: [_by_number(name) for name in file.name.split("/")],
+            reverse=True,
+        )
+
+
+def _folders(store: Store, folder: str, depth: int) -> Iterator[str]:
+    """Yield the folders so far below one, of the greatest number first."""
+    if not depth:
+        yield folder
+        return
     try:
         names = store.names(folder)
     except LakeError:
         return
     for name in sorted(names, key=_by_number, reverse=True):
-        path = f"{folder}/{name}" if folder else name
-        if name.startswith("part-") and name.endswith(".parquet"):
-            part = _part(store, path)
-            if part is not None:
-                yield part
-        elif "=" in name:
-            yield from _parts(store, path)
+        if "=" in name:
+            yield from _folders(store, f"{folder}/{name}" if folder else name, depth - 1)
+
+
+def _pass_over(_: str, __: LakeError) -> None:
+    return None
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _by_number(name: str) -> tuple[int, str]:
@@ -106,15 +128,14 @@ def _by_number(name: str) -> tuple[int, str]:
     return int(digits or 0), name
 
 
-def _part(store: Store, name: str) -> _Part | None:
+def _part(store: Store, file: StoredFile) -> _Part | None:
     try:
-        with store.open(name) as stream:
+        with store.open(file.name) as stream:
             metadata: dict[bytes, bytes] = pq.read_metadata(stream).metadata or {}
-        written_at_s = store.stat(name).modified.timestamp()
         sources = [
             {"bytes": int(source["bytes"]), "rows": int(source["rows"])}
             for source in json.loads(metadata[b"aht_etl.sources"])
         ]
     except (LakeError, OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
-    return _Part(metadata.get(b"aht_etl.run", b""), written_at_s, sources)
+    return _Part(metadata.get(b"aht_etl.run", b""), file.modified.timestamp(), sources)

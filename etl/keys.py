@@ -12,8 +12,8 @@ from etl.settings import Settings
 
 ENV_PREFIX: Final = "AHT_ETL_"
 
-#: Keys whose values may be anything, by names that the program does not know.
-_OPEN: Final = "lake.options"
+#: Keys with names below them that the program leaves to the store to know.
+_OPEN: Final = {"lake.options", "raw.options"}
 
 
 def all_keys(
@@ -80,7 +80,7 @@ def unknown_part(path: Sequence[str]) -> list[str] | None:
     for depth, part in enumerate(path, 1):
         field = fields(model).get(part) if model else None
         if field is None:
-            is_open = ".".join(path[: depth - 1]) == _OPEN
+            is_open = ".".join(path[: depth - 1]) in _OPEN
             return None if is_open else list(path[:depth])
         model = section(field)
     return None

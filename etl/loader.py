@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -78,16 +78,11 @@ async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
     todo = [partition for partition in todo if not partition.state.damage]
     if not todo:
         return
+    await stop.interruptible(_prepare("lake.uri", store, store.prepare))
     archive = None
     if (raw := open_archive(settings)) is not None:
         archive = Archive(raw, settings.limits.max_file_size)
-    for key, place in (("lake.uri", store), ("raw.uri", archive)):
-        try:
-            if place is not None:
-                await stop.interruptible(asyncio.to_thread(place.prepare))
-        except LakeError as error:
-            advice = f"check {key}, its permissions and its free space"
-            raise RunError(f"{error}; {advice}") from error
+        await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
     files = sum(len(partition.to_load) for partition in todo)
     in_flight = min(settings.fetch.concurrency, files)
     # More workers than requests in flight: some wait for their file to be decoded with others.
@@ -127,6 +122,13 @@ async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
         log.warning("shutdown.grace_over", reason="what was not committed is left to the next run")
     finally:
         sink.discard()
+
+
+async def _prepare(key: str, store: Store, prepare: Callable[[], None]) -> None:
+    try:
+        await asyncio.to_thread(prepare)
+    except LakeError as error:
+        raise RunError(f"{error}; check {key}, {store.advice}") from error
 
 
 def _produce(
@@ -205,7 +207,7 @@ class _Loader:
                 self._job.tally.bytes.downloaded += body.size
                 # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
                 # again.
-                number = attempt.retry_state.attempt_number
+                number = attempt.number
                 await self._batches.load(partition, path, body, number)
 
     async def _download(self, path: BreakdownPath) -> Body:

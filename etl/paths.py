@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, Self
 
 # As the Breakdown API documents it. [0-9] and \Z, not \d and $: other scripts' digits and a
@@ -71,7 +72,11 @@ class BreakdownPath:
         match = _PATTERN.match(text)
         if match is None:
             raise InvalidPathError("does not fit the documented pattern of a file's path")
-        return cls(text, Partition.parse(match["directory"]))
+        return cls(text, _partition(match["directory"]))
+
+
+# A listing names each partition many times: one object, half the time, a quarter of the memory.
+_partition: Final = lru_cache(maxsize=4096)(Partition.parse)
 
 
 def written_at(path: str) -> datetime | None:

@@ -17,7 +17,7 @@ from etl.api.transport import Transport
 from etl.engine import engine_of
 from etl.errors import RunError
 from etl.job import Job
-from etl.lake.commit import read_state
+from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
 from etl.plan import Plan, make_plan
 from etl.stop import StoppedError
@@ -130,7 +130,7 @@ def _read(saved_listing: BinaryIO) -> Listing:
 async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
     job.tally.listing = listing
     skip = job.settings.fetch.skip
-    made = await make_plan(listing.entries, skip, job.shard, partial(read_state, store))
+    made = await make_plan(listing.entries, skip, job.shard, partial(read_states, store))
     job.tally.planned(made)
     return made
 

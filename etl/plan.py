@@ -71,12 +71,12 @@ async def make_plan(
     entries: Iterable[str],
     skip: Sequence[str],
     shard: Shard,
-    read_state: Callable[[str], PartitionState],
+    read_states: Callable[[Sequence[str]], Sequence[PartitionState]],
 ) -> Plan:
     """Parse and sort the listed entries and subtract what the lake holds.
 
-    `entries` are distinct; `skip` holds paths or glob patterns; `read_state` reads a partition's
-    receipts by its directory, in threads. Nothing is fetched and nothing written.
+    `entries` are distinct; `skip` holds paths or glob patterns; `read_states` reads partitions'
+    receipts by their directories, in threads. Nothing is fetched and nothing written.
     """
     invalid: list[InvalidPath] = []
     skipped: list[BreakdownPath] = []
@@ -97,8 +97,8 @@ async def make_plan(
 
     def split(partitions: Sequence[Partition]) -> list[PartitionPlan]:
         plans = []
-        for partition in partitions:
-            state = read_state(partition.directory)
+        states = read_states([partition.directory for partition in partitions])
+        for partition, state in zip(partitions, states, strict=True):
             files = by_partition[partition]
             plans.append(
                 PartitionPlan(

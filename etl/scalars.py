@@ -8,10 +8,11 @@ import ipaddress
 import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, WithJsonSchema
 
+from etl.places import normalised
 from etl.times import parse_duration, parse_instant
 
 # A host's name or address, perhaps a port, perhaps a path; no user, no query, nothing quoted.
@@ -46,19 +47,6 @@ def _origin(url: str) -> str:
     if not well_formed:
         raise ValueError("not a host's URL: write https://host, without a user or a query")
     return url.rstrip("/")
-
-
-def _local_folder(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    if not uri:
-        raise ValueError("must not be empty")
-    if not separator:
-        return uri
-    if scheme != "file":
-        raise ValueError("only folders and file:// are supported by this version")
-    if not rest.startswith("/"):
-        raise ValueError("write file:///folder, with three slashes")
-    return unquote(rest)
 
 
 DURATION_SCHEMA: Final = WithJsonSchema(
@@ -102,5 +90,6 @@ Url = Annotated[
 SchedulerAddress = Annotated[
     str, Field(pattern=r"^(tcp|tls|ws|wss)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$")
 ]
-Folder = Annotated[str, AfterValidator(_local_folder)]
+#: A folder as a path, or the URI of an object store.
+PlaceUri = Annotated[str, AfterValidator(normalised)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

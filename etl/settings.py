@@ -17,12 +17,13 @@ from pydantic import (
     model_validator,
 )
 
+from etl.places import Place, is_remote
 from etl.scalars import (
     DURATION_SCHEMA,
     Account,
     Duration,
-    Folder,
     Instant,
+    PlaceUri,
     SchedulerAddress,
     Seconds,
     Secret,
@@ -190,12 +191,15 @@ class RetrySettings(_Section):
 class LakeSettings(_Section):
     """Where the lake is and how its parts are written."""
 
-    uri: Folder = Field(
-        default="./lake", description="The lake's place: a folder, or file:///folder."
+    uri: PlaceUri = Field(
+        default="./lake",
+        description="The lake's place: a folder, file:///folder, s3://bucket/prefix, "
+        "gs://bucket/prefix or az://container/prefix.",
     )
     options: dict[str, Secret] = Field(
         default_factory=dict,
-        description="The store's own options, for stores that have some; a folder has none.",
+        description="The object store's own options by object_store's names, values as strings; "
+        "keys that are not here come from the environment or the machine's identity.",
     )
     compression: Compression = Field(default="zstd", description="How columns are compressed.")
     target_part_size: Size = Field(
@@ -208,10 +212,15 @@ class LakeSettings(_Section):
 class RawSettings(_Section):
     """Where downloaded files are kept, if anywhere."""
 
-    uri: Folder | None = Field(
+    uri: PlaceUri | None = Field(
         default=None,
         description="Where the downloaded files are kept, byte for byte, under their own paths: "
-        "outside the lake. Empty: nowhere.",
+        "a folder or an object store, outside the lake. Empty: nowhere.",
+    )
+    options: dict[str, Secret] = Field(
+        default_factory=dict,
+        description="Options of the archive's object store. Empty: lake.options, if both are of "
+        "one kind.",
     )
 
 
@@ -316,16 +325,57 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _raw_files_outside_the_lake(self) -> Self:
-        if self.raw.uri is not None:
-            lake = Path(self.lake.uri).resolve()
-            if lake in (raw := Path(self.raw.uri).resolve(), *raw.parents):
-                raise ValueError(
-                    "raw.uri must not lie in lake.uri: readers of the lake would trip over it"
-                )
+        if self.raw.uri is not None and self._holds_raw_files(self.raw.uri):
+            raise ValueError(
+                "raw.uri must not lie in lake.uri: readers of the lake would trip over it"
+            )
         return self
+
+    def _holds_raw_files(self, raw_uri: str) -> bool:
+        remote = is_remote(raw_uri)
+        if remote != is_remote(self.lake.uri):
+            return False
+        if remote:
+            return self.raw_options == self.lake_options and Place.parse(self.lake.uri).holds(
+                Place.parse(raw_uri)
+            )
+        lake = Path(self.lake.uri).resolve()
+        return lake in (raw := Path(raw_uri).resolve(), *raw.parents)
+
+    @model_validator(mode="after")
+    def _options_that_the_stores_know(self) -> Self:
+        for section, uri, options in (
+            ("lake", self.lake.uri, self.lake_options),
+            ("raw", self.raw.uri, self.raw_options),
+        ):
+            if uri is None or not is_remote(uri):
+                continue
+            from etl.lake.connection import Connection  # noqa: PLC0415 - no folder needs obstore
+
+            try:
+                Connection(Place.parse(uri), options)
+            except ValueError as error:
+                raise ValueError(f"{section}.options: {error}") from None
+        return self
+
+    @property
+    def lake_options(self) -> dict[str, str]:
+        """The options of the lake's object store, as they are."""
+        return {name: value.get_secret_value() for name, value in self.lake.options.items()}
+
+    @property
+    def raw_options(self) -> dict[str, str]:
+        """The options of the raw archive's object store: the lake's where it has none."""
+        if self.raw.options or self.raw.uri is None or not is_remote(self.raw.uri):
+            return {name: value.get_secret_value() for name, value in self.raw.options.items()}
+        same = is_remote(self.lake.uri) and (
+            Place.parse(self.lake.uri).scheme == Place.parse(self.raw.uri).scheme
+        )
+        return self.lake_options if same else {}
 
     def secret_values(self) -> Iterator[str]:
         """Yield every value that must never be shown."""
-        for value in (*(v for _, v in self.auth), *self.lake.options.values()):
+        options = (*self.lake.options.values(), *self.raw.options.values())
+        for value in (*(v for _, v in self.auth), *options):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +19,9 @@ from etl.report import Tally
 from etl.settings import Compression
 
 log = structlog.stdlib.get_logger()
+
+# How long commits that have begun may take when the time to end is over.
+_LAST_COMMITS_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +213,14 @@ class Sink:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for work that cannot be called back, also when the waiting is cancelled.
+    """Wait for work that cannot be called back, for a while also when the waiting is cancelled.
 
-    A commit that has begun will happen; the report must know how it ended.
+    A commit that has begun will happen; the report should know how it ended. An object store may
+    not answer for long: then the report knows nothing of it, and the next run does.
     """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        await asyncio.wait({task}, timeout=_LAST_COMMITS_S)
         raise

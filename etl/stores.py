@@ -1,17 +1,37 @@
 """Where a configuration says that the lake and the raw archive lie."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from etl.errors import UsageError
 from etl.lake.local import LocalStore
 from etl.lake.store import Store
+from etl.places import Place, is_remote
 from etl.settings import Settings
 
 
-def open_lake(settings: Settings) -> Store:
-    """Return the lake's place, `lake.uri`; nothing is read or written yet."""
-    return LocalStore(Path(settings.lake.uri))
+def open_lake(settings: Settings, *, patient: bool = True) -> Store:
+    """Return the lake's place, `lake.uri`; nothing is read or written yet.
+
+    Not `patient`, an object store's requests that fail are not repeated.
+    """
+    return _open(settings.lake.uri, settings.lake_options, patient=patient)
 
 
-def open_archive(settings: Settings) -> Store | None:
+def open_archive(settings: Settings, *, patient: bool = True) -> Store | None:
     """Return the raw archive's place, `raw.uri`, None without one; nothing is done there yet."""
-    return None if settings.raw.uri is None else LocalStore(Path(settings.raw.uri))
+    if settings.raw.uri is None:
+        return None
+    return _open(settings.raw.uri, settings.raw_options, patient=patient)
+
+
+def _open(uri: str, options: Mapping[str, str], *, patient: bool) -> Store:
+    if not is_remote(uri):
+        return LocalStore(Path(uri))
+    from etl.lake.objects import ObjectStore  # noqa: PLC0415 - no folder needs obstore
+
+    try:
+        return ObjectStore(Place.parse(uri), options, patient=patient)
+    except ValueError as error:
+        # The environment has changed since the settings were judged.
+        raise UsageError(f"options of {uri}: {error}") from None

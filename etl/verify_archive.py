@@ -100,7 +100,10 @@ class ArchiveCheck:
                 message = f"is in the archive and not in the lake, for it is no rows: {problem}"
                 notes.append(Finding(FindingKind.UNLOADABLE, name, message))
             elif busy:
-                message = "is in the archive and not in the lake; a run is active and may load it"
+                message = (
+                    "is in the archive and not in the lake: a run may be active and load it; if "
+                    "none is, run again over its hour, while the vendor still has it"
+                )
                 notes.append(Finding(FindingKind.NOT_LOADED, name, message))
             else:
                 message = (
@@ -154,7 +157,7 @@ def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
     """Decode an archived file. Raises FileError; RunError where there is no room to do it."""
     try:
         return decode(body, path, limits, scratch=Path(scratch_folder()))
-    except FileError:
+    except (FileError, LakeError):
         raise
     except OSError as error:
         if error.errno in _NO_ROOM:

@@ -65,7 +65,7 @@ def through_pyarrow(lake: Path) -> Counter[Row]:
     for name in TIMESTAMPS:
         index = table.column_names.index(name)
         table = table.set_column(index, name, table[name].cast(pa.int64()))
-    return _count(table.to_pylist())
+    return counted(table.to_pylist())
 
 
 def through_duckdb(lake: Path) -> Counter[Row]:
@@ -81,7 +81,7 @@ def through_duckdb(lake: Path) -> Counter[Row]:
             "hive_types = {'accountId': VARCHAR})"
         )
         names = relation.columns
-        return _count([dict(zip(names, row, strict=True)) for row in relation.fetchall()])
+        return counted([dict(zip(names, row, strict=True)) for row in relation.fetchall()])
 
 
 def receipts(lake: Path) -> list[dict[str, Any]]:
@@ -109,16 +109,17 @@ def assert_lake_holds(lake: Path, dataset: Dataset, *, now_ms: int | None = None
     assert sorted(arrived) == sorted(source["path"] for source in receipts(lake))
 
 
-def _count(rows: list[dict[str, Any]]) -> Counter[Row]:
-    counted: Counter[Row] = Counter()
+def counted(rows: list[dict[str, Any]]) -> Counter[Row]:
+    """Count rows that were read, partition columns among them."""
+    found: Counter[Row] = Counter()
     for row in rows:
         if row["extras"] is not None:
             row["extras"] = _canonical(json.loads(row["extras"]))
         directory = "/".join(
             f"{name}={row[name]}" for name in ("year", "month", "day", "hour", "accountId")
         )
-        counted[(*(row[name] for name in COLUMNS), directory)] += 1
-    return counted
+        found[(*(row[name] for name in COLUMNS), directory)] += 1
+    return found
 
 
 def _canonical(value: Any) -> str:

@@ -1,6 +1,7 @@
 """What is listed less what the lake holds."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +21,13 @@ async def plan(
     shard: Shard | None = None,
     loaded: tuple[str, ...] = (),
 ) -> Plan:
-    def read_state(directory: str) -> PartitionState:
-        return PartitionState({path for path in loaded if path.startswith(f"/{directory}/")})
+    def read_states(directories: Sequence[str]) -> list[PartitionState]:
+        return [
+            PartitionState({path for path in loaded if path.startswith(f"/{directory}/")})
+            for directory in directories
+        ]
 
-    return await make_plan(entries, skip, shard or Shard(), read_state)
+    return await make_plan(entries, skip, shard or Shard(), read_states)
 
 
 async def test_partitions_oldest_first_less_what_is_loaded() -> None:

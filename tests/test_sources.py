@@ -96,7 +96,7 @@ def test_environment_forms() -> None:
         ({"fetch": {"concurrency": "0"}}, {}, "fetch.concurrency"),
         ({"limits": {"memory": "lots"}}, {}, "limits.memory"),
         ({"retry": {"server_delays": ["-1"]}}, {}, "retry.server_delays"),
-        ({"lake": {"uri": "s3://bucket"}}, {}, "lake.uri"),
+        ({"lake": {"uri": "ftp://bucket"}}, {}, "lake.uri"),
         ({}, {"AHT_ETL_SECRETS_DIR": "/nonexistent"}, "AHT_ETL_SECRETS_DIR"),
     ],
 )

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from tenacity import AsyncRetrying
-
 from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
 from etl.api.body import Body, download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
-from etl.api.retry import Unauthorized
+from etl.api.retry import Attempts, Unauthorized
 from etl.api.transport import Transport
 from etl.errors import FileError, RunError
 from etl.paths import BreakdownPath
@@ -49,7 +47,7 @@ class Client:
             self._transport, self._auth, f"{self._base}/breakdown", self._source, windows
         )
 
-    def attempts(self, path: BreakdownPath) -> AsyncRetrying:
+    def attempts(self, path: BreakdownPath) -> Attempts:
         """Return the attempts of one file, by the vendor's retry policy."""
         return self._transport.attempts(path.text)
 

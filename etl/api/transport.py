@@ -11,12 +11,11 @@ from typing import Any, Final, Self
 import aiohttp
 import structlog
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
-from tenacity import AsyncRetrying
 from yarl import URL
 
 from etl import __version__
 from etl.api.auth import Anonymous, Authenticator
-from etl.api.retry import Unauthorized, attempts, retry_after_s
+from etl.api.retry import Attempts, Unauthorized, retry_after_s
 from etl.api.throttle import Limiter, Slot
 from etl.errors import FailureKind, FileError
 from etl.settings import RetrySettings
@@ -109,7 +108,7 @@ class Transport:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    def attempts(self, what: str) -> AsyncRetrying:
+    def attempts(self, what: str) -> Attempts:
         """Return the attempts of one request by the vendor's policy; `what` is for the log."""
 
         def on_retry(error: FileError, attempt: int) -> None:
@@ -122,7 +121,7 @@ class Transport:
                 attempt=attempt,
             )
 
-        return attempts(
+        return Attempts(
             self._retry.server_delays, self._retry.throttle_attempts, self._sleep, on_retry
         )
 

@@ -8,7 +8,7 @@ from etl.cli.common import called_as, check_report_file, usage_errors
 from etl.cli.flags import LogFormat, LogLevel, Progress, ReportFile
 from etl.signals import SIGNALS
 
-DemoLake = Annotated[str | None, typer.Option("--lake", metavar="URI", help="The lake's folder.")]
+DemoLake = Annotated[str | None, typer.Option("--lake", metavar="URI", help="The lake's place.")]
 
 
 def demo(

@@ -69,7 +69,7 @@ Lake = Annotated[
     typer.Option(
         "--lake",
         metavar="URI",
-        help="The lake's folder, for example /data/lake (default ./lake).",
+        help="The lake's folder or object store, for example s3://bucket/lake (default ./lake).",
     ),
 ]
 Concurrency = Annotated[

@@ -53,7 +53,8 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
     )
     try:
         advice = "a script that calls run needs `if __name__ == '__main__':` around it"
-        await _started(cluster, "Dask's workers on this machine", advice)
+        # What has begun to start is closed when it has started, and not in between.
+        await _to_its_end(_started(cluster, "Dask's workers on this machine", advice))
         client = dask.Client(cluster, asynchronous=True, set_as_default=False, name="aht-etl")
         try:
             await client

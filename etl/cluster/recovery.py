@@ -1,8 +1,9 @@
 """What the lake says of a share: what is left to do, and what an attempt before this one did."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from etl.lake.commit import PartitionState, read_state
+from etl.lake.commit import read_states
 from etl.lake.receipts import PartReceipts, Receipt
 from etl.lake.store import Store
 from etl.plan import Plan, Shard, make_plan
@@ -18,12 +19,9 @@ async def look(store: Store, paths: Iterable[str], run_id: str) -> tuple[Plan, l
     """
     own: list[OwnPart] = []
 
-    def state_of(directory: str) -> PartitionState:
-        def seen(name: str, receipts: PartReceipts) -> None:
-            if receipts.run == run_id:
-                own.append((name, receipts.sources, store.stat(name).bytes))
+    def seen(name: str, receipts: PartReceipts) -> None:
+        if receipts.run == run_id:
+            own.append((name, receipts.sources, store.stat(name).bytes))
 
-        return read_state(store, directory, seen)
-
-    plan = await make_plan(paths, (), Shard(), state_of)
+    plan = await make_plan(paths, (), Shard(), partial(read_states, store, seen=seen))
     return plan, own

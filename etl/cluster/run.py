@@ -27,6 +27,7 @@ from etl.errors import RunError, describe
 from etl.job import Job, Limits, UnderWay
 from etl.lake.store import LakeError, Store
 from etl.loader import deadline
+from etl.places import is_remote
 from etl.plan import Plan
 from etl.report import Tally
 from etl.settings import FetchSettings, Settings
@@ -142,7 +143,7 @@ class _Run:
         )
 
     async def _take(self, place: _Place, outcome: Outcome) -> None:
-        self._hear(place, outcome.word)
+        self._hear(outcome.word)
         try:
             await asyncio.to_thread(self._look_for, outcome)
         except (LakeError, OSError):
@@ -220,9 +221,7 @@ class _Run:
             for worker, (words, events) in answers.items():
                 _log_again(events, worker)
                 for word in words:
-                    for place in self._places:
-                        if place.key == word.key:
-                            self._hear(place, word)
+                    self._hear(word)
             self._show()
             if answers:
                 heard_at = loop.time()
@@ -253,7 +252,10 @@ class _Run:
             return {}
         return answers
 
-    def _hear(self, place: _Place, word: Word) -> None:
+    def _hear(self, word: Word) -> None:
+        place = next((place for place in self._places if place.key == word.key), None)
+        if place is None:
+            return  # its outcome is there already, or its place gave it up
         if place.words and word.attempt not in place.words:
             files = len(place.paths)
             reason = f"the worker {next(reversed(place.words.values())).worker} was lost"
@@ -318,7 +320,7 @@ def _for_workers(settings: Settings) -> Settings:
 
 
 def _anywhere(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).absolute())
+    return uri if is_remote(uri) else str(Path(uri).absolute())
 
 
 def _least_level() -> int:

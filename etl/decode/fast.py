@@ -176,7 +176,8 @@ class _Reader:
                 raise _MisfitError
             lines, delimiter = lines.replace(delimiter, _UNIT_SEPARATOR), _UNIT_SEPARATOR
         try:
-            table = csv.read_csv(
+            # Streamed, though it is one block: read_csv begins a thread for each call.
+            reader = csv.open_csv(
                 pa.BufferReader(lines),  # type: ignore[arg-type]  # a file of Arrow's own
                 read_options=csv.ReadOptions(
                     use_threads=False, column_names=names, block_size=len(lines) + 1
@@ -188,6 +189,7 @@ class _Reader:
                     column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
                 ),
             )
+            table = reader.read_all()
         except pa.ArrowInvalid:  # columns are missing
             raise _MisfitError from None
         return [
@@ -206,7 +208,7 @@ class _Reader:
     def _between(self, leaf: Leaf, column: Any) -> Any:
         """Cut the template's own text off, where it stands."""
         if leaf.constant:
-            self._require(pc.equal(column, leaf.before))
+            self._require(pc.equal(column, pa.scalar(leaf.before, pa.binary())))
             return column
         self._require(pc.starts_with(column, leaf.before))
         value = pc.binary_replace_slice(column, 0, len(leaf.before), b"")

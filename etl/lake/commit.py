@@ -6,7 +6,8 @@ of its sources are loaded already.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,10 @@ _PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
 _DOUBTFUL_PUTS: Final = 5
 # So many numbers below the highest are looked for even if a listing does not show them.
 _LOOKED_FOR: Final = 100
+
+
+#: Hears of a part: its name in the lake, and what it says of itself.
+Seen = Callable[[str, PartReceipts], None]
 
 
 @dataclass(slots=True)
@@ -51,21 +56,34 @@ class Committed:
     brought_by_others: frozenset[str]
 
 
-def read_state(
-    store: Store,
-    directory: str,
-    seen: Callable[[str, PartReceipts], None] = lambda *_: None,
-) -> PartitionState:
-    """Read all receipts of a partition, and tell `seen` each part's, with its name.
+def read_states(
+    store: Store, directories: Sequence[str], seen: Seen = lambda *_: None
+) -> list[PartitionState]:
+    """Read all receipts of several partitions, side by side where that is worth it. Blocking.
 
-    Blocking; a lake that refuses is told as damage.
+    A lake that refuses is told as damage. `seen` hears of each part's, in any thread.
     """
-    state = PartitionState()
+    if store.readers == 1:
+        return [read_state(store, directory, seen) for directory in directories]
+    try:
+        names = store.names_of(directories)
+    except LakeError as error:
+        return [PartitionState(damage=str(error)) for _ in directories]
+    with ThreadPoolExecutor(store.readers) as pool:
+        return list(pool.map(lambda each: _state_of(store, each, names[each], seen), directories))
+
+
+def read_state(store: Store, directory: str, seen: Seen = lambda *_: None) -> PartitionState:
+    """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
     try:
         names = store.names(directory)
     except LakeError as error:
-        state.damage = str(error)
-        return state
+        return PartitionState(damage=str(error))
+    return _state_of(store, directory, names, seen)
+
+
+def _state_of(store: Store, directory: str, names: Sequence[str], seen: Seen) -> PartitionState:
+    state = PartitionState()
     parts = [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
     for name in names:
         if name.endswith(".parquet") and name not in parts and not name.startswith((".", "_")):

@@ -8,13 +8,16 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from pydantic import ByteSize
 
 from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
 
@@ -54,6 +57,9 @@ class LocalStagedFile:
 class LocalStore:
     """A folder that holds a lake, or a raw archive."""
 
+    readers: Final = 1
+    advice: Final = "its permissions and its free space"
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -74,6 +80,20 @@ class LocalStore:
             self.stage().close()
         except OSError as error:
             raise LakeError.of("writing to", str(self.root), error) from error
+
+    def try_out(self) -> str:
+        """Try all that a run does there, and leave nothing; return what was seen. LakeError."""
+        from etl.lake.probe import probe  # noqa: PLC0415 - it is made of such stores
+
+        was_there = probe(self.root)
+        there = next(
+            folder
+            for folder in (self.root.absolute(), *self.root.absolute().parents)
+            if folder.exists()
+        )
+        free = ByteSize(shutil.disk_usage(there).free).human_readable(decimal=True, separator=" ")
+        seen = f"a probe was written, read back and removed, {free} free"
+        return seen + ("" if was_there else "; it is not there yet, a run will make it")
 
     def clean_up(self) -> None:
         """Remove what killed runs left behind, never what a living one writes, as far as it goes.
@@ -121,7 +141,7 @@ class LocalStore:
             raise LakeError.of("reading", str(self.root), error) from error
 
     def names(self, folder: str) -> list[str]:
-        """List a folder's files; one that does not exist has none. Raises LakeError."""
+        """List what is in a folder; one that does not exist is empty. Raises LakeError."""
         try:
             with os.scandir(self.root / folder) as entries:
                 return sorted(entry.name for entry in entries)
@@ -129,6 +149,10 @@ class LocalStore:
             return []
         except OSError as error:
             raise LakeError.of("listing", folder, error) from error
+
+    def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
+        """List the files of several partitions' folders. Raises LakeError."""
+        return {partition: self.names(partition) for partition in partitions}
 
     def walk(
         self, refused: Callable[[str, LakeError], None], folder: str = ""

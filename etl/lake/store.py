@@ -3,7 +3,7 @@
 Names are relative to the root, with `/`. All methods block; they are called off the event loop.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,11 +49,22 @@ class Store(Protocol):
     """The place of a lake, or of a raw archive."""
 
     @property
+    def readers(self) -> int:
+        """How many files are worth reading side by side; 1 where nothing is waited for."""
+
+    @property
     def place(self) -> str:
         """What people call it: a folder's full path, or a URI."""
 
+    @property
+    def advice(self) -> str:
+        """What to look at, besides its name, where it refuses."""
+
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
+
+    def try_out(self) -> str:
+        """Try all that a run does there, and leave nothing; return what was seen. LakeError."""
 
     def clean_up(self) -> None:
         """Remove what killed runs left behind, never what a living one writes, as far as it goes.
@@ -74,7 +85,10 @@ class Store(Protocol):
         """Raise LakeError if the root is there but cannot be read."""
 
     def names(self, folder: str) -> list[str]:
-        """List a folder's files; one that does not exist has none. Raises LakeError."""
+        """List what is in a folder; one that does not exist is empty. Raises LakeError."""
+
+    def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
+        """List the files of several partitions' folders. Raises LakeError."""
 
     def walk(
         self, refused: Callable[[str, LakeError], None], folder: str = ""

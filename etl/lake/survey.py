@@ -195,13 +195,14 @@ def survey(store: Store, selection: Selection) -> Survey:
 
 def _read_parts(store: Store, files: Sequence[StoredFile]) -> dict[str, PartSurvey | None]:
     """Return what each part says of itself, None for one that is gone; read in threads."""
-    groups = [files[at : at + _READ_AT_ONCE] for at in range(0, len(files), _READ_AT_ONCE)]
+    at_once = _READ_AT_ONCE // store.readers
+    groups = [files[at : at + at_once] for at in range(0, len(files), at_once)]
 
     def read(group: Iterable[StoredFile]) -> dict[str, PartSurvey | None]:
         return {file.name: _read_part(store, file) for file in group}
 
     parts: dict[str, PartSurvey | None] = {}
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(max(_READERS, 4 * store.readers)) as pool:
         for some in pool.map(read, groups):
             parts.update(some)
     return parts

@@ -1,15 +1,14 @@
 """What one part tells: its receipts, its run, its rows' handle times."""
 
-import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.lake.store import LakeError, Store
+from etl.lake.store import LakeError, Store, StoredFile
 from etl.page.durations import COLUMNS, Durations
 from etl.paths import Partition
 
@@ -34,11 +33,11 @@ class PartFacts:
     durations: Durations | None = None
 
 
-def read_part(store: Store, partition: Partition, name: str) -> PartFacts | None:
+def read_part(store: Store, partition: Partition, part: StoredFile) -> PartFacts | None:
     """Read a part in bounded memory; None if it is gone meanwhile. Blocking, raises nothing."""
+    name = part.name.rpartition("/")[2]
     try:
-        with store.open(f"{partition.directory}/{name}") as stream:
-            status = os.fstat(stream.fileno())
+        with store.open(part.name) as stream:
             receipts = read_receipts(stream).sources
             stream.seek(0)
             with pq.ParquetFile(stream) as file:
@@ -55,8 +54,8 @@ def read_part(store: Store, partition: Partition, name: str) -> PartFacts | None
         receipts,
         metadata.get(b"aht_etl.run", b"").decode("utf-8", "replace"),
         metadata.get(b"aht_etl.version", b"").decode("utf-8", "replace"),
-        datetime.fromtimestamp(status.st_mtime, UTC),
-        status.st_size,
+        part.modified,
+        part.bytes,
         durations,
     )
 

@@ -28,12 +28,12 @@ def survey(store: Store, account: str | None) -> Facts:
         damage for partition, damage in layout.shut.items() if account in (None, partition.account)
     )
     parts = (
-        (partition, part.name.rpartition("/")[2])
+        (partition, part)
         for partition, its_parts in layout.parts.items()
         if account in (None, partition.account)
         for part in its_parts
     )
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(max(_THREADS, store.readers)) as pool:
         while some := list(islice(parts, _AT_A_TIME)):
             for part in pool.map(lambda found: read_part(store, *found), some):
                 if part is not None:

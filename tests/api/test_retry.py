@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.api.retry import Unauthorized, attempts, retry_after_s
+from etl.api.retry import Attempts, Unauthorized, retry_after_s
 from etl.errors import FailureKind, FileError
 
 NOW = datetime(2022, 6, 1, 12, tzinfo=UTC)
@@ -18,7 +18,7 @@ async def send(errors: list[FileError], delays: list[float], throttles: int) -> 
         slept.append(seconds)
 
     left = list(errors)
-    async for attempt in attempts(delays, throttles, sleep, lambda _e, _n: None):
+    async for attempt in Attempts(delays, throttles, sleep, lambda _e, _n: None):
         with attempt:
             if left:
                 raise left.pop(0)

@@ -16,6 +16,7 @@ from typing import Final
 
 from tests.bench.compare import as_json, compare, to_table
 from tests.bench.goals import figures
+from tests.bench.pages import put
 
 _README: Final = Path(__file__).parents[2] / "README.md"
 _RESULTS: Final = Path(__file__).with_name("results.json")
@@ -34,39 +35,30 @@ def main() -> None:
     scale = 0.1 if arguments.quick else 1.0
     folder = arguments.data or Path(tempfile.gettempdir(), "aht-etl-bench")
     folder.mkdir(parents=True, exist_ok=True)
-    on = machine()
-    print(f"{on}\n")
+    machine = _machine()
+    print(f"{machine}\n")
     if arguments.only != "goals":
         lines = compare(folder, arguments.runs, scale)
         table = to_table(lines)
         print(table)
         if arguments.write:
             _RESULTS.write_text(json.dumps(as_json(lines), indent=1) + "\n")
-            put("compared", f"{on}\n\n{table}")
+            put(_README, "compared", f"{machine}\n\n{table}")
     if arguments.only != "compare":
         rows = ["| goal | measured |", "|---|---|"]
         for name, figure in figures(folder, max(1, arguments.runs // 2), scale):
             rows.append(f"| {name} | {figure} |")
             print(rows[-1], flush=True)
         if arguments.write:
-            put("goals", "\n".join(rows) + "\n")
+            put(_README, "goals", "\n".join(rows) + "\n")
 
 
-def machine() -> str:
-    """Return what it is measured on, in one line."""
+def _machine() -> str:
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     cores = len(os.sched_getaffinity(0))
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     processor = model[1] if model else platform.machine()
     return f"{cores} cores ({processor}), Python {platform.python_version()}; {packages}."
-
-
-def put(mark: str, text: str, page: Path = _README) -> None:
-    """Put a text between its marks in the README, or on another page."""
-    begin, end = f"<!-- bench: {mark} -->\n", f"<!-- end: {mark} -->"
-    readme = page.read_text()
-    head, _, rest = readme.partition(begin)
-    page.write_text(f"{head}{begin}{text}{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":

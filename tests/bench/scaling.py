@@ -21,9 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from tests.bench.__main__ import machine, put
+from tests.bench.__main__ import _machine
 from tests.bench.compare import LATENCY_MS, our_command
 from tests.bench.measure import Spread, run
+from tests.bench.pages import put
 from tests.bench.server import serve
 from tests.bench.workload import W1, W2, Workload, make
 
@@ -57,10 +58,10 @@ def main() -> None:
         rows.append(
             f"| {name} | {Spread.of(one)} | {Spread.of(two)} | {speed_up} | {Spread.of(local)} |"
         )
-    text = f"{machine()[:-1]}, distributed {version('distributed')}.\n\n" + "\n".join(rows) + "\n"
+    text = f"{_machine()[:-1]}, distributed {version('distributed')}.\n\n" + "\n".join(rows) + "\n"
     print(text)
     if arguments.write:
-        put("dask", text, _PAGE)
+        put(_PAGE, "dask", text)
 
 
 def _measure(

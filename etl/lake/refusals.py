@@ -1,0 +1,159 @@
+"""What an object store's refusal means, in one line that says what to do next.
+
+obstore's errors hold whole answers, addresses with signatures and its own structures: only what
+people need of them leaves this module.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from etl.lake.store import LakeError
+from etl.places import Place
+
+_STATUS: Final = re.compile(r"status code: (\d{3})\b")
+_CODE: Final = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+_MESSAGE: Final = re.compile(r"<Message>\s*([^<\n]*)")
+_REGION: Final = re.compile(r"<Region>\s*([\w-]+)|expecting '([\w-]+)'|s3[.-]([a-z]+-[\w-]+-\d)\.")
+_REQUEST: Final = re.compile(r"Error performing (?:[A-Z]+ )?(https?://[^\s?]+)")
+_SYSTEM: Final = re.compile(r'message: "([^"]{1,200})"')
+# Where credentials come from, when none are set.
+_METADATA: Final = {"169.254.169.254", "metadata.google.internal", "metadata", "169.254.170.2"}
+_TOKENS: Final = (
+    "sts.",
+    "login.microsoft",
+    "oauth2.googleapis",
+    "accounts.google",
+    "169.254.170.23",
+)
+
+_NO_CONTAINER: Final = {"NoSuchBucket", "ContainerNotFound", "NoSuchContainer"}
+_BAD_KEYS: Final = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "TokenRefreshRequired",
+    "AuthenticationFailed",
+    "AuthorizationFailure",
+    "InvalidAuthenticationInfo",
+    "AuthenticationRequired",
+}
+_ELSEWHERE: Final = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}
+# What came of a request that nobody answered, by what obstore says or shows of it.
+_MEANINGS: Final = {
+    "BadScheme": 'plain http is refused; use https, or set the option allow_http to "true"',
+    "without LOCATION": (
+        "a redirect that leads nowhere: the bucket is in another region; set the option region "
+        "(or AWS_REGION)"
+    ),
+    "failed to lookup|dns error": (
+        "no such host: {at}; check the endpoint, the account's name and the network"
+    ),
+    "(?i)timedout|timed out": "{at} gave no answer in time; check the endpoint and the network",
+    "(?i)invalidcertificate|invalid peer certificate": (
+        "the certificate of {at} is not trusted; set the option root_certificate"
+    ),
+    "IncompleteMessage|ConnectionReset|BrokenPipe": (
+        "{at} broke the connection; check the endpoint and the network"
+    ),
+    "invalid path": (
+        "an object's name has an empty segment (//), which no folder can have; remove that object"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What came back instead of success: the answer's status and code, if there was one."""
+
+    status: int | None
+    code: str
+    reason: str
+    #: Whether nobody knows what became of the request.
+    unanswered: bool = False
+
+    @property
+    def container_is_missing(self) -> bool:
+        """Whether the bucket or container itself is not there."""
+        return self.code in _NO_CONTAINER
+
+    @property
+    def conflict(self) -> bool:
+        """Whether two requests met: nothing was stored and it can be tried again.
+
+        Azure answers 409 also for what exists already.
+        """
+        return self.status == 409 and self.code not in {"BlobAlreadyExists", "ObjectAlreadyExists"}
+
+
+def refusal_of(error: Exception, place: Place) -> Refusal:
+    """Return what an error of obstore means."""
+    said, _, inside = str(error).partition("\n\nDebug source")
+    status = int(match[1]) if (match := _STATUS.search(said)) else None
+    code = match[1] if (match := _CODE.search(said)) else ""
+    address = match[1] if (match := _REQUEST.search(said)) else ""
+    host = (urlsplit(address).hostname or "") if address else ""
+    if host in _METADATA:
+        reason = (
+            "no credentials: none are set, and this machine's metadata service gives none; set "
+            "them in the options, in the environment or as the machine's identity"
+        )
+        return Refusal(status, code, reason)
+    if host and host.startswith(_TOKENS):
+        detail = f" with {status}" if status else ""
+        return Refusal(status, code, f"{host} refused to give credentials{detail}; check them")
+    if status is None and not code:
+        reason = _unanswered(said, inside, host)
+        return Refusal(None, "", reason, unanswered="builder error" not in said)
+    message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
+    if code in _NO_CONTAINER:
+        message = ""  # it says no more than the advice
+    what = " ".join(str(part) for part in (status, code) if part)
+    what = f"{what}: {message[:200]}" if message else what
+    advice = _advice(status, code, said, place)
+    return Refusal(status, code, f"{what}; {advice}" if advice else what)
+
+
+def lake_error(operation: str, name: str, error: Exception, place: Place) -> LakeError:
+    """Return the error that a store raises for one of obstore's."""
+    return LakeError(f"{operation} {name}: {refusal_of(error, place).reason}")
+
+
+def _advice(status: int | None, code: str, said: str, place: Place) -> str:
+    kind = "container" if place.scheme == "az" else "bucket"
+    number = status or 0
+    if code in _NO_CONTAINER:
+        advice = f"there is no {kind} {place.container}: create it, or mend the URI"
+    elif code in _BAD_KEYS or number == 401:
+        advice = "the credentials are refused: check them, and the account that they are for"
+    elif code in _ELSEWHERE or number in {301, 307, 308}:
+        match = _REGION.search(said)
+        region = next((found for found in match.groups() if found), None) if match else None
+        where = region or "another region"
+        advice = f"the {kind} is in {where}: set the option region (or AWS_REGION)"
+    elif number == 403:
+        advice = "the credentials may not do this: configs/stores.md has what a run needs"
+    elif number in {429, 503}:
+        advice = "the store asks for fewer requests: try again later"
+    elif number >= 500:
+        advice = "the store is in trouble: try again later"
+    else:
+        advice = ""
+    return advice
+
+
+def _unanswered(said: str, inside: str, host: str) -> str:
+    at = host or "the store"
+    meanings = (text for pattern, text in _MEANINGS.items() if re.search(pattern, said + inside))
+    meaning = next(meanings, None)
+    if meaning is not None:
+        return meaning.format(at=at)
+    if match := _SYSTEM.search(inside):
+        return f"{at}: {match[1].lower()}; check the endpoint and the network"
+    return f"{at}: {said.splitlines()[0].rpartition(': ')[2][:200]}"

@@ -1,0 +1,111 @@
+"""Where a lake or a raw archive lies, as people write it: a folder, or a URI of an object store.
+
+No error text holds what was written: a password may stand in it.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import unquote
+
+Scheme = Literal["s3", "gs", "az"]
+
+_SCHEMES: Final[dict[str, Scheme]] = {
+    "s3": "s3",
+    "s3a": "s3",  # how Hadoop and Spark write it
+    "gs": "gs",
+    "az": "az",
+    "abfs": "az",
+    "abfss": "az",
+}
+_AZURE_HOST: Final = re.compile(
+    r"(?P<container>[^@/]+)@(?P<account>[a-z0-9]{3,24})\.(dfs|blob)\.core\.windows\.net"
+)
+_CONTAINER: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}")
+# Names that every store takes and every reader of the lake spells in the same way.
+_NAME: Final = re.compile(r"[A-Za-z0-9 !'()+,.:=@_~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A bucket, or a container, and the prefix in it under which everything lies, perhaps none.
+
+    `account` is the storage account of Azure, where the URI names it.
+    """
+
+    scheme: Scheme
+    container: str
+    prefix: str = ""
+    account: str | None = None
+
+    def __str__(self) -> str:
+        """Return the URI: the same one for all ways of writing it."""
+        if self.account is not None:
+            root = f"abfss://{self.container}@{self.account}.dfs.core.windows.net"
+        else:
+            root = f"{self.scheme}://{self.container}"
+        return f"{root}/{self.prefix}" if self.prefix else root
+
+    @classmethod
+    def parse(cls, uri: str) -> "Place":
+        """Read the URI of an object store. Raises ValueError."""
+        written, separator, rest = uri.partition("://")
+        scheme = _SCHEMES.get(written.lower())
+        if not separator or scheme is None:
+            raise ValueError("write a folder, file:///folder, s3://, gs:// or az://")
+        if "?" in rest or "#" in rest:
+            raise ValueError(
+                "nothing may stand behind the path: what a store must be told, keys too, goes "
+                "into the options"
+            )
+        container, _, prefix = rest.partition("/")
+        account = None
+        if "@" in container and scheme == "az":
+            match = _AZURE_HOST.fullmatch(container)
+            if match is None:
+                raise ValueError(
+                    "write abfss://container@account.dfs.core.windows.net/prefix, or "
+                    "az://container/prefix"
+                )
+            container, account = match["container"], match["account"]
+        if "@" in container or ":" in container:
+            raise ValueError("no user, password or port may stand in it: keys go into the options")
+        if not _CONTAINER.fullmatch(container):
+            what = "container" if scheme == "az" else "bucket"
+            raise ValueError(f"names no {what}: write {scheme}://{what}/prefix")
+        prefix = prefix.rstrip("/")
+        if prefix and not all(
+            _NAME.fullmatch(name) and name not in {".", ".."} for name in prefix.split("/")
+        ):
+            raise ValueError(
+                "its prefix has an empty name, . or .., or a character that readers spell in "
+                "different ways"
+            )
+        return cls(scheme, container, prefix, account)
+
+    def holds(self, other: "Place") -> bool:
+        """Tell whether another place is this one, or lies in it."""
+        return (
+            (self.scheme, self.container) == (other.scheme, other.container)
+            and (self.account == other.account or None in (self.account, other.account))
+            and f"{other.prefix}/".startswith(f"{self.prefix}/" if self.prefix else "")
+        )
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether a normalised URI is one of an object store, and no folder."""
+    return uri.partition("://")[0] in _SCHEMES
+
+
+def normalised(uri: str) -> str:
+    """Return a folder as a path, an object store as its URI. Raises ValueError."""
+    if not uri:
+        raise ValueError("must not be empty")
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    if scheme.lower() != "file":
+        return str(Place.parse(uri))
+    if not rest.startswith("/"):
+        raise ValueError("write file:///folder, with three slashes")
+    return unquote(rest)

@@ -1,0 +1,13 @@
+"""What was measured, put into the pages that show it."""
+
+from pathlib import Path
+
+
+def put(page: Path, mark: str, text: str) -> None:
+    """Put a text between the lines `<!-- bench: mark -->` and `<!-- end: mark -->`."""
+    begin, end = f"<!-- bench: {mark} -->\n", f"<!-- end: {mark} -->"
+    head, begun, rest = page.read_text().partition(begin)
+    _, ended, behind = rest.partition(end)
+    if not begun or not ended:
+        raise ValueError(f"{page} has no place for {mark}")
+    page.write_text(f"{head}{begin}{text}{end}{behind}")

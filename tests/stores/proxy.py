@@ -1,0 +1,202 @@
+"""A proxy in front of an object store's server: it notes requests, and breaks what it is told to.
+
+It also gives what the emulators lack: conditional puts that are decided one after another.
+"""
+
+import asyncio
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import ClientSession, web
+from yarl import URL
+
+_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+# What aiohttp would add: some stores sign what is there and what is not.
+_ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+CONFLICT: Final = (
+    409,
+    "<Error><Code>ConditionalRequestConflict</Code><Message>A conflicting conditional operation "
+    "is in progress</Message></Error>",
+)
+SLOW_DOWN: Final = (503, "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>")
+DENIED: Final = (403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that came through: what was asked for and how long the answer was."""
+
+    method: str
+    path: str
+    query: str
+    range: str | None
+    body_bytes: int
+    answer_bytes: int
+    status: int
+
+
+@dataclass(slots=True)
+class Fault:
+    """What goes wrong, so many times, with requests that `concerns` picks.
+
+    `lose_answer`: it is done, and the connection breaks. `break_body`: the connection breaks before
+    it is done. `answer`: this instead. `delay_s`: done, and answered so much later. `strip`:
+    headers that are not passed on.
+    """
+
+    concerns: Callable[[web.Request], bool]
+    times: int = 1
+    lose_answer: bool = False
+    break_body: bool = False
+    answer: tuple[int, str] | None = None
+    delay_s: float = 0
+    strip: tuple[str, ...] = ()
+
+
+def puts(request: web.Request) -> bool:
+    """Whether it is a part that is put."""
+    return request.method == "PUT" and request.path.endswith(".parquet")
+
+
+@dataclass
+class Proxy:
+    """A running proxy; `google` makes an S3 server behind it look like Google's."""
+
+    upstream: int
+    google: bool = False
+    port: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    #: What is told of each request just before it is passed on.
+    on_request: Callable[[web.Request], None] = lambda _: None
+    _session: Any = None
+    _one_put: Any = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def of(self, method: str) -> list[Seen]:
+        """Return what came with this method."""
+        return [seen for seen in self.seen if seen.method == method]
+
+    def _fault(self, request: web.Request) -> Fault | None:
+        for fault in self.faults:
+            if fault.times > 0 and fault.concerns(request):
+                fault.times -= 1
+                return fault
+        return None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        fault = self._fault(request)
+        self.on_request(request)
+        if fault is not None and fault.break_body:
+            await request.content.readany()
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        body = await request.read()
+        if fault is not None and fault.answer is not None:
+            status, text = fault.answer
+            self._note(request, body, status, b"")
+            return web.Response(status=status, text=text, content_type="application/xml")
+        status, headers, answer = await self._forward(request, body, fault.strip if fault else ())
+        if fault is not None and fault.delay_s:
+            await asyncio.sleep(fault.delay_s)
+        self._note(request, body, status, answer)
+        if fault is not None and fault.lose_answer:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if request.method == "HEAD":
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_length = int(headers.get("Content-Length", 0))
+            return response
+        headers.pop("Content-Length", None)
+        return web.Response(status=status, headers=headers, body=answer)
+
+    async def _forward(
+        self, request: web.Request, body: bytes, strip: tuple[str, ...]
+    ) -> tuple[int, dict[str, str], bytes]:
+        drop = {*_HOP, *strip}
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in drop}
+        if self.google and headers.pop("x-goog-if-generation-match", None) == "0":
+            headers["If-None-Match"] = "*"
+        if request.method in {"PUT", "POST", "DELETE"}:
+            async with self._one_put:
+                return await self._send(request, headers, body)
+        return await self._send(request, headers, body)
+
+    async def _send(
+        self, request: web.Request, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        url = f"http://127.0.0.1:{self.upstream}{request.raw_path}"
+        async with self._session.request(
+            request.method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=io.BytesIO(body) if body else None,
+            skip_auto_headers=_ADDED,
+            allow_redirects=False,
+        ) as answer:
+            found = {
+                k: v
+                for k, v in answer.headers.items()
+                if k.lower() not in {*_HOP, "date", "server"} - {"content-length"}
+            }
+            if self.google:
+                found["x-goog-generation"] = "1"
+            return answer.status, found, await answer.read()
+
+    def _note(self, request: web.Request, body: bytes, status: int, answer: bytes) -> None:
+        self.seen.append(
+            Seen(
+                request.method,
+                request.path,
+                request.query_string,
+                request.headers.get("Range") or request.headers.get("x-ms-range"),
+                len(body),
+                len(answer),
+                status,
+            )
+        )
+
+
+@contextmanager
+def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
+    """Run a proxy in a thread of its own until the block ends."""
+    proxy = Proxy(upstream, google)
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        proxy._one_put = asyncio.Lock()
+        async with ClientSession(auto_decompress=False) as proxy._session:
+            application = web.Application(client_max_size=2**30)
+            application.router.add_route("*", "/{path:.*}", proxy.handle)
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=3)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            proxy.port = runner.addresses[0][1]
+            ready.set()
+            await stop.wait()
+            await runner.cleanup()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(serve())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
