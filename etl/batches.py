@@ -206,6 +206,7 @@ class Batches:
                     rows=outcome.rows,
                     bad_rows=outcome.quarantined,
                     fast_blocks=outcome.fast_blocks,
+                    parsed_blocks=outcome.parsed_blocks,
                     patient_blocks=outcome.patient_blocks,
                 )
                 file = SourceFile(waiting.path.text, outcome, waiting.attempt)

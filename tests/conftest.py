@@ -126,9 +126,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--long"):
-        settings.register_profile("long", max_examples=10_000, deadline=None)
-        settings.load_profile("long")
+    # No deadline: how long an example takes depends on what else the machine does.
+    settings.register_profile("short", deadline=None)
+    settings.register_profile("long", max_examples=10_000, deadline=None)
+    settings.load_profile("long" if config.getoption("--long") else "short")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

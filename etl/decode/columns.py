@@ -19,8 +19,11 @@ from etl.schema import (
 )
 
 _DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
-_INT64_MIN: Final = -(2**63)
-_INT64_MAX: Final = 2**63 - 1
+#: The least and the greatest value of each column of numbers.
+RANGES: Final = {
+    **dict.fromkeys(INTEGER_COLUMNS, (-(2**63), 2**63 - 1)),
+    **dict.fromkeys(TIMESTAMP_COLUMNS, (TIMESTAMP_MIN_MS, TIMESTAMP_MAX_MS)),
+}
 # No number with more digits in front of its point is an int64; with an exponent it could still
 # be written in few characters and take for ever to convert.
 _MOST_DIGITS: Final = 19
@@ -43,25 +46,13 @@ class Columns:
         """Add a row. Raises BadRowError, with nothing added, where the value is none."""
         if not isinstance(value, dict):
             raise BadRowError("not an object")
-        strings = [_string(name, value.pop(name, None)) for name in STRING_COLUMNS]
+        strings = [to_string(name, value.pop(name, None)) for name in STRING_COLUMNS]
         if strings[0] is None:
             raise BadRowError("no segmentId")
-        integers = [
-            _integer(name, value.pop(name, None), _INT64_MIN, _INT64_MAX)
-            for name in INTEGER_COLUMNS
-        ]
-        timestamps = [
-            _integer(name, value.pop(name, None), TIMESTAMP_MIN_MS, TIMESTAMP_MAX_MS)
-            for name in TIMESTAMP_COLUMNS
-        ]
+        integers = [to_integer(name, value.pop(name, None)) for name in RANGES]
         extras = _to_json(value) if value else None
-        for names, values in (
-            (STRING_COLUMNS, strings),
-            (INTEGER_COLUMNS, integers),
-            (TIMESTAMP_COLUMNS, timestamps),
-        ):
-            for name, item in zip(names, values, strict=True):
-                self._columns[name].append(item)
+        for name, item in zip((*STRING_COLUMNS, *RANGES), (*strings, *integers), strict=True):
+            self._columns[name].append(item)
         self._extras.append(extras)
 
     def take(self) -> pa.RecordBatch:
@@ -72,13 +63,12 @@ class Columns:
         return pa.record_batch(arrays, schema=DECODED_SCHEMA)
 
     def _clear(self) -> None:
-        self._columns: dict[str, list[Any]] = {
-            name: [] for name in (*STRING_COLUMNS, *INTEGER_COLUMNS, *TIMESTAMP_COLUMNS)
-        }
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*STRING_COLUMNS, *RANGES)}
         self._extras: list[str | None] = []
 
 
-def _string(name: str, value: Any) -> str | None:
+def to_string(name: str, value: Any) -> str | None:
+    """Return the value of a column of strings. Raises BadRowError where it is none."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -88,7 +78,8 @@ def _string(name: str, value: Any) -> str | None:
     return value
 
 
-def _integer(name: str, value: Any, least: int, most: int) -> int | None:
+def to_integer(name: str, value: Any) -> int | None:
+    """Return the value of a column of numbers. Raises BadRowError where it is none."""
     if value is None:
         return None
     if type(value) is int:
@@ -101,6 +92,7 @@ def _integer(name: str, value: Any, least: int, most: int) -> int | None:
         number = int(value)
     else:
         raise BadRowError(f"{name} is not an integer")
+    least, most = RANGES[name]
     if not least <= number <= most:
         raise BadRowError(f"{name} is out of range")
     return number

@@ -38,8 +38,9 @@ class Decoded:
         self.bytes = 0
         self.sha256 = ""
         self.decompressed = 0
-        #: How many blocks of text went which way: see etl.decode.fast.
+        #: How many blocks of text went which way: see etl.decode.rows.
         self.fast_blocks = 0
+        self.parsed_blocks = 0
         self.patient_blocks = 0
 
     def __enter__(self) -> Self:

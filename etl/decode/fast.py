@@ -9,7 +9,8 @@ column, each at once:
    whole escapes only, an integer in its columns, a number, true, false or null elsewhere.
 
 So each row, put together again, is an object that a JSON parser reads just so: nothing is missing
-or unknown, no value hides a comma, a quote or an escape. A row that fails is left over, alone.
+or unknown, no value hides a comma, a quote or an escape. Where one row fails, all of them are read
+otherwise: see etl.decode.parsed.
 """
 
 import json
@@ -36,6 +37,7 @@ pc: Any = pyarrow.compute
 # What stands for line ends inside objects, while lines are objects: these never stand in JSON.
 _NEWLINE: Final = b"\x1e"
 _RETURN: Final = b"\x1d"
+_RECORD: Final = b"\x1c"
 # For the CSV reader, whose delimiter is one character.
 _UNIT_SEPARATOR: Final = b"\x1f"
 _SPACE: Final = 0x20
@@ -67,34 +69,25 @@ class Objects:
     between: bytes
     broken: bool
 
-    def restore(self, line: bytes) -> bytes:
-        """Return a line as it stood in the text."""
-        return _shown(line) if self.broken else line
-
-    def adapt(self, template: Template) -> Template:
-        """Return a template that was learnt from a restored line as it fits these lines."""
-        return _hidden_in(template) if self.broken else template
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The rows that fit a template, and for each of the `lines` whether it did (None: all)."""
-
-    batch: pa.RecordBatch
-    fit: Any
-    lines: int
+    def lines(self) -> list[bytes]:
+        """Return each object as it stood in the text."""
+        if not self.broken:
+            return self.text.split(b"\n")
+        if _RECORD not in self.text:
+            return _shown(self.text.replace(b"\n", _RECORD)).split(_RECORD)
+        return list(map(_shown, self.text.split(b"\n")))
 
 
 def as_lines(text: bytes, template: Template) -> Objects | None:
     """Put each object on a line of its own; None where a text cannot be put so.
 
-    `text` begins with an object's first brace and ends behind an object's last one; if the template
-    is that of lines, blank ones may stand among them.
+    `text` begins with an object's first brace and must end behind an object's last one; if the
+    template is that of lines, blank ones may stand among them.
     """
     if template.is_line:
         return Objects(text, template, b"\n", broken=False)
     junction = template.junction
-    if junction is None or _NEWLINE in text or _RETURN in text:
+    if junction is None or not text.endswith(b"}") or _NEWLINE in text or _RETURN in text:
         return None
     lines = _hidden(text).replace(_hidden(junction), b"}\n{")
     return Objects(lines, _hidden_in(template), junction[1:-1], broken=True)
@@ -119,26 +112,16 @@ def _hidden_in(template: Template) -> Template:
 def read(lines: bytes, template: Template) -> pa.RecordBatch | None:
     """Return the rows of lines that are objects; None if one of them does not fit the template."""
     try:
-        return _Reader(template, rows_may_fail=False).read(lines).batch
-    except _MisfitError:
-        return None
-
-
-def read_some(lines: bytes, template: Template) -> Found | None:
-    """Return the rows that fit, of lines with the template's number of delimiters; None if none."""
-    try:
-        return _Reader(template, rows_may_fail=True).read(lines)
+        return _Reader(template).read(lines)
     except _MisfitError:
         return None
 
 
 class _Reader:
-    def __init__(self, template: Template, *, rows_may_fail: bool) -> None:
+    def __init__(self, template: Template) -> None:
         self._template = template
-        self._rows_may_fail = rows_may_fail
-        self._fit: Any = None
 
-    def read(self, lines: bytes) -> Found:
+    def read(self, lines: bytes) -> pa.RecordBatch:
         """Read the lines. Raises _MisfitError."""
         escapes = b"\\" in lines
         columns = self._split(lines)
@@ -165,8 +148,7 @@ class _Reader:
             values[field.name] if field.name in values else pa.nulls(rows, field.type)
             for field in DECODED_SCHEMA
         ]
-        batch = pa.record_batch(arrays, schema=DECODED_SCHEMA)
-        return Found(batch if self._fit is None else batch.filter(self._fit), self._fit, rows)
+        return pa.record_batch(arrays, schema=DECODED_SCHEMA)
 
     def _split(self, lines: bytes) -> list[Any]:
         names = [str(index) for index in range(len(self._template.leaves))]
@@ -197,24 +179,16 @@ class _Reader:
             for column in table.itercolumns()
         ]
 
-    def _require(self, flags: Any) -> None:
-        """Leave out the rows for which this is not so."""
-        if flags.true_count == len(flags):
-            return
-        if not self._rows_may_fail:
-            raise _MisfitError
-        self._fit = flags if self._fit is None else pc.and_(self._fit, flags)
-
     def _between(self, leaf: Leaf, column: Any) -> Any:
         """Cut the template's own text off, where it stands."""
         if leaf.constant:
-            self._require(pc.equal(column, pa.scalar(leaf.before, pa.binary())))
+            _require(pc.equal(column, pa.scalar(leaf.before, pa.binary())))
             return column
-        self._require(pc.starts_with(column, leaf.before))
+        _require(pc.starts_with(column, leaf.before))
         value = pc.binary_replace_slice(column, 0, len(leaf.before), b"")
         if leaf.after:
             # Behind the text before it, so that the two cannot share a quote.
-            self._require(pc.ends_with(value, leaf.after))
+            _require(pc.ends_with(value, leaf.after))
             value = pc.binary_replace_slice(value, -len(leaf.after), _FAR, b"")
         return value
 
@@ -236,7 +210,7 @@ class _Reader:
                 and not pc.equal(characters, pa.scalar(ord('"'), pa.uint8())).true_count
             ):
                 return
-        self._require(pc.match_substring_regex(text, _STRING))
+        _require(pc.match_substring_regex(text, _STRING))
 
     def _unescaped(self, text: Any) -> Any:
         """Return strings as JSON means them; few of them are different."""
@@ -245,12 +219,12 @@ class _Reader:
         encoded = text.dictionary_encode()
         strings = [_meant(string) for string in encoded.dictionary.to_pylist()]
         meant = pa.array(strings, pa.string()).take(encoded.indices)
-        self._require(pc.is_valid(meant))
+        _require(pc.is_valid(meant))
         return meant
 
     def _check_scalars(self, text: Any) -> None:
         if not _are_plain_digits(text):
-            self._require(pc.match_substring_regex(text, _SCALAR))
+            _require(pc.match_substring_regex(text, _SCALAR))
 
     def _integers(self, text: Any, leaf: Leaf) -> Any:
         least, most = (
@@ -261,9 +235,7 @@ class _Reader:
         integers = self._to_int64(text, quoted=leaf.quoted)
         span = pc.min_max(integers)
         if span["min"].is_valid and not least <= span["min"].as_py() <= span["max"].as_py() <= most:
-            within = pc.and_(pc.greater_equal(integers, least), pc.less_equal(integers, most))
-            self._require(pc.fill_null(within, True))
-            integers = pc.if_else(within, integers, None)
+            raise _MisfitError
         return integers.cast(TIMESTAMP) if leaf.column in TIMESTAMP_COLUMNS else integers
 
     def _to_int64(self, text: Any, *, quoted: bool) -> Any:
@@ -275,7 +247,7 @@ class _Reader:
         if not quoted:
             text = pc.replace_substring_regex(text, _INTEGRAL, r"\1")
         integral = pc.match_substring_regex(text, _QUOTED_INTEGER if quoted else _INTEGER)
-        self._require(integral if quoted else pc.or_(integral, pc.equal(text, "null")))
+        _require(integral if quoted else pc.or_(integral, pc.equal(text, "null")))
         return pc.cast(pc.if_else(integral, text, None), pa.int64())
 
     def _extras(self, texts: list[Any], rows: int) -> Any:
@@ -285,6 +257,12 @@ class _Reader:
         if len(pieces) == 1:
             return pa.repeat(pa.scalar(pieces[0]), rows)
         return pc.binary_join_element_wise(*pieces, "")
+
+
+def _require(flags: Any) -> None:
+    """Go no further where this is not so for every row."""
+    if flags.true_count != len(flags):
+        raise _MisfitError
 
 
 def _meant(inside: str) -> str | None:

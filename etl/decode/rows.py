@@ -1,17 +1,21 @@
-"""Text, block by block → rows and bad rows: fast where it is proven, else patiently."""
+"""Text, block by block → rows and bad rows, in the first of three ways that takes the block.
+
+All its objects by one template (etl.decode.fast), or most of them by msgspec (etl.decode.parsed)
+and what that leaves by Python's json, or all by Python's json. Each gives the same rows.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import compress, groupby
+from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.decode.columns import BadRowError, Columns
 from etl.decode.decoded import RAW_MAX_BYTES, Decoded
-from etl.decode.fast import Objects, as_lines, read, read_some
+from etl.decode.fast import Objects, as_lines, read
 from etl.decode.template import Template, learn
 from etl.decode.values import (
     ArrayReader,
@@ -23,15 +27,14 @@ from etl.decode.values import (
 )
 from etl.decode.window import Window
 
+if TYPE_CHECKING:
+    from etl.decode.parsed import Text
+
 # A longer row is a bad row: as Python objects it may take twenty times its length.
 _ROW_MAX_BYTES: Final = 16 * 2**20
 _BATCH_ROWS: Final = 2**14
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _WHITE_SPACE: Final = b" \t\r\n"
-# How many templates the objects of one block may have, and how many of those that are left each
-# must take; what none takes is read patiently.
-_TEMPLATES: Final = 16
-_LEAST_SHARE: Final = 1 / 32
 # Whether what stands in a line's end is an error is told by so much more.
 _PADDING: Final = b"\n" * 17
 
@@ -74,10 +77,106 @@ class Rows:
 
     def _read_block(self, block: bytes, array: ArrayReader | None, *, final: bool) -> int:
         """Take all rows that are whole in the block; return how many of its bytes were read."""
-        done = self._read_fast(block, array, final=final)
-        if done:
-            self._decoded.fast_blocks += 1
-            return done
+        if array:
+            done = self._read_elements(block, array)
+        else:
+            done = self._read_objects(block, final=final)
+        return done or self._read_patiently(block, array, final=final)
+
+    def _read_objects(self, block: bytes, *, final: bool) -> int:
+        """Take objects that stand one after another; return how many bytes they had, or 0."""
+        begin = _behind_space(block)
+        template = learn(block, begin)
+        end = _end_of_objects(block, template, final=final)
+        objects = as_lines(block[begin:end], template) if template else None
+        if objects and self._read_alike(objects):
+            return end
+        behind = block[end:] if final else None
+        is_line = template.is_line if template else _is_line(block, begin)
+        if is_line and self._read_parsed(block[begin:end].split(b"\n"), b"\n", behind):
+            return end
+        from etl.decode import parsed  # noqa: PLC0415 - 5 ms that most runs do not need
+
+        found = parsed.split_objects(block, begin, final=final)
+        if found and self._read_parsed(found.texts, b"\n"):
+            return found.end
+        if is_line or (template and not objects):
+            return 0
+        # What does not begin like lines, and one of it is broken.
+        texts = objects.lines() if objects else block[begin:end].split(b"\n")
+        between = objects.between if objects else b"\n"
+        return end if self._read_parsed(texts, between, behind) else 0
+
+    def _read_elements(self, block: bytes, array: ArrayReader) -> int:
+        """Take objects from an array's midst; return how many bytes they had, or 0."""
+        begin = array.begin_of_element(block)
+        template = learn(block, begin, ",")
+        end = _end_of_objects(block, template, final=False)
+        objects = as_lines(block[begin:end], template) if template else None
+        if not (objects and self._read_alike(objects)):
+            from etl.decode import parsed  # noqa: PLC0415 - see above
+
+            found = parsed.split_elements(block, begin)
+            if not (found and self._read_parsed(found.texts, b"\n", array=array)):
+                return 0
+            end = found.end
+        array.went_on()
+        return end
+
+    def _read_alike(self, objects: Objects) -> bool:
+        """Take objects if all of them fit their template."""
+        batch = read(objects.text, objects.template)
+        if batch is None:
+            return False
+        self._decoded.fast_blocks += 1
+        self._decoded.add(batch)
+        self._row += batch.num_rows
+        return True
+
+    def _read_parsed(
+        self,
+        texts: "Sequence[Text]",
+        between: bytes,
+        behind: bytes | None = None,
+        array: ArrayReader | None = None,
+    ) -> bool:
+        """Take texts of which most are an object each; False with nothing taken.
+
+        `between` stands between two of them, and `behind` the last if nothing else does. A text
+        that is left over must begin and end between two values, and so must be what a reader of the
+        whole would read there; where it is not, nothing is taken.
+        """
+        from etl.decode import parsed  # noqa: PLC0415 - see above
+
+        found = parsed.read_objects(texts)
+        if found is None or (found.left and b"\n" not in between):
+            return False
+        try:
+            left = list(_read_left(texts, found.left, between, behind))
+        except IncompleteError:
+            return False
+        if array and any(isinstance(item, Unreadable) for _, item, _, _ in left):
+            return False
+        before = 0  # how many values of those that were left stand in front
+        numbers: list[int] = []
+        at = 0
+        for number, item, text, valid in left:
+            while at < len(found.numbers) and found.numbers[at] < number:
+                at += 1
+            if self._take(item, text, self._row + at + before, valid=valid):
+                numbers.append(number)
+            before += 1
+        self._decoded.parsed_blocks += 1
+        self._row += len(found.numbers) + before
+        if numbers:
+            batch = self._columns.take()
+            self._decoded.add(_in_order(found.batch, found.numbers, batch, numbers))
+        elif found.numbers:
+            self._decoded.add(found.batch)
+        return True
+
+    def _read_patiently(self, block: bytes, array: ArrayReader | None, *, final: bool) -> int:
+        """Take values one by one; return how many of the block's bytes they had."""
         self._decoded.patient_blocks += 1
         text, valid = _decode(block)
         found: Iterator[Value | Unreadable] = (
@@ -97,69 +196,6 @@ class Rows:
         finally:
             self._flush()
         return len(block)
-
-    def _read_fast(self, block: bytes, array: ArrayReader | None, *, final: bool) -> int:
-        """Take objects from the block's begin by the fast path; return how many bytes they had."""
-        begin = array.begin_of_element(block) if array else _behind_space(block, 0)
-        template = learn(block, begin, "," if array else "")
-        if template is None and array is None:
-            template = _of_another_line(block, begin)
-        if template is None:
-            return 0
-        if array is None and template.is_line:
-            end = len(block)
-        elif array is None and final:
-            end = len(block.rstrip(_WHITE_SPACE))
-        else:
-            # The last object may go on behind the block; in an array the end stands behind it.
-            end = block.rfind(template.junction) + 1 if template.junction else 0
-        if end <= begin or not (template.is_line or block[end - 1 : end] == b"}"):
-            return 0
-        objects = as_lines(block[begin:end], template)
-        if objects is None:
-            return 0
-        batch = read(objects.text, objects.template)
-        if batch is not None:
-            self._decoded.add(batch)
-            self._row += batch.num_rows
-        elif array is not None or not self._read_mixed(objects):
-            return 0
-        if array:
-            array.went_on()
-        return end
-
-    def _read_mixed(self, objects: Objects) -> bool:
-        """Take objects of several templates, and what fits none of them; False with nothing taken.
-
-        A text that is left over must begin and end between two values, and so must be what a
-        reader of the whole would read there; where it is not, nothing is taken.
-        """
-        if b"\n" not in objects.between:
-            return False
-        lines = objects.text.split(b"\n")
-        taken, left = _by_templates(lines, objects)
-        if 2 * len(left) > len(lines):
-            return False
-        fast = sorted(position for positions, _ in taken for position in positions)
-        try:
-            found = list(_read_left(lines, left, objects))
-        except IncompleteError:
-            return False
-        before = 0  # how many values of those that were left stand in front
-        position_of_rows: list[int] = []
-        at = 0
-        for position, item, text, valid in found:
-            while at < len(fast) and fast[at] < position:
-                at += 1
-            if self._take(item, text, self._row + at + before, valid=valid):
-                position_of_rows.append(position)
-            before += 1
-        self._row += len(fast) + before
-        if position_of_rows:
-            taken.append((position_of_rows, self._columns.take()))
-        if taken:
-            self._decoded.add(_in_order(taken))
-        return True
 
     def _take(self, item: Value | Unreadable, text: str, row: int, *, valid: bool) -> bool:
         """Take a value, a row or a bad one; tell which."""
@@ -184,77 +220,49 @@ class Rows:
             self._decoded.add(self._columns.take())
 
 
-def _behind_space(block: bytes, position: int) -> int:
-    match = _SPACE.match(block, position)
-    return match.end() if match else position
+def _behind_space(block: bytes) -> int:
+    match = _SPACE.match(block)
+    return match.end() if match else 0
 
 
-def _of_another_line(block: bytes, position: int) -> Template | None:
-    """Return the template of one of the next lines, if it is one of lines."""
-    for _ in range(_TEMPLATES):
-        position = block.find(b"\n", position) + 1
-        template = learn(block, position) if position else None
-        if template is not None or not position:
-            return template if template and template.is_line else None
-    return None
+def _is_line(block: bytes, begin: int) -> bool:
+    """Tell whether the first line may be an object and nothing else."""
+    end = block.find(b"\n", begin)
+    return block[begin : end if end >= 0 else None].rstrip(_WHITE_SPACE).endswith(b"}")
 
 
-_Taken = list[tuple[Sequence[int], pa.RecordBatch]]
-
-
-def _by_templates(lines: list[bytes], objects: Objects) -> tuple[_Taken, list[int]]:
-    """Return the rows that fit some template, by their lines' numbers, and the lines that do not.
-
-    The template of the next is always learnt from the first line that is left; blank lines are
-    no rows and are not counted.
-    """
-    taken: _Taken = []
-    left: list[int] = []
-    todo = [number for number, line in enumerate(lines) if line and not line.isspace()]
-    for _ in range(_TEMPLATES):
-        if not todo:
-            break
-        first = todo[0]
-        template = learn(objects.restore(lines[first]))
-        if template is not None:
-            template = objects.adapt(template)
-            cuts, delimiter = len(template.leaves) - 1, template.delimiter
-            group = [number for number in todo if lines[number].count(delimiter) == cuts]
-            if len(group) < _LEAST_SHARE * len(todo):
-                break
-            found = read_some(b"\n".join([lines[number] for number in group]), template)
-            if found is not None and found.lines == len(group) and found.batch.num_rows:
-                if found.fit is not None:
-                    group = list(compress(group, found.fit.to_pylist()))
-                taken.append((group, found.batch))
-                fitted = set(group)
-                todo = [number for number in todo if number not in fitted]
-        if todo and todo[0] == first:  # it does not fit what was learnt from it
-            left.append(todo.pop(0))
-    return taken, sorted(left + todo)
+def _end_of_objects(block: bytes, template: Template | None, *, final: bool) -> int:
+    """Return where the last object ends that is whole if all are laid out like the first."""
+    if template is None or template.is_line:
+        return len(block)
+    if final:
+        return len(block.rstrip(_WHITE_SPACE))
+    # The last object may go on behind the block; in an array the end stands behind it.
+    return block.rfind(template.junction) + 1 if template.junction else 0
 
 
 def _read_left(
-    lines: list[bytes], left: list[int], objects: Objects
+    texts: "Sequence[Text]", left: Sequence[int], between: bytes, behind: bytes | None
 ) -> Iterator[tuple[int, Value | Unreadable, str, bool]]:
-    """Read stretches of lines one after another; yield each value with its first line's number.
+    """Read stretches of texts one after another; yield each value with its first text's number.
 
     Raises IncompleteError where a stretch ends within a value.
     """
     for _, run in groupby(enumerate(left), lambda pair: pair[1] - pair[0]):
         numbers = list(map(itemgetter(1), run))
-        stretch = objects.between.join([objects.restore(lines[number]) for number in numbers])
-        text, valid = _decode(stretch + objects.between + _PADDING)
-        for item in read_lines(text, final=False):
+        stretch = between.join([texts[number] for number in numbers])
+        end = behind if numbers[-1] == len(texts) - 1 else None
+        text, valid = _decode(stretch + (between + _PADDING if end is None else end))
+        for item in read_lines(text, final=end is not None):
             yield numbers[0], item, text, valid
 
 
-def _in_order(taken: _Taken) -> pa.RecordBatch:
-    if len(taken) == 1:
-        return taken[0][1]
-    positions = pa.array([position for some, _ in taken for position in some], pa.int32())
-    rows = pa.Table.from_batches([batch for _, batch in taken]).combine_chunks()
-    order = pc.sort_indices(positions)  # stable
+def _in_order(
+    batch: pa.RecordBatch, numbers: Sequence[int], other: pa.RecordBatch, others: Sequence[int]
+) -> pa.RecordBatch:
+    """Return the rows of both batches in the order of their numbers."""
+    rows = pa.Table.from_batches([batch, other]).combine_chunks()
+    order = pc.sort_indices(pa.array([*numbers, *others], pa.int32()))  # stable
     return rows.take(order).to_batches()[0]
 
 

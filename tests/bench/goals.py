@@ -141,6 +141,27 @@ def _packed(rows: list[dict[str, Any]], **how: Any) -> bytes:
     return shapes.pack("".join(json.dumps(row, **how) + "\n" for row in rows))
 
 
+def _at_random(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of which some lack fields, with unknown ones of any shape, in any order."""
+    rng = random.Random(2)
+
+    def value(depth: int) -> Any:
+        kind = rng.random()
+        if depth < 2 and kind < 0.3:
+            return {f"k{rng.randrange(90)}": value(depth + 1) for _ in range(rng.randrange(5))}
+        if depth < 2 and kind < 0.6:
+            return [value(depth + 1) for _ in range(rng.randrange(6))]
+        return rng.choice([None, True, rng.randrange(10**6), rng.random(), "a, b", 'Ü "quoted"'])
+
+    changed = []
+    for row in rows:
+        optional = {"endReason", "insertTimestamp", "sequence"}
+        members = [item for item in row.items() if item[0] not in optional or rng.random() < 0.8]
+        members += [(f"u{rng.randrange(10)}", value(0)) for _ in range(rng.randrange(4))]
+        changed.append(dict(rng.sample(members, len(members))))
+    return changed
+
+
 _COMPACT: Final = (",", ":")
 _NESTED: Final = {"tags": [1.5, None, "a\n\\"], "v": 2}
 SHAPES: Final[dict[str, Callable[[list[dict[str, Any]]], bytes]]] = {
@@ -163,6 +184,9 @@ SHAPES: Final[dict[str, Callable[[list[dict[str, Any]]], bytes]]] = {
     "no two neighbours alike": lambda rows: _packed(
         [{**row, "x": {f"k{i % 50}": list(range(i % 23))}} for i, row in enumerate(rows)]
     ),
+    "fields, order and containers at random": lambda rows: _packed(_at_random(rows)),
+    "at random, spread over lines": lambda rows: _packed(_at_random(rows), indent=2),
+    "at random, one array": lambda rows: shapes.pack(json.dumps(_at_random(rows))),
 }
 
 
