@@ -40,7 +40,9 @@ log = structlog.stdlib.get_logger()
 _EXCHANGE_EVERY_S: Final = 1.0
 # While a run ends, its workers are told more often.
 _ENDING_EVERY_S: Final = 0.2
+# How long workers may take to say how far they are, and how long what is done at the end may take.
 _PATIENCE_S: Final = 10.0
+_PARTING_S: Final = 1.0
 # Exchanges after which a task that no worker has, though the run is to end, is taken back.
 _TAKEN_BACK_AFTER: Final = 3
 _WAITING_S: Final = 60.0
@@ -113,10 +115,16 @@ class _Run:
             # What workers have said by now is heard to the end: it may be all there is of an event.
             self._over = True
             self._told.set()
-            await asyncio.wait({talk})
-        for place in self._places:
-            await self._settle(place)
-        await self._run_on_workers(leave, job.tally.run_id)
+            await asyncio.wait({talk}, timeout=_PARTING_S)
+            talk.cancel()
+        # A lake that does not answer keeps nobody: what is not known is not attempted.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING_S):
+                for place in self._places:
+                    await self._settle(place)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING_S):
+                await self._run_on_workers(leave, job.tally.run_id)
         if self._killers and not job.stop.requested():
             raise RunError(self._killers[0])
 
@@ -175,7 +183,9 @@ class _Run:
             self._killers.append(reason)
         elif not isinstance(error, FutureCancelledError):
             text = self._job.redactor.text(describe(error))
-            self._job.stop.request(error=RunError(f"a task failed on the Dask cluster: {text}"))
+            advice = f"; is aht-etl {__version__} on scheduler and workers?"
+            reason = f"a task failed on the Dask cluster: {text}{advice}"
+            self._job.stop.request(error=RunError(reason))
         elif not self._job.stop.requested():
             where = self._job.settings.engine.scheduler or "this machine"
             reason = f"the Dask scheduler at {where} was lost; what was committed stays"

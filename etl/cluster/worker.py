@@ -133,17 +133,17 @@ class Attempt:
         job.redactor, job.limiter = station.redactor, station.limiter
         planned, error = False, None
         try:
-            if station.client is None and settings.fetch.rate:
-                # A task in another process may have used this share of the rate a moment ago.
-                await self.stop.sleep(1 / settings.fetch.rate)
-            client = await self.stop.interruptible(station.connect())
-            plan, own = await self.stop.interruptible(
-                look(station.store, order.paths, order.run_id)
-            )
+            # First, and whatever the client says meanwhile: an attempt before this one may have
+            # committed parts, and nobody else tells of them.
+            plan, own = await look(station.store, order.paths, order.run_id)
             tally.planned(plan)
             planned = True
             self._recover(own)
             there = tally.already_loaded
+            if station.client is None and settings.fetch.rate:
+                # A task in another process may have used this share of the rate a moment ago.
+                await self.stop.sleep(1 / settings.fetch.rate)
+            client = await self.stop.interruptible(station.connect())
             await load(plan, job, client, station.store)
             if tally.already_loaded > there:
                 # By another run, or by an attempt that was taken for dead and is not.
@@ -247,8 +247,7 @@ def work(order: Order) -> Outcome:
         # A worker that has joined since the client looked.
         raise RunError(
             f"the worker {get_worker().address} has aht-etl {__version__}, this run is of "
-            f"{order.version}: "
-            "install the same version on scheduler and workers"
+            f"{order.version}: install the same version on scheduler and workers"
         )
     return _POST.do(order, get_worker().address)
 

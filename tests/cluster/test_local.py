@@ -165,6 +165,24 @@ def test_a_signal(run: Runner, serve: Serve, number: int, code: int) -> None:
     wait_until(lambda: all(is_gone(worker) for worker in workers))
 
 
+def test_a_signal_while_workers_hang(run: Runner, serve: Serve) -> None:
+    """When the grace is over they are not waited for; what the lake has is in the report."""
+    emulator = serve(DAY, latency_s=0.05)
+    process = run.start(emulator, *ENGINE, "--concurrency", "2", AHT_ETL_SHUTDOWN__GRACE="1s")
+    wait_until(lambda: len(parts_in(run.lake)) >= 2)
+    workers = workers_of(process.pid)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    there = parts_in(run.lake)
+    process.send_signal(signal.SIGTERM)
+    ended = run.end(process)
+    assert (143, "interrupted") == (ended.code, ended.report["status"]), ended.err
+    assert "shutdown.grace_over" in ended.err
+    assert there == sorted(part["path"] for part in ended.report["parts"])
+    assert ended.report["files"]["not_attempted"] > 0
+    wait_until(lambda: all(is_gone(worker) for worker in workers))
+
+
 def test_the_client_is_killed(run: Runner, serve: Serve) -> None:
     """Its workers end with it; the next run goes on."""
     emulator = serve(DAY, latency_s=0.05)
