@@ -1,32 +1,77 @@
 # Two stages: the first installs, the second only runs.
 #
 #   docker build -t aht-etl .
-#   docker run --rm --read-only --tmpfs /tmp \
-#     -v "$PWD/lake:/lake" -v "$PWD/secrets:/secrets:ro" \
-#     -e AHT_ETL_SECRETS_DIR=/secrets -e AHT_ETL_ACCOUNT=12345678 aht-etl
+#   mkdir -p lake
+#   docker run --rm --read-only --user "$(id -u):$(id -g)" -v "$PWD/lake:/lake" \
+#     -v "$PWD/secrets:/secrets:ro" -e AHT_ETL_SECRETS_DIR=/secrets -e AHT_ETL_ACCOUNT=12345678 aht-etl
 #
-# /lake must be writable for user 65532. Files larger than their share of limits.memory are spooled
-# to /tmp: give it room, or set TMPDIR to a mounted disk.
+# Its own user is 65532; whoever it is must be able to write the lake and to read the secrets. Nothing
+# else is written but /scratch, which is a volume.
+#
+# Arguments:
+#   BASE      Python on Debian, 3.11 or newer; one base for both stages. Pin it by its digest, for the
+#             same image on any day:
+#               docker buildx imagetools inspect python:3.13-slim-trixie   # prints it
+#               docker build --build-arg BASE=python:3.13-slim-trixie@sha256:… .
+#   VERSION   for the label; the build fails where it is not the program's own
+#   REVISION, CREATED
+#             for the labels: "$(git rev-parse HEAD)", "$(date -u +%FT%TZ)"
+#   EXTRAS    extras of the package to install too: [html]
+#
+# An index of your own, and what is needed to read it, come as a secret, which stays in no layer:
+#   docker build --secret id=pip.conf,src=pip.conf .
 
-FROM python:3.13-slim AS install
+ARG BASE=python:3.13-slim-trixie
+
+FROM ${BASE} AS install
+ARG EXTRAS=""
+ARG VERSION=0.1.0
 WORKDIR /source
 COPY pyproject.toml README.md ./
 COPY etl ./etl
-RUN python -m venv --without-pip /opt/aht-etl \
-    && python -m pip --python /opt/aht-etl/bin/python install --no-cache-dir --no-compile . \
-    && /opt/aht-etl/bin/python -m compileall -q /opt/aht-etl/lib
+# A quarter of what this installs is parts of Arrow that nothing here uses: Flight, its own
+# S3, headers, tests. That it works without them the demo shows, here rather than at night.
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    python -m venv /pip \
+    && python -m venv --without-pip /opt/aht-etl \
+    && /pip/bin/pip --python /opt/aht-etl/bin/python install --no-cache-dir --no-compile ".${EXTRAS}" \
+    && find /opt/aht-etl -path '*/pyarrow/*' -prune \
+       \( -name include -o -name tests -o -name '*flight*' -o -name '*s3*' \) -exec rm -r {} + \
+    && test "$(/opt/aht-etl/bin/aht-etl --version)" = "aht-etl ${VERSION}" \
+    && /opt/aht-etl/bin/aht-etl demo --lake /tmp/lake \
+    && /opt/aht-etl/bin/aht-etl verify --lake /tmp/lake \
+    && find /opt/aht-etl -name __pycache__ -prune -exec rm -r {} +
 
-FROM python:3.13-slim
-# The interpreter stays, what installs packages goes.
-RUN python -m pip uninstall --yes --root-user-action ignore pip
+FROM ${BASE}
+ARG BASE
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.title="aht-etl" \
+      org.opencontainers.image.description="Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.base.name="${BASE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 COPY --from=install /opt/aht-etl /opt/aht-etl
+# What installs packages goes. Bytecode comes, the standard library's too: on a read-only root nobody
+# could keep it, and without it each start takes a second longer. No file here ever changes, so
+# nothing is compared with its source.
+RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/local/bin/pip* \
+    && python -m compileall -q --invalidation-mode unchecked-hash \
+       -x '/(test|tests|ensurepip|idlelib|lib2to3|tkinter|turtledemo)/' \
+       /opt/aht-etl/lib "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+    && install -d -m 1777 /scratch
+# HOME too: this user has none, and nothing may look for a place of its own.
 ENV PATH="/opt/aht-etl/bin:$PATH" \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
-    AHT_ETL_LAKE__URI=/lake
-# A number, so that a cluster can check that it is not root.
+    TMPDIR=/scratch \
+    HOME=/scratch
+VOLUME /scratch
+# The default lake, ./lake, is /lake here. (A variable would win over a mounted configuration.)
+WORKDIR /
+# A number, so that a cluster can see that it is not root.
 USER 65532:65532
-WORKDIR /tmp
-# The process itself is number 1 and gets the signals.
+# The process itself is number 1 and gets the signals; it starts no others, so there are none to reap.
 ENTRYPOINT ["aht-etl"]
 CMD ["run"]

@@ -29,8 +29,6 @@ log = structlog.stdlib.get_logger()
 
 # A batch is large enough, as it came: some megabytes of text.
 _BATCH_BYTES: Final = 2**19
-# Batches that may be committed while others are decoded.
-_COMMITTING: Final = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +63,8 @@ class _Group:
 class Batches:
     """Takes downloaded files, decodes them and gives them to the sink.
 
-    As many batches are decoded at once as there are `places`, one more is committed; no more than
-    `most_waiting` files wait for others, and with those that are being decoded they hold
+    As many batches are decoded at once as there are `places`, `committing` more are committed; no
+    more than `most_waiting` files wait for others, and with those that are being decoded they hold
     `held_bytes` in memory or little more. `limits` are each place's.
     """
 
@@ -79,6 +77,7 @@ class Batches:
         stop: Stop,
         *,
         places: int,
+        committing: int,
         most_waiting: int,
         held_bytes: int,
     ) -> None:
@@ -88,6 +87,7 @@ class Batches:
         self._moved = moved
         self._stop = stop
         self._places = places
+        self._tasks_at_most = places + committing
         self._most_waiting = most_waiting
         self._held_bytes = held_bytes
         self._waiting = 0
@@ -155,7 +155,7 @@ class Batches:
         """Begin as many batches as there are free places and files that need not wait."""
         while (
             self._decoding < self._places
-            and len(self._tasks) < self._places + _COMMITTING
+            and len(self._tasks) < self._tasks_at_most
             and (batch := self._next())
         ):
             self._waiting -= len(batch)
@@ -191,7 +191,7 @@ class Batches:
             try:
                 outcomes = await asyncio.to_thread(self._decode, batch)
             finally:
-                # While this batch is committed, which is waiting for a disk, another is decoded.
+                # While this batch is committed, which is waiting for its store, another is decoded.
                 self._decoding -= 1
             self._pump()
             by_group: dict[_Group, list[SourceFile]] = {}

@@ -11,17 +11,31 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline
+from etl import log, pipeline, termination
 from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
+from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
+from etl.settings import Settings
 from etl.signals import SIGNALS
-from etl.summary import to_text
+from etl.summary import in_one_line, to_text
 
-#: One for each core decodes, as many more commit, read receipts or spool.
-THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
+# One for each core decodes, as many more commit, read receipts or spool.
+_THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
+# As many more wait for an object store to take what is committed.
+_WAITING_THREADS: Final = 8
+
+
+def threads_for(settings: Settings) -> ThreadPoolExecutor:
+    """Return the threads of a loop that does jobs with such a lake.
+
+    Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
+    higher.
+    """
+    more = _WAITING_THREADS if is_remote(settings.lake.uri) else 0
+    return ThreadPoolExecutor(_THREADS + more, "aht-etl")
 
 
 def execute(
@@ -50,6 +64,8 @@ def execute(
     # Last of all: it is the line that people look for.
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
+    elif report["exit_code"]:
+        termination.leave(job.redactor.text(in_one_line(report)))
     if job.stop.signal is not None:
         # Threads that were decoding cannot be called back; nothing that they do counts any more.
         os._exit(code)
@@ -65,9 +81,7 @@ def _error_of(
     async def go() -> None:
         loop = asyncio.get_running_loop()
         SIGNALS.hand_to(job.stop, loop)
-        # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
-        # higher.
-        loop.set_default_executor(ThreadPoolExecutor(THREADS))
+        loop.set_default_executor(threads_for(job.settings))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)

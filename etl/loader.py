@@ -107,6 +107,7 @@ async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
         tally.bytes,
         stop,
         places=memory.decoders,
+        committing=store.readers,
         most_waiting=max(1, workers - in_flight),
         held_bytes=memory.held,
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from etl import termination
 from etl.redact import Redactor
 
 LogFormat = Literal["auto", "console", "json"]
@@ -64,7 +65,8 @@ def is_json(log_format: LogFormat) -> bool:
 
 
 def complain(line: str, event: str, log_format: LogFormat) -> None:
-    """Say in one line on standard error why the command ends."""
+    """Say in one line why the command ends: on standard error, and to Kubernetes."""
+    termination.leave(line)
     if is_json(log_format):
         structlog.get_logger().error(event, reason=line)
     else:

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from etl.errors import FailureKind, RunError
 from etl.report import Status
+from etl.summary import in_one_line
 from etl.times import Window, parse_instant
 
 T = TypeVar("T")
@@ -165,16 +166,7 @@ class Report:
         """
         if self.status == "ok":
             return self
-        reason = self.error or ""
-        if not reason:
-            reason = (
-                f"{self.files.failed:,} of {self.files.listed:,} files failed, "
-                f"{self.files.invalid:,} were invalid; the next run tries them again"
-            )
-            problems: list[FailedFile | InvalidEntry] = [*self.failures, *self.invalid_paths]
-            if problems:
-                reason += f"; the first: {problems[0].path[:300]}: {problems[0].message}"
-        raise RunError(f"{self.status}: {reason}")
+        raise RunError(in_one_line(self._json))
 
 
 def _window(json: Mapping[str, str]) -> Window:

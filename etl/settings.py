@@ -1,6 +1,6 @@
 """The configuration: one model; etl.sources reads it. No error text ever holds a value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -336,9 +336,9 @@ class Settings(_Section):
         if remote != is_remote(self.lake.uri):
             return False
         if remote:
-            return self.raw_options == self.lake_options and Place.parse(self.lake.uri).holds(
-                Place.parse(raw_uri)
-            )
+            # Of the same name, at another endpoint, is another bucket.
+            same = _endpoints(self.raw_options) == _endpoints(self.lake_options)
+            return same and Place.parse(self.lake.uri).holds(Place.parse(raw_uri))
         lake = Path(self.lake.uri).resolve()
         return lake in (raw := Path(raw_uri).resolve(), *raw.parents)
 
@@ -379,3 +379,11 @@ class Settings(_Section):
         for value in (*(v for _, v in self.auth), *options):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
+
+
+def _endpoints(options: Mapping[str, str]) -> set[str]:
+    return {
+        value
+        for name, value in options.items()
+        if "endpoint" in name.lower() or "base_url" in name.lower()
+    }

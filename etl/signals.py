@@ -6,6 +6,8 @@ import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from etl import termination
+
 if TYPE_CHECKING:
     from etl.stop import Stop
 
@@ -26,6 +28,8 @@ class Signals:
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
         """Handle a signal: 128 + its number is the exit code (README, "Exit codes")."""
         if self.first is not None or not self._deferred:
+            again = "again " if self.first is not None else ""
+            termination.leave(f"interrupted: {signal.Signals(number).name} {again}before the end")
             os._exit(128 + number)
         self.first = number
         if self._stop is not None:

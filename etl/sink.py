@@ -189,7 +189,7 @@ class Sink:
         """Fail all that the partition had gathered, and go on with what is still to come."""
         directory = gathering.plan.partition.directory
         if isinstance(error, OSError):
-            error = LakeError.of("writing to", directory, error)
+            error = LakeError.of("writing to", self._store.staged_in or directory, error)
         reason = str(error).splitlines()[0]
         paths = list(dict.fromkeys([*(s.path for s in gathering.builder.sources), *more]))
         brought = gathering.plan.state.loaded.intersection(paths)

@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from etl import termination
 from etl.errors import UsageError
 from etl.keys import ENV_PREFIX, meant, siblings, unknown_part, variable
 from etl.origins import Layer, Origins
@@ -71,7 +72,7 @@ def load_with_origins(
         name: value
         for name, value in environ.items()
         if name.startswith(ENV_PREFIX)
-        and name != SECRETS_DIR
+        and name not in {SECRETS_DIR, termination.VARIABLE}
         and not _KUBERNETES_SERVICE.search(name)
     }
     secrets = _secret_files(environ.get(SECRETS_DIR))

@@ -1,5 +1,8 @@
 """The report in a few lines, for people."""
 
+import signal
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 _SHOWN_FAILURES: Final = 10
@@ -39,6 +42,30 @@ def to_text(report: dict[str, Any], lake: str) -> str:
         more = len(report["failures"]) - _SHOWN_FAILURES
         lines.append(f"  … and {more:,} more; --report FILE has them all")
     return "\n".join(lines) + "\n"
+
+
+def in_one_line(report: Mapping[str, Any]) -> str:
+    """Return how a run that is not `ok` ended, why, and what comes of it."""
+    files, status = report["files"], report["status"]
+    if status == "failed":
+        return f"failed: {report['error']}"
+    if status == "interrupted":
+        return (
+            f"interrupted: {signal.Signals(report['exit_code'] - 128).name}; "
+            f"{files['loaded']:,} files loaded, {files['not_attempted'] + files['failed']:,} left "
+            "to the next run"
+        )
+    kinds = Counter(failure["kind"] for failure in report["failures"])
+    if files["invalid"]:
+        kinds["invalid"] = files["invalid"]
+    counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
+    first = [*report["failures"], *report["invalid_paths"]][0]
+    return (
+        f"partial: {files['failed'] + files['invalid']:,} of {files['listed']:,} files failed: "
+        f"{causes}; the next run tries them again; the first: {first['path'][:300]}: "
+        f"{first['message']}"
+    )
 
 
 def size(count: int) -> str:

@@ -88,9 +88,9 @@ def verify(
 ) -> Verification:
     """Prove what is selected of the lake, on all cores. Blocking; nothing is written.
 
-    One part at a time per core is read, a row group of it in memory. `on_part` hears how many of
-    all bytes are done. Raises LakeError where the root of the lake, or of the archive, cannot be
-    read.
+    One part at a time per core is read, of an object store some more, a row group of each in
+    memory. `on_part` hears how many of all bytes are done. Raises LakeError where the root of the
+    lake, or of the archive, cannot be read.
     """
     layout = lay_out(store)
     result = Verification()
@@ -107,8 +107,9 @@ def verify(
     def prove(item: tuple[Partition, StoredFile]) -> PartProof | None:
         return prove_part(store, item[1].name, _no_more if archive is None else archive.check)
 
-    with ThreadPoolExecutor(cores := len(os.sched_getaffinity(0))) as pool:
-        proofs = zip(todo, _in_order(pool, prove, todo, cores * _AHEAD), strict=True)
+    threads = max(len(os.sched_getaffinity(0)), store.readers)
+    with ThreadPoolExecutor(threads) as pool:
+        proofs = zip(todo, _in_order(pool, prove, todo, threads * _AHEAD), strict=True)
         for partition, group in groupby(proofs, key=lambda proved: proved[0][0]):
             seen: dict[str, str] = {}
             names = []

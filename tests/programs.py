@@ -1,4 +1,4 @@
-"""Programs of others that tests run for real: Prometheus, its Pushgateway, its tool."""
+"""Programs of others that tests run for real: of Prometheus, builders and runners of containers."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
@@ -16,9 +16,18 @@ _PACKAGES: Final = {"promtool": "prometheus"}
 def program(name: str) -> str:
     """Return the program's file; skip the test where it is not installed, fail it in CI."""
     found = shutil.which(name)
-    if found is not None:
-        return found
-    reason = f"{name} is not installed (Debian's package {_PACKAGES.get(name, name)})"
+    if found is None:
+        _do_without(f"{name} is not installed (Debian's package {_PACKAGES.get(name, name)})")
+    return found
+
+
+def as_root() -> None:
+    """Skip the test where the user is not root, fail it in CI."""
+    if os.geteuid() != 0:
+        _do_without("only root can do this")
+
+
+def _do_without(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -44,6 +44,7 @@ class Bench:
             self.tally.bytes,
             self.stop,
             places=2,
+            committing=1,
             most_waiting=most_waiting,
             held_bytes=held_bytes,
         )

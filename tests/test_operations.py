@@ -209,7 +209,10 @@ def test_every_exit_code_is_on_the_page() -> None:
     assert [*row.findall(readme), "137"] == row.findall(section("Exit codes"))
 
 
-@pytest.mark.parametrize("file", ["README.md", "configs/operations.md", "configs/logs.md"])
+@pytest.mark.parametrize(
+    "file",
+    ["README.md", "configs/operations.md", "configs/logs.md", "configs/kubernetes/README.md"],
+)
 def test_links_lead_somewhere(file: str) -> None:
     """To files that there are and to headings in them."""
     text = (ROOT / file).read_text()

@@ -1,5 +1,7 @@
 """Where a lake lies: how it is written, what its store is told, and what is refused."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -132,6 +134,7 @@ def test_an_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("s3://b1/a", "s3://b2/a", {}, False),
         ("s3://b1/a", "gs://b1/a", {}, False),
         ("s3://b1/a", "s3://b1/a", {"endpoint": "https://another.example"}, False),
+        ("s3://b1/a", "s3://b1/a", KEYS, True),
         ("s3://b1/a", "./raw", {}, False),
         ("./lake", "s3://b1/a", {}, False),
         ("./lake", "./lake/raw", {}, True),
@@ -168,3 +171,14 @@ def test_one_prefix_in_another() -> None:
     """Whole names count."""
     assert Place.parse("s3://b1/a").holds(Place.parse("s3://b1/a/b"))
     assert not Place.parse("s3://b1/a/b").holds(Place.parse("s3://b1/a"))
+
+
+def test_a_folder_needs_no_client_of_object_stores() -> None:
+    """Nothing of them is imported for a lake on a disk."""
+    code = (
+        "import sys; from etl import Settings, plan; from etl.stores import open_lake; "
+        "import etl.pipeline, etl.verify, etl.check; open_lake(Settings()); "
+        "print([name for name in sys.modules if 'obstore' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "[]" == done.stdout.strip()

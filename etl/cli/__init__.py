@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from etl import __version__, streams
+from etl import __version__, streams, termination
 from etl.cli.check import check
 from etl.cli.config import config
 from etl.cli.demo import demo
@@ -60,6 +60,14 @@ def main() -> None:
         app()
     except SystemExit as ending:
         code = ending.code
+        if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
+            termination.leave(f"wrong usage: {ending.__context__.format_message()}")
+        elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
+            termination.leave(f"interrupted: {signal.Signals(code - 128).name}")
+    except Exception as failure:
+        # Its text is in the traceback only: nobody has looked it through for secrets.
+        termination.leave(f"error: unexpected {type(failure).__name__}; the log has more")
+        raise
     finally:
         streams.settle()
     if code is None or isinstance(code, int):

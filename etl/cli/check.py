@@ -130,6 +130,7 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
     from rich.console import Console
     from rich.text import Text
 
+    from etl import termination
     from etl.check import Checkup, configuration
     from etl.origins import shown
 
@@ -157,6 +158,9 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
         _print_json(checks)
     else:
         _say(console, Text(f"\n{_summary(checks)}"))
+    if not ok:
+        why = next(check.message for check in checks if check.outcome == "failed")
+        termination.leave(f"{_summary(checks)} {why}")
     return ok
 
 

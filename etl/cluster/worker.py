@@ -7,7 +7,6 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -22,7 +21,7 @@ from etl.cluster import forward
 from etl.cluster.recovery import OwnPart, look
 from etl.cluster.words import EndRun, Order, Outcome, Word
 from etl.errors import AhtEtlError, RunError, describe
-from etl.execution import THREADS
+from etl.execution import threads_for
 from etl.job import Job, UnderWay
 from etl.lake.store import Store
 from etl.loader import load
@@ -183,7 +182,9 @@ class Post:
 
     def do(self, order: Order, worker: str) -> Outcome:
         """Do a task. Blocking, for one of Dask's threads."""
-        return asyncio.run_coroutine_threadsafe(self._do(order, worker), self._running()).result()
+        return asyncio.run_coroutine_threadsafe(
+            self._do(order, worker), self._running(order)
+        ).result()
 
     def words(self, run_id: str, end: EndRun | None) -> list[Word]:
         """Tell how far the tasks of a run are, and tell them to end if they should."""
@@ -199,12 +200,12 @@ class Post:
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._leave(run_id), self._loop)
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _running(self, order: Order) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 forward.collect()
                 self._loop = asyncio.new_event_loop()
-                self._loop.set_default_executor(ThreadPoolExecutor(THREADS, "aht-etl"))
+                self._loop.set_default_executor(threads_for(order.settings))
                 threading.Thread(target=self._loop.run_forever, name="aht-etl", daemon=True).start()
             return self._loop
 

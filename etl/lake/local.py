@@ -59,6 +59,7 @@ class LocalStore:
 
     readers: Final = 1
     advice: Final = "its permissions and its free space"
+    staged_in: Final = None
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -5,12 +5,13 @@ beside the lake: what is being written waits in the temporary folder, without a 
 """
 
 import io
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -27,6 +28,8 @@ from etl.lake.refusals import lake_error, refusal_of
 from etl.lake.scratch import Content, ScratchFile
 from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
 from etl.places import Place
+
+T = TypeVar("T")
 
 # What proves to each run that the store does not replace. It stays: a run needs no permission to
 # delete. Readers pass over its name.
@@ -55,13 +58,18 @@ class ObjectStore:
         self._connection = Connection(place, options, patient=patient)
         self._store = self._connection.store
         self._pauses_s = _PAUSES_S if patient else ()
-        # Sizes that listings told: Azure cannot be asked for the end of an object.
+        # Sizes that listings told: not all stores can be asked for the end of an object.
         self._sizes: dict[str, int] = {}
 
     @property
     def place(self) -> str:
         """Its URI."""
         return str(self._place)
+
+    @property
+    def staged_in(self) -> str:
+        """The temporary folder."""
+        return f"the temporary folder {tempfile.gettempdir()} (TMPDIR)"
 
     def prepare(self) -> None:
         """Make sure that the store can be written, and creates only what is not there.
@@ -71,11 +79,7 @@ class ObjectStore:
         if not self._refuses_to_replace(_PROBE) and not self._refuses_to_replace(_PROBE):
             with suppress(BaseError, FileNotFoundError):
                 obstore.delete(self._store, _PROBE)
-            raise LakeError(
-                f"{self.place}: an object that was there was replaced, so two runs could overwrite "
-                "each other: this store does not know conditional puts (If-None-Match); use one "
-                "that does, or a newer version of it"
-            )
+            raise self._replaces()
 
     def _refuses_to_replace(self, name: str) -> bool:
         """Create a small object; tell whether it was refused because it is there."""
@@ -85,11 +89,19 @@ class ObjectStore:
             return True
         return False
 
+    def _replaces(self) -> LakeError:
+        return LakeError(
+            f"{self.place}: an object that was there was replaced, so two runs could overwrite "
+            "each other: this store does not know conditional puts (If-None-Match); use one that "
+            "does, or a newer version of it"
+        )
+
     def try_out(self) -> str:
         """Write an object as a part is written, read it back, try to replace it, remove it.
 
         Returns what was seen. Raises LakeError.
         """
+        self.check_readable()
         name = f"_check-{uuid.uuid4().hex[:12]}"
         kept = ""
         try:
@@ -98,11 +110,7 @@ class ObjectStore:
                 if there.read() != _PROBE_TEXT:
                     raise LakeError(f"reading {self.place}: what was written came back otherwise")
             if not written_already and not self._refuses_to_replace(name):
-                raise LakeError(
-                    f"{self.place}: an object that was there was replaced, so two runs could "
-                    "overwrite each other: this store does not know conditional puts "
-                    "(If-None-Match); use one that does, or a newer version of it"
-                )
+                raise self._replaces()
         except FileNotFoundError:
             raise LakeError(f"reading {self.place}: what was written is not there") from None
         finally:
@@ -127,7 +135,7 @@ class ObjectStore:
     def check_readable(self) -> None:
         """Raise LakeError if it cannot be listed; a bucket that is not there cannot."""
         try:
-            obstore.list_with_delimiter(self._store)
+            self._again(lambda: obstore.list_with_delimiter(self._store))
         except (BaseError, FileNotFoundError) as error:
             raise lake_error("listing", self.place, error, self._place) from None
 
@@ -180,7 +188,7 @@ class ObjectStore:
     def stat(self, name: str) -> StoredFile:
         """Look at one object. Raises FileNotFoundError or LakeError."""
         try:
-            return _stored(obstore.head(self._store, name))
+            return _stored(self._again(lambda: obstore.head(self._store, name)))
         except FileNotFoundError as error:
             raise self._absent("reading", name, error) from None
         except BaseError as error:
@@ -189,7 +197,7 @@ class ObjectStore:
     def open(self, name: str) -> io.BufferedReader:
         """Open an object to read: its end is there then. Raises FileNotFoundError or LakeError."""
         try:
-            size, tag, tail = self._end(name)
+            size, tag, tail = self._again(lambda: self._end(name))
         except FileNotFoundError as error:
             raise self._absent("reading", name, error) from None
         except BaseError as error:
@@ -198,7 +206,7 @@ class ObjectStore:
         def fetch(start: int, end: int) -> Any:
             try:
                 options: Any = {"range": (start, end), "if_match": tag}
-                return obstore.get(self._store, name, options=options).bytes()
+                return self._again(lambda: obstore.get(self._store, name, options=options).bytes())
             except (PreconditionError, FileNotFoundError):
                 raise LakeError(f"reading {name}: it was replaced meanwhile; try again") from None
             except BaseError as error:
@@ -253,20 +261,40 @@ class ObjectStore:
             except (BaseError, FileNotFoundError) as error:
                 raise lake_error("writing", name, error, self._place) from None
 
+    def _again(self, work: Callable[[], T]) -> T:
+        """Do what changes nothing, and do it again where its answer broke off.
+
+        obstore repeats most requests by itself, but no listing that ended too early.
+        """
+        begun_s = time.monotonic()
+        for pause_s in self._pauses_s:
+            try:
+                return work()
+            except BaseError as error:
+                late = time.monotonic() > begun_s + REQUEST_S
+                if late or not refusal_of(error, self._place).unanswered:
+                    raise
+                time.sleep(pause_s)
+        return work()
+
     def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:
         """Return a folder's objects and the folders in it, by name. Raises LakeError."""
         try:
-            found = obstore.list_with_delimiter(self._store, folder or None)
+            found = self._again(lambda: obstore.list_with_delimiter(self._store, folder or None))
         except (BaseError, FileNotFoundError) as error:
             raise lake_error("listing", folder or self.place, error, self._place) from None
         objects = sorted(self._seen(found["objects"]), key=lambda file: file.name)
         return objects, sorted(found["common_prefixes"])
 
-    def _below(self, folder: str) -> Iterator[StoredFile]:
-        """Yield all objects below a folder. Raises LakeError."""
+    def _below(self, folder: str) -> list[StoredFile]:
+        """Return all objects below a folder. Raises LakeError."""
+
+        def listed() -> list[StoredFile]:
+            pages = obstore.list(self._store, folder, chunk_size=1000)
+            return [file for page in pages for file in self._seen(page)]
+
         try:
-            for some in obstore.list(self._store, folder, chunk_size=1000):
-                yield from self._seen(some)
+            return self._again(listed)
         except (BaseError, FileNotFoundError) as error:
             raise lake_error("listing", folder, error, self._place) from None
 
@@ -282,7 +310,7 @@ class ObjectStore:
     def _end(self, name: str) -> tuple[int, str | None, Any]:
         """Return an object's size, its tag and its last bytes, in one request where that goes."""
         by_size = self._place.scheme == "az"
-        size = self._sizes.get(name) if by_size else None
+        size = self._sizes.get(name)
         if by_size and not size:
             size = int(obstore.head(self._store, name)["size"])
             if not size:
@@ -292,17 +320,19 @@ class ObjectStore:
             options: Any = {"range": tail}
             got = obstore.get(self._store, name, options=options)
             now = int(got.meta["size"])
-        except BaseError:
-            # An empty object has no range, and one that was replaced may have none there.
-            now = int(obstore.head(self._store, name)["size"])
-            if now and now == (size or now):
+        except BaseError as error:
+            if not refusal_of(error, self._place).has_no_such_range:
                 raise
-            if not now:
+            # It is empty, or was replaced by a shorter one, or the store knows no range of an end.
+            now = int(obstore.head(self._store, name)["size"])
+            if now == 0:
                 return 0, None, b""
+            if size == now:
+                raise
         else:
             if size in {None, now}:
                 return now, got.meta.get("e_tag"), got.bytes()
-        self._sizes[name] = now  # what a listing told is out of date
+        self._sizes[name] = now
         return self._end(name)
 
     def _absent(self, operation: str, name: str, error: FileNotFoundError) -> Exception:

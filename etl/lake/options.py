@@ -96,6 +96,8 @@ def take_apart(scheme: Scheme, options: Mapping[str, str]) -> tuple[dict[str, st
         if name in taken:
             raise ValueError(f"{written}: is set twice, by two names")
         taken[name] = value
+    if scheme == "s3" and not any("disable_bulk_delete" in name for name in own):
+        own["disable_bulk_delete"] = "true"  # one object is deleted, and not all stores know more
     endpoint = own.get(_endpoint_name(scheme)) or _endpoint_of_environment(scheme)
     if endpoint:
         _judge(endpoint, client)

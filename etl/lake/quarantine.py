@@ -22,11 +22,11 @@ def write_bad_rows(store: Store, source_path: str, bad_rows: BinaryIO) -> None:
     try:
         staged = store.stage()
     except OSError as error:
-        raise LakeError.of("writing", name, error) from error
+        raise LakeError.of("writing", store.staged_in or name, error) from error
     try:
         shutil.copyfileobj(bad_rows, staged.stream)
         store.replace(staged, name)
     except OSError as error:
-        raise LakeError.of("writing", name, error) from error
+        raise LakeError.of("writing", store.staged_in or name, error) from error
     finally:
         staged.close()

@@ -59,7 +59,7 @@ _MEANINGS: Final = {
     "(?i)invalidcertificate|invalid peer certificate": (
         "the certificate of {at} is not trusted; set the option root_certificate"
     ),
-    "IncompleteMessage|ConnectionReset|BrokenPipe": (
+    "IncompleteMessage|ConnectionReset|BrokenPipe|body error": (
         "{at} broke the connection; check the endpoint and the network"
     ),
     "invalid path": (
@@ -75,13 +75,18 @@ class Refusal:
     status: int | None
     code: str
     reason: str
-    #: Whether nobody knows what became of the request.
+    #: Whether it was sent, and nobody knows what became of it.
     unanswered: bool = False
 
     @property
     def container_is_missing(self) -> bool:
         """Whether the bucket or container itself is not there."""
         return self.code in _NO_CONTAINER
+
+    @property
+    def has_no_such_range(self) -> bool:
+        """Whether the object ends before the bytes that were asked for."""
+        return self.status == 416 or "non-partial response" in self.reason
 
     @property
     def conflict(self) -> bool:
@@ -105,12 +110,14 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
             "them in the options, in the environment or as the machine's identity"
         )
         return Refusal(status, code, reason)
-    if host and host.startswith(_TOKENS):
-        detail = f" with {status}" if status else ""
-        return Refusal(status, code, f"{host} refused to give credentials{detail}; check them")
+    if "REDACTED" in said or host.startswith(_TOKENS):  # an address may hold the token itself
+        what = f"refused with {status} {code}".rstrip() if status else "could not be asked"
+        reason = f"no credentials: {host or 'the token service'} {what}; check the identity"
+        return Refusal(status, code, reason)
     if status is None and not code:
         reason = _unanswered(said, inside, host)
-        return Refusal(None, "", reason, unanswered="builder error" not in said)
+        sent = "builder error" not in said and "kind: Connect" not in inside
+        return Refusal(None, "", reason, unanswered=sent)
     message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
     if code in _NO_CONTAINER:
         message = ""  # it says no more than the advice
@@ -139,6 +146,8 @@ def _advice(status: int | None, code: str, said: str, place: Place) -> str:
         advice = f"the {kind} is in {where}: set the option region (or AWS_REGION)"
     elif number == 403:
         advice = "the credentials may not do this: configs/stores.md has what a run needs"
+    elif number == 501:
+        advice = "this store lacks what a run needs: conditional puts (If-None-Match)"
     elif number in {429, 503}:
         advice = "the store asks for fewer requests: try again later"
     elif number >= 500:

@@ -60,6 +60,10 @@ class Store(Protocol):
     def advice(self) -> str:
         """What to look at, besides its name, where it refuses."""
 
+    @property
+    def staged_in(self) -> str | None:
+        """Where files wait for their names, if that is another place than theirs."""
+
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
 

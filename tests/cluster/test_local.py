@@ -13,7 +13,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from etl import run_async
-from etl.emulator import Dataset
+from etl.emulator import Dataset, Fault
 from tests.cluster.test_cluster import DAY, START, WINDOW
 from tests.conftest import Runner, Serve, environment, keys_of
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
@@ -102,13 +102,15 @@ def test_a_worker_is_killed(run: Runner, serve: Serve) -> None:
 
 def test_a_task_whose_workers_all_die(run: Runner, serve: Serve) -> None:
     """It is given up: the others go on, then the run fails, and the report is exact."""
-    emulator = serve(DAY, latency_s=0.05)
+    # Both tasks hang over their first file, for as long as it takes to kill one of their workers.
+    emulator = serve(DAY, faults=(Fault("file", "hang", times=2),))
     process = run.start(
         emulator,
-        *(*ENGINE, "--concurrency", "4"),
+        *(*ENGINE, "--concurrency", "2"),
+        AHT_ETL_FETCH__TIMEOUT="5s",
         DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0",
     )
-    wait_until(lambda: len(parts_in(run.lake)) >= 2)
+    wait_until(lambda: emulator.in_flight == 2)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     ended = run.end(process)
     files = ended.report["files"]

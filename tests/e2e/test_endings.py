@@ -266,12 +266,12 @@ def test_a_second_signal_ends_a_report_that_nobody_reads(run: Runner, serve: Ser
     wait_until(lambda: len(list(run.lake.rglob("*.parquet"))) == 2)
     wait_until(lambda: not list((run.lake / "_staging").iterdir()))
     process.send_signal(signal.SIGTERM)
-    wait_until(lambda: _ended_by(process, signal.SIGTERM))
+    wait_until(lambda: ended_by(process, signal.SIGTERM))
     process.communicate()
     assert 143 == process.returncode
 
 
-def _ended_by(process: subprocess.Popen[bytes], number: int) -> bool:
+def ended_by(process: subprocess.Popen[bytes], number: int) -> bool:
     """Send one more signal, until it is heard."""
     process.send_signal(number)
     time.sleep(0.05)

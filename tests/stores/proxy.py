@@ -7,7 +7,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,14 +45,15 @@ class Fault:
     """What goes wrong, so many times, with requests that `concerns` picks.
 
     `lose_answer`: it is done, and the connection breaks. `break_body`: the connection breaks before
-    it is done. `answer`: this instead. `delay_s`: done, and answered so much later. `strip`:
-    headers that are not passed on.
+    it is done. `cut_answer`: it breaks in the middle of the answer. `answer`: this instead.
+    `delay_s`: done, and answered so much later. `strip`: headers that are not passed on.
     """
 
     concerns: Callable[[web.Request], bool]
     times: int = 1
     lose_answer: bool = False
     break_body: bool = False
+    cut_answer: bool = False
     answer: tuple[int, str] | None = None
     delay_s: float = 0
     strip: tuple[str, ...] = ()
@@ -76,6 +77,7 @@ class Proxy:
     on_request: Callable[[web.Request], None] = lambda _: None
     _session: Any = None
     _one_put: Any = None
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -107,12 +109,21 @@ class Proxy:
             return web.Response(status=status, text=text, content_type="application/xml")
         status, headers, answer = await self._forward(request, body, fault.strip if fault else ())
         if fault is not None and fault.delay_s:
-            await asyncio.sleep(fault.delay_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), fault.delay_s)
         self._note(request, body, status, answer)
         if fault is not None and fault.lose_answer:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if fault is not None and fault.cut_answer:
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_length = len(answer)
+            await response.prepare(request)
+            await response.write(answer[: len(answer) // 2])
+            assert request.transport is not None
+            request.transport.abort()
+            return response
         if request.method == "HEAD":
             response = web.StreamResponse(status=status, headers=headers)
             response.content_length = int(headers.get("Content-Length", 0))
@@ -172,7 +183,6 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
     """Run a proxy in a thread of its own until the block ends."""
     proxy = Proxy(upstream, google)
     ready, loop = threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
 
     async def serve() -> None:
         proxy._one_put = asyncio.Lock()
@@ -184,7 +194,7 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             proxy.port = runner.addresses[0][1]
             ready.set()
-            await stop.wait()
+            await proxy._stop.wait()
             await runner.cleanup()
 
     def run() -> None:
@@ -198,5 +208,5 @@ def proxied(upstream: int, *, google: bool = False) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(proxy._stop.set)
         thread.join()

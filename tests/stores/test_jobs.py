@@ -2,18 +2,22 @@
 
 import gzip
 import json
+import resource
 import signal
 import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
+import obstore
+import pyarrow.dataset as ds
 import pytest
 from aiohttp import web
+from pyarrow import fs
 
 from etl.emulator import Dataset
-from tests.conftest import COMMAND, Runner, Serve, environment
-from tests.lakes import expected
-from tests.stores.conftest import Bucket
+from tests.conftest import COMMAND, Runner, Serve, environment, keys_of
+from tests.lakes import HIVE, expected
+from tests.stores.conftest import SECRETS, Bucket
 from tests.stores.proxy import CONFLICT, SLOW_DOWN, Fault, puts
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 6, tzinfo=UTC)
@@ -148,11 +152,124 @@ def test_an_archive_in_a_store(run: Runner, serve: Serve, bucket: Bucket) -> Non
 
 def test_a_damaged_part_stops_its_partition_alone(run: Runner, serve: Serve, s3: Bucket) -> None:
     """Nothing is written there; the files of the others are loaded."""
-    import obstore
-
     (first, *_) = sorted({path.rpartition("/")[0] for path in DATA.files})
     obstore.put(s3.client, f"{s3.prefix}{first}/part-00000.parquet", b"no parquet")
     ended = run(serve(DATA), *into(s3), **s3.env)
     lost = [path for path in DATA.files if path.startswith(f"{first}/")]
     assert (3, len(lost)) == (ended.code, ended.report["files"]["failed"])
     assert {"lake"} == {failure["kind"] for failure in ended.report["failures"]}
+
+
+def test_a_lost_answer_in_each_kind_of_store(run: Runner, serve: Serve, bucket: Bucket) -> None:
+    """Each store says in its own words that the name is taken, by the very part that was put."""
+    bucket.proxy.faults.append(Fault(puts, 3, lose_answer=True))
+    ended = run(serve(DATA), *into(bucket), **bucket.env)
+    assert (0, len(DATA.files)) == (ended.code, ended.report["files"]["loaded"]), ended.err
+    bucket.assert_holds(DATA)
+
+
+def test_planning_takes_few_small_requests(run: Runner, serve: Serve, bucket: Bucket) -> None:
+    """One listing for each day, one read of each part's end, of 64 KiB at most."""
+    emulator = serve(MORE)
+    assert 0 == run(emulator, *into(bucket), **bucket.env).code
+    parts = len(bucket.parts())
+    assert parts > 20
+    bucket.proxy.seen.clear()
+    again = run(emulator, *into(bucket), **bucket.env)
+    assert len(MORE.files) == again.report["files"]["already_loaded"]
+    reads = [seen for seen in bucket.proxy.seen if seen.path.endswith(".parquet")]
+    assert parts == len(reads)
+    assert max(seen.answer_bytes for seen in reads) <= 64 * 1024
+    # Whether the root can be listed, and one day.
+    assert {"GET"} == {seen.method for seen in bucket.proxy.seen}
+    assert 2 == len(bucket.proxy.seen) - len(reads)
+
+
+def test_told_to_end_while_a_put_gets_no_answer(run: Runner, serve: Serve, s3: Bucket) -> None:
+    """The run ends soon after its grace; the part that landed all the same is no loss later."""
+    s3.proxy.faults.append(Fault(puts, 1000, delay_s=25))
+    process = run.start(serve(DATA), *into(s3), **s3.env, AHT_ETL_SHUTDOWN__GRACE="0s")
+    told_once = iter([process.terminate])
+
+    def tell(request: web.Request) -> None:
+        if puts(request):
+            next(told_once, lambda: None)()
+
+    s3.proxy.on_request = tell
+    ended = run.end(process)
+    assert (143, "interrupted") == (ended.code, ended.report["status"])
+    assert ended.report["duration_seconds"] < 20
+    assert len(DATA.files) == ended.report["files"]["not_attempted"]
+    s3.proxy.faults.clear()
+    s3.proxy.on_request = lambda _: None
+    ended = run(serve(DATA), *into(s3), **s3.env)
+    assert 0 == ended.code
+    s3.assert_holds(DATA)
+
+
+def test_no_key_is_shown_or_stored(run: Runner, serve: Serve, bucket: Bucket) -> None:
+    """At level debug, in the report, and in any object."""
+    flags = (*into(bucket), "--log-level", "debug")
+    ended = run(serve(DATA), *flags, **bucket.env)
+    shown = ended.err + ended.out + json.dumps(ended.report)
+    stored = b"".join(bucket.read(name) for name in bucket.objects())
+    for secret in SECRETS[bucket.kind].values():
+        assert secret not in shown
+        assert secret.encode() not in stored
+
+
+def test_pyarrow_reads_it_as_documented(run: Runner, serve: Serve, s3: Bucket) -> None:
+    """Its own S3 client and its discovery find every row, and nothing else."""
+    assert 0 == run(serve(DATA), *into(s3), **s3.env).code
+    store = fs.S3FileSystem(
+        access_key=s3.options["access_key_id"],
+        secret_key=s3.options["secret_access_key"],
+        region=s3.options["region"],
+        scheme="http",
+        endpoint_override=s3.proxy.url.removeprefix("http://"),
+    )
+    hive = ds.partitioning(HIVE, flavor="hive")
+    lake = ds.dataset(
+        f"{s3.name}/{s3.prefix}", filesystem=store, format="parquet", partitioning=hive
+    )
+    assert expected(DATA).total() == lake.count_rows()
+    assert s3.rows() == expected(DATA)
+
+
+def test_the_page_of_a_lake_in_a_store(run: Runner, serve: Serve, bucket: Bucket) -> None:
+    """The HTML names the place and has the rows."""
+    assert 0 == run(serve(DATA), *into(bucket), **bucket.env).code
+    page = run.folder / "lake.html"
+    code, status = told(bucket, "status", "--html", str(page))
+    assert (0, len(DATA.files)) == (code, status["files"])
+    assert bucket.uri in page.read_text()
+
+
+def test_what_the_lake_lacks_of_its_archive(run: Runner, serve: Serve, s3: Bucket) -> None:
+    """Nobody knows whether a run is active: it is a note that says both."""
+    raw = f"s3://{s3.name}/raw"
+    s3.env = {**s3.env, "AHT_ETL_RAW__URI": raw}
+    assert 0 == run(serve(DATA), *into(s3), **s3.env).code
+    obstore.delete(s3.client, s3.parts()[0])
+    code, verified = told(s3, "verify", "--deep")
+    assert (0, {"not_loaded"}) == (code, {note["kind"] for note in verified["notes"]})
+    assert "a run may be active" in verified["notes"][0]["message"]
+
+
+def test_a_full_temporary_folder(serve: Serve, s3: Bucket) -> None:
+    """The files fail with the folder's name and what to set; none is half in the lake."""
+    emulator = serve(DATA)
+    flags = ("--account", "le79344075", "--base-url", emulator.base_url, "--report", "-")
+    done = subprocess.run(
+        [COMMAND, "run", *flags, *into(s3)],
+        env=environment(**s3.env, **keys_of(emulator)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
+        check=False,
+    )
+    report = json.loads(done.stdout)
+    assert (3, len(DATA.files)) == (done.returncode, report["files"]["failed"])
+    assert {"lake"} == {failure["kind"] for failure in report["failures"]}
+    assert "(TMPDIR): " in report["failures"][0]["message"]
+    assert [] == s3.parts()

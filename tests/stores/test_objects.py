@@ -1,12 +1,14 @@
 """An object store as the job sees it: names, ranges, creation, each kind of it."""
 
 import io
+import os
 from typing import Any
 
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 
 from etl.lake.objects import ObjectStore
 from etl.lake.store import AlreadyExistsError, LakeError
@@ -113,6 +115,19 @@ def test_a_footer_is_one_small_request(bucket: Bucket) -> None:
     assert len(bucket.proxy.seen) <= 2 + len(file.getvalue()) // (4 * 2**20)
 
 
+def test_a_store_that_knows_no_range_of_an_end(s3: Bucket) -> None:
+    """It answers with everything; then the size is asked for, and the last bytes by their place."""
+    content = os.urandom(200_000)
+    store = s3.store()
+    put(store, "f", content)
+
+    def ends(request: web.Request) -> bool:
+        return request.headers.get("Range", "").startswith("bytes=-")
+
+    s3.proxy.faults.append(Fault(ends, 1000, strip=("range",)))
+    assert content == store.open("f").read()
+
+
 def test_any_piece_in_any_order(bucket: Bucket) -> None:
     """Reads at the end, over the seam and from the start give the object's bytes."""
     content = bytes(range(256)) * 20_000  # over five million
@@ -125,6 +140,27 @@ def test_any_piece_in_any_order(bucket: Bucket) -> None:
         stream.seek(0)
         assert content == stream.read()
         assert len(content) == stream.tell()
+
+
+def test_answers_that_break_off(bucket: Bucket) -> None:
+    """What is read again is the rest of the same object."""
+    content = os.urandom(6_000_000)
+    store = bucket.store()
+    put(store, "f", content)
+    bucket.proxy.faults.append(Fault(lambda request: request.method == "GET", 3, cut_answer=True))
+    with store.open("f") as stream:
+        assert content == stream.read()
+    bucket.proxy.faults.append(Fault(lambda request: request.method == "GET", 2, cut_answer=True))
+    assert ["f"] == store.names("")
+
+
+def test_a_lost_answer_to_what_replaces(bucket: Bucket) -> None:
+    """It is sent again: the same content, whatever came of the first."""
+    store = bucket.store()
+    put(store, "f", b"old")
+    bucket.proxy.faults.append(Fault(lambda request: request.method == "PUT", 2, lose_answer=True))
+    put(store, "f", b"new", replace=True)
+    assert b"new" == store.open("f").read()
 
 
 def test_what_is_replaced_while_it_is_read(s3: Bucket) -> None:

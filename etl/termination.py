@@ -1,0 +1,34 @@
+"""Why the process ended, left where Kubernetes looks for it: `kubectl describe pod` shows it.
+
+The kubelet gives each container an empty file, `terminationMessagePath`, and reads it when the
+container has ended. Elsewhere there is no such file, and nothing happens.
+"""
+
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+#: Names the file where a container's `terminationMessagePath` is not the default.
+VARIABLE: Final = "AHT_ETL_TERMINATION_LOG"
+
+_DEFAULT: Final = "/dev/termination-log"
+#: What is longer the kubelet cuts, in the middle of a character too.
+_LONGEST_BYTES: Final = 4096
+
+
+def leave(reason: str) -> None:
+    """Leave the reason, without secrets already, for who asks why; the last one counts.
+
+    It is written into a plain file that exists; none is made, no link is followed, and what cannot
+    be written is lost.
+    """
+    text = reason.encode("utf-8", "backslashreplace")[:_LONGEST_BYTES].decode("utf-8", "ignore")
+    with suppress(OSError, ValueError):
+        descriptor = os.open(
+            os.environ.get(VARIABLE) or _DEFAULT, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
+        with os.fdopen(descriptor, "wb") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                file.truncate(0)
+                file.write(text.encode())

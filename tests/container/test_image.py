@@ -1,0 +1,146 @@
+"""The Dockerfile, built and run: small, not root, nothing written, signals heard as process 1."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import etl
+from etl.emulator import Dataset, Emulator
+from tests.conftest import Serve, check_report, keys_of
+from tests.container.conftest import Contain
+from tests.container.images import CREATED, REVISION, ROOT, Image
+from tests.e2e.test_endings import assert_lake_is_sound, wait_until
+from tests.lakes import assert_lake_holds
+
+# Whoever comes first builds it, the others wait.
+pytestmark = pytest.mark.timeout(900)
+
+DATA = Dataset.generate(
+    6, datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 2, tzinfo=UTC), rows_per_file=20
+)
+REPORT = ("--report", "/scratch/report.json")
+
+
+def settings(emulator: Emulator, **more: str) -> dict[str, str]:
+    """Return variables, as a cluster gives them."""
+    return {
+        "AHT_ETL_ACCOUNT": "le79344075",
+        "AHT_ETL_API__BASE_URL": emulator.base_url,
+        "AHT_ETL_WINDOW__FROM": "2022-06-01",
+        "AHT_ETL_WINDOW__TO": "2022-06-03",
+        **keys_of(emulator),
+        **more,
+    }
+
+
+def test_the_image_says_what_it_is(image: Image) -> None:
+    """Entry point, user, volume and labels; none of them of its base."""
+    config = image.config
+    assert (["aht-etl"], ["run"], "/") == (
+        config["Entrypoint"],
+        config["Cmd"],
+        config["WorkingDir"],
+    )
+    assert {"/scratch": {}} == config["Volumes"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"])
+    labels = {
+        name.removeprefix("org.opencontainers.image."): value
+        for name, value in config["Labels"].items()
+    }
+    assert ("aht-etl", etl.__version__, REVISION, CREATED, "localhost/base") == tuple(
+        labels[name] for name in ("title", "version", "revision", "created", "base.name")
+    )
+    assert [] == [one for one in config["Env"] if one.startswith("AHT_ETL_")]
+
+
+def test_the_image_is_small(image: Image) -> None:
+    """What it adds to its base: the program, what it needs and their bytecode; nothing else."""
+    assert image.own_bytes < 200e6
+    files = image.files
+    assert [] == [name for name in ("source", "pip", "etc/pip.conf") if (files / name).exists()]
+    assert [] == list((files / "wheels").glob("*"))
+    assert [] == [path for path in (files / "root").rglob("*") if ".cache" in path.parts]
+    packages = next((files / "opt/aht-etl/lib").glob("python3*/site-packages"))
+    assert [] == list(packages.glob("pip*"))
+    sources = [*packages.glob("etl/**/*.py"), *packages.glob("pyarrow/*.py")]
+    assert len(sources) > 100
+    for source in sources:
+        assert list((source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")), source
+
+
+def test_a_load(contain: Contain, serve: Serve) -> None:
+    """As the image is started by itself, with large files spooled; only the lake is written."""
+    emulator = serve(DATA, auth="oauth1")
+    container = contain()
+    ended = container.run(**settings(emulator, AHT_ETL_LIMITS__MEMORY="1MB"))
+    assert (0, "ok: ") == (ended.code, ended.out[:4]), ended.err
+    assert_lake_holds(container.lake, DATA)
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in container.lake.rglob("*")}
+    assert {(65532, 65532)} == owners
+    assert [] == list(container.scratch.iterdir())
+    assert "" == container.termination
+
+
+def test_any_user_will_do(contain: Contain, serve: Serve) -> None:
+    """Some clusters choose a number of their own for each namespace."""
+    container = contain(user="1000730000:0")
+    ended = container.run("run", *REPORT, **settings(serve(DATA)))
+    assert 0 == ended.code, ended.err
+    check_report(ended.report, ended.code)
+    assert_lake_holds(container.lake, DATA)
+
+
+def test_a_lake_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
+    """Nothing is loaded into the container's own files; the pod says why."""
+    container = contain(mounts=(("scratch", "/scratch"),))
+    ended = container.run(**settings(serve(DATA)))
+    assert 1 == ended.code
+    assert "ead-only file system" in container.termination
+    assert container.termination in ended.err
+
+
+def test_wrong_usage(contain: Contain) -> None:
+    """Exit code 2, which no cluster tries again, and the reason."""
+    container = contain()
+    assert 2 == container.run().code
+    assert container.termination.startswith("wrong usage: account: is missing")
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_signal_to_process_1(contain: Contain, serve: Serve, name: str, code: int) -> None:
+    """It ends gracefully: what was downloaded is in the lake, and report and pod say so."""
+    container = contain()
+    emulator = serve(DATA, latency_s=0.1)
+    env = settings(emulator, AHT_ETL_FETCH__CONCURRENCY="1")
+    process = container.start("run", *REPORT, **env)
+    wait_until(lambda: emulator.count("file", 200) >= 3)
+    status = Path(f"/proc/{container.pid()}/status").read_text()
+    assert ["1"] == re.findall(r"^NSpid:\t\d+\t(\d+)$", status, re.MULTILINE)
+    assert ["65532"] == re.findall(r"^Uid:\t(\d+)", status, re.MULTILINE)
+    container.signal(name)
+    ended = container.end(process)
+    check_report(ended.report, code)
+    files = ended.report["files"]
+    assert (code, "interrupted") == (ended.code, ended.report["status"])
+    assert files["loaded"] >= 2
+    assert files["not_attempted"] > 0
+    assert container.termination == (
+        f"interrupted: SIG{name}; {files['loaded']} files loaded, "
+        f"{files['not_attempted']} left to the next run"
+    )
+    assert_lake_is_sound(container.lake, DATA)
+
+
+def test_the_dockerfile_stands_for_itself() -> None:
+    """Its version is the program's, its base is one argument, and it names no index."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert {f"ARG VERSION={etl.__version__}"} == {
+        line for line in lines if line.startswith("ARG VERSION")
+    }
+    assert {"FROM ${BASE} AS install", "FROM ${BASE}"} == {
+        line for line in lines if line.startswith("FROM")
+    }
+    code = [line for line in lines if not line.startswith("#")]
+    assert [] == [line for line in code if "://" in line or "index" in line]

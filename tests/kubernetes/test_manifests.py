@@ -1,0 +1,270 @@
+"""configs/kubernetes: each overlay renders, is valid, and keeps what its README promises."""
+
+import base64
+import copy
+import re
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import etl
+from etl import load_settings
+from etl.metrics import PATIENCE_S
+from etl.settings import Settings
+from tests.kubernetes.manifests import (
+    APPLIED,
+    BACKFILLS,
+    FOLDER,
+    KUBECTL,
+    NAMES,
+    ROOT,
+    SCHEDULED,
+    config_map,
+    container,
+    job,
+    of_kind,
+    pod,
+    quantity,
+    rendered,
+    variables,
+)
+
+PAGE = (FOLDER / "README.md").read_text()
+
+
+def settings(name: str, tmp_path: Path) -> Settings:
+    """Return the configuration that the program would find in the pod, keys apart."""
+    beside = "overlays/aws" if name == "overlays/backfill" else "overlays/volume"
+    config = tmp_path / "config.yaml"
+    config.write_text(config_map("aht-etl", name, beside)[config.name])
+    found = variables(name, beside)
+    del found["AHT_ETL_SECRETS_DIR"]
+    return load_settings(config, found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_valid(name: str) -> None:
+    """Strictly, for the newest Kubernetes that there are rules for: no unknown field."""
+    for manifest in rendered(name):
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_restricted(name: str) -> None:
+    """The restricted Pod Security Standard, rule by rule, and a root that cannot be written."""
+    spec, only = pod(name), container(name)
+    for host in ("hostNetwork", "hostPID", "hostIPC"):
+        assert host not in spec
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+    context = spec["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] > 0
+    assert {"type": "RuntimeDefault"} == context["seccompProfile"]
+    assert {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    } == only["securityContext"]
+    assert "ports" not in only
+    assert "initContainers" not in spec
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_no_more_than_it_needs(name: str) -> None:
+    """No token of the cluster, nothing writable but scratch and lake, the image's own user."""
+    spec, only = pod(name), container(name)
+    assert spec["automountServiceAccountToken"] is False
+    writable = {m["mountPath"] for m in only["volumeMounts"] if not m.get("readOnly")}
+    assert writable <= {"/scratch", "/lake"}
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    user = f"USER {spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
+    assert user in dockerfile
+    assert "TMPDIR=/scratch" in dockerfile
+    (scratch,) = (v for v in spec["volumes"] if v["name"] == "scratch")
+    assert ["sizeLimit"] == list(scratch["emptyDir"])
+    ephemeral = only["resources"]["limits"]["ephemeral-storage"]
+    assert quantity(scratch["emptyDir"]["sizeLimit"]) <= quantity(ephemeral)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_is_in_a_manifest(name: str) -> None:
+    """Keys come from a Secret that somebody else makes, as files, and in no variable."""
+    assert [] == list(of_kind(name, "Secret"))
+    text = yaml.safe_dump_all(rendered(name))
+    assert "secretKeyRef" not in text
+    assert not re.search(r"AHT_ETL_AUTH|(consumer|client|access)_(key|secret|token)", text)
+    (keys,) = (v for v in pod(name)["volumes"] if v["name"] == "keys")
+    assert {"secretName": "aht-etl-keys", "defaultMode": 0o440} == keys["secret"]
+    (mount,) = (m for m in container(name)["volumeMounts"] if m["name"] == "keys")
+    assert {"name": "AHT_ETL_SECRETS_DIR", "value": mount["mountPath"]} in container(name)["env"]
+    assert pod(name)["securityContext"]["fsGroup"] == pod(name)["securityContext"]["runAsGroup"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_retries(name: str) -> None:
+    """Never after 2, not counted where a node went, three tries else; nothing restarts in place."""
+    spec = job(name)
+    fail, ignore = spec["podFailurePolicy"]["rules"]
+    assert ("FailJob", "In", [2]) == (
+        fail["action"],
+        fail["onExitCodes"]["operator"],
+        fail["onExitCodes"]["values"],
+    )
+    assert ("Ignore", [{"type": "DisruptionTarget", "status": "True"}]) == (
+        ignore["action"],
+        ignore["onPodConditions"],
+    )
+    assert 2 == spec["backoffLimitPerIndex" if name in BACKFILLS else "backoffLimit"]
+    assert "Never" == pod(name)["restartPolicy"]
+    assert "FallbackToLogsOnError" == container(name)["terminationMessagePolicy"]
+    assert spec["ttlSecondsAfterFinished"] > 0
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_the_schedule(name: str) -> None:
+    """One at a time, none too late, none for ever, and the last ones can be looked at."""
+    (cron,) = of_kind(name, "CronJob")
+    spec = cron["spec"]
+    assert ("Forbid", "Etc/UTC") == (spec["concurrencyPolicy"], spec["timeZone"])
+    # Once an hour; what is not started within it is the next one's.
+    assert re.fullmatch(r"\d+ \* \* \* \*", spec["schedule"])
+    assert 10 < spec["startingDeadlineSeconds"] < 3600
+    assert spec["successfulJobsHistoryLimit"] > 0
+    assert spec["failedJobsHistoryLimit"] > 0
+    assert job(name)["activeDeadlineSeconds"] > pod(name)["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("name", BACKFILLS)
+def test_shards_and_completions_are_the_same_number(name: str) -> None:
+    """Wherever it is changed: a share that no pod takes would be missing in the lake."""
+    spec = job(name)
+    assert "Indexed" == spec["completionMode"]
+    args = container(name)["args"]
+    shard = args[args.index("--shard") + 1]
+    assert f"$(JOB_COMPLETION_INDEX)/{spec['completions']}" == shard
+    assert 1 <= spec["parallelism"] <= spec["completions"]
+
+
+@pytest.mark.parametrize("name", [name for name in BACKFILLS if name in APPLIED])
+def test_a_backfill_pushes_no_figures(name: str) -> None:
+    """Whatever the site has set for its scheduled runs: its own variables come last."""
+    assert "" == variables(name, "overlays/volume")["AHT_ETL_METRICS__PUSHGATEWAY"]
+    last = container(name)["envFrom"][-1]["configMapRef"]["name"]
+    assert "AHT_ETL_METRICS__PUSHGATEWAY" in config_map(last, name)
+
+
+def test_an_overlay_of_ones_own_keeps_them_the_same(tmp_path: Path) -> None:
+    """One number is changed, in the file that the README names; both follow."""
+    copied = tmp_path / "kubernetes"
+    subprocess.run(["cp", "-r", FOLDER, copied], check=True)
+    edited = copied / "overlays" / "backfill" / "kustomization.yaml"
+    edited.write_text(edited.read_text().replace("value: 8}", "value: 7}"))
+    for name in BACKFILLS:
+        if name in APPLIED:
+            text = subprocess.check_output([KUBECTL, "kustomize", copied / name], text=True)
+            assert "completions: 7\n" in text
+            assert "$(JOB_COMPLETION_INDEX)/7\n" in text
+
+
+def test_scheduled_and_backfill_are_the_same_pod() -> None:
+    """Kustomize cannot share it between the two kinds, so it stands there twice."""
+    scheduled, backfill = (copy.deepcopy(job(name)["template"]) for name in ("base", "backfill"))
+    for template in (scheduled, backfill):
+        for own in ("args", "envFrom"):
+            del template["spec"]["containers"][0][own]
+    assert scheduled == backfill
+
+
+@pytest.mark.parametrize("name", APPLIED)
+def test_every_key_is_one(name: str, tmp_path: Path) -> None:
+    """The configuration, as the pod would read it, is valid; the grace fits, the memory too."""
+    found = settings(name, tmp_path)
+    assert "12345678" == found.account
+    spec, only = pod(name), container(name)
+    assert spec["terminationGracePeriodSeconds"] >= (
+        2 * found.shutdown.grace.total_seconds() + PATIENCE_S
+    )
+    resources = only["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+    assert quantity(resources["limits"]["memory"]) >= found.limits.memory + measured_peak()
+    assert "cpu" not in resources["limits"]
+
+
+def measured_peak() -> int:
+    """Return the largest peak of the README's goals, in bytes; most of it is the budget itself."""
+    readme = (ROOT / "README.md").read_text()
+    peaks = re.findall(r"\bpeak (\d+) MB", readme)
+    assert peaks
+    return max(map(int, peaks)) * 10**6
+
+
+@pytest.mark.parametrize("name", APPLIED)
+def test_what_it_refers_to_is_there(name: str) -> None:
+    """ConfigMaps, claims and the service account by their names, in one namespace."""
+    together = [
+        *rendered(name),
+        *(rendered("overlays/volume") if name in BACKFILLS else ()),
+    ]
+    there = {(m["kind"], m["metadata"]["name"]) for m in together}
+    spec = pod(name)
+    assert ("ServiceAccount", spec["serviceAccountName"]) in there
+    for source in container(name)["envFrom"]:
+        assert ("ConfigMap", source["configMapRef"]["name"]) in there
+    for volume in spec["volumes"]:
+        if "configMap" in volume:
+            assert ("ConfigMap", volume["configMap"]["name"]) in there
+        if "persistentVolumeClaim" in volume:
+            assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in there
+    assert {"aht-etl"} == {
+        m["metadata"]["name"] if m["kind"] == "Namespace" else m["metadata"]["namespace"]
+        for m in together
+    }
+    assert f"registry.example.com/aht-etl:{etl.__version__}" == container(name)["image"]
+
+
+def test_the_page_names_every_overlay() -> None:
+    """Its table and its commands name those that there are."""
+    table = PAGE.partition("| folder |")[2].partition("\n\n")[0]
+    for name in APPLIED:
+        assert f"`{name}`" in table or f"`{name.partition('/')[2]}`" in table
+    applied = re.findall(r"kubectl apply -k (?:configs/kubernetes/)(\S+)", PAGE)
+    assert {"overlays/aws", "overlays/backfill"} == set(applied)
+    (named,) = re.findall(r"get job (\S+)", PAGE)
+    assert [named] == [m["metadata"]["name"] for m in of_kind("overlays/backfill", "Job")]
+
+
+def test_the_secret_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command makes the Secret that the pods mount, of the folder that the README makes."""
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text()
+    (making,) = re.findall(r"(mkdir -m 700 secrets && .*?cd \.\.)\n", readme, re.DOTALL)
+    subprocess.run(["bash", "-euc", making], check=True)
+    (command,) = re.findall(r"kubectl (-n aht-etl create secret .*)", PAGE)
+    made = yaml.safe_load(
+        subprocess.check_output([KUBECTL, *command.split(), "--dry-run=client", "-o", "yaml"])
+    )
+    assert ("aht-etl-keys", "aht-etl") == (
+        made["metadata"]["name"],
+        made["metadata"]["namespace"],
+    )
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    for name, content in made["data"].items():
+        (mounted / name).write_bytes(base64.b64decode(content))
+    found = load_settings(environ={"AHT_ETL_SECRETS_DIR": str(mounted)})
+    assert found.auth.access_token_secret is not None
+    assert "your access token secret" == found.auth.access_token_secret.get_secret_value()
+
+
+def test_the_check_of_the_page() -> None:
+    """The sed in it makes a check of a run, and changes nothing else."""
+    (program,) = re.findall(r"sed '(.*)' \|", PAGE)
+    before = yaml.safe_dump(job("overlays/aws"))
+    after = subprocess.check_output(["sed", program], input=before, text=True)
+    changed = copy.deepcopy(job("overlays/aws"))
+    changed["template"]["spec"]["containers"][0]["args"][0] = "check"
+    assert changed == yaml.safe_load(after)
