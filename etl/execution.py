@@ -18,6 +18,7 @@ from etl.log import LogFormat
 from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
+from etl.settings import Settings
 from etl.signals import SIGNALS
 from etl.summary import in_one_line, to_text
 
@@ -26,6 +27,19 @@ _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
 # Some more wait for an archive's disk, as many more for an object store to take what is committed.
 _KEEPING_THREADS: Final = 2
 _WAITING_THREADS: Final = 8
+
+
+def threads_for(settings: Settings) -> ThreadPoolExecutor:
+    """Return the threads of a loop that does jobs with such a lake.
+
+    Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
+    higher.
+    """
+    raw = settings.raw.uri
+    more = _KEEPING_THREADS if raw else 0
+    if is_remote(settings.lake.uri) or (raw and is_remote(raw)):
+        more = _WAITING_THREADS
+    return ThreadPoolExecutor(_THREADS + more, "aht-etl")
 
 
 def execute(
@@ -71,13 +85,7 @@ def _error_of(
     async def go() -> None:
         loop = asyncio.get_running_loop()
         SIGNALS.hand_to(job.stop, loop)
-        # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
-        # higher.
-        raw = job.settings.raw.uri
-        more = _KEEPING_THREADS if raw else 0
-        if is_remote(job.settings.lake.uri) or (raw and is_remote(raw)):
-            more = _WAITING_THREADS
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS + more))
+        loop.set_default_executor(threads_for(job.settings))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)

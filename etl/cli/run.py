@@ -10,6 +10,9 @@ from etl.cli.flags import (
     BaseUrl,
     Concurrency,
     Config,
+    DaskScheduler,
+    DaskWorkers,
+    Engine,
     From,
     FromArchive,
     Lake,
@@ -37,6 +40,9 @@ def run(
     shard: ShardOption = None,
     from_archive: FromArchive = False,
     archive_only: ArchiveOnly = False,
+    engine: Engine = None,
+    dask_scheduler: DaskScheduler = None,
+    dask_workers: DaskWorkers = None,
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
@@ -49,11 +55,14 @@ def run(
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """
     from etl import log
+    from etl.engine import require_engine
     from etl.redact import Redactor
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
+    span = (from_, to, lookback)
+    where = (engine, dask_scheduler, dask_workers)
+    flags = by_key(account, base_url, *span, lake, concurrency, *where)
     with usage_errors(log_format):
         check_report_file(report)
         job = prepare(
@@ -65,6 +74,7 @@ def run(
             from_archive=from_archive,
             archive_only=archive_only,
         )
+        require_engine(job.settings)
     from etl.execution import execute
 
     raise typer.Exit(execute(job, progress, log_format, report))
