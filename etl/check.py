@@ -22,6 +22,7 @@ from etl.api.retry import Unauthorized
 from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.decode import DecodeLimits, decode
+from etl.engine import require_engine
 from etl.errors import AhtEtlError, FailureKind, FileError, RunError
 from etl.lake.store import Store
 from etl.loader import Memory
@@ -36,7 +37,16 @@ from etl.times import Window, rfc3339
 
 Outcome = Literal["ok", "failed", "skipped"]
 Name = Literal[
-    "configuration", "host", "tls", "authentication", "listing", "file", "lake", "raw", "temporary"
+    "configuration",
+    "host",
+    "tls",
+    "authentication",
+    "listing",
+    "file",
+    "lake",
+    "raw",
+    "temporary",
+    "engine",
 ]
 
 _DAY: Final = timedelta(days=1)
@@ -118,6 +128,8 @@ class Checkup:
         if (raw := open_archive(settings, patient=False)) is not None:
             await self._try("raw", lambda: self._lake("raw.uri", raw))
         await self._try("temporary", _temporary)
+        if settings.engine.kind == "dask":
+            await self._try("engine", lambda: _dask(settings))
         return not self._not_ok
 
     async def _try(
@@ -323,6 +335,18 @@ async def _temporary() -> tuple[str, None]:
         raise RunError(scratch_error(error).message) from error
     free = _size(shutil.disk_usage(folder).free)
     return f"{folder} takes what does not fit into limits.memory, {free} free", None
+
+
+async def _dask(settings: Settings) -> tuple[str, None]:
+    require_engine(settings)
+    if settings.engine.scheduler is None:
+        return "Dask is installed; a run starts worker processes on this machine", None
+    from etl.cluster.connection import connected  # noqa: PLC0415 - an extra
+
+    async with connected(settings.engine, 1) as dask:
+        workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]
+    seen = f"Dask at {settings.engine.scheduler}: {workers:,} workers, with this version"
+    return seen + ("" if workers else "; a run waits for the first"), None
 
 
 def _size(count: int) -> str:

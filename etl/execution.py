@@ -18,6 +18,7 @@ from etl.log import LogFormat
 from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
+from etl.settings import Settings
 from etl.signals import SIGNALS
 from etl.summary import in_one_line, to_text
 
@@ -25,6 +26,16 @@ from etl.summary import in_one_line, to_text
 _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
 # As many more wait for an object store to take what is committed.
 _WAITING_THREADS: Final = 8
+
+
+def threads_for(settings: Settings) -> ThreadPoolExecutor:
+    """Return the threads of a loop that does jobs with such a lake.
+
+    Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
+    higher.
+    """
+    more = _WAITING_THREADS if is_remote(settings.lake.uri) else 0
+    return ThreadPoolExecutor(_THREADS + more, "aht-etl")
 
 
 def execute(
@@ -70,10 +81,7 @@ def _error_of(
     async def go() -> None:
         loop = asyncio.get_running_loop()
         SIGNALS.hand_to(job.stop, loop)
-        # Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
-        # higher.
-        more = _WAITING_THREADS if is_remote(job.settings.lake.uri) else 0
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS + more))
+        loop.set_default_executor(threads_for(job.settings))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
                 await pipeline.run(job)

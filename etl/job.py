@@ -4,9 +4,8 @@ import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
-from etl.api.throttle import Limiter
 from etl.errors import UsageError
 from etl.plan import Shard
 from etl.redact import Redactor
@@ -18,12 +17,44 @@ from etl.times import Window, rfc3339, whole_millis
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
+class Limits(Protocol):
+    """What requests are held to at this moment: a limiter's, or those of several together."""
+
+    @property
+    def allowed(self) -> int:
+        """How many requests may be in flight now."""
+
+    @property
+    def rate(self) -> float:
+        """How many requests a second may start now; infinity if no limit is known."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests hold a place."""
+
+    @property
+    def paused_s(self) -> float:
+        """How long no request may start because the server asked to wait; 0 if it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What other processes have done for a job that its tally does not have yet: it is shown."""
+
+    loaded: int = 0
+    failed: int = 0
+    brought_by_others: int = 0
+    rows: int = 0
+    downloaded_bytes: int = 0
+    throttled: int = 0
+
+
 @dataclass(slots=True)
 class Job:
     """One run of the job: what to do it with, and what has come of it so far (`tally`).
 
     `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
-    `limiter` is there as soon as something is sent.
+    `limiter` is there as soon as something is sent. `under_way` is for the display alone.
     """
 
     settings: Settings
@@ -35,7 +66,8 @@ class Job:
     shard: Shard = field(default_factory=Shard)
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)
-    limiter: Limiter | None = None
+    limiter: Limits | None = None
+    under_way: UnderWay = field(default_factory=UnderWay)
 
 
 def new_job(settings: Settings, window: Window | None, now: datetime, redactor: Redactor) -> Job:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import structlog
 
 from etl import pipeline
+from etl.engine import require_engine
 from etl.errors import AhtEtlError, RunError, UsageError, describe
 from etl.estimate import estimate
 from etl.job import Job, new_job, parse_shard, require_account, settle_window
@@ -60,6 +61,7 @@ async def run_async(
     `shutdown.grace`, and raises CancelledError; the next run goes on from there. Cancelled once
     more, it gives up at once what is not committed. Nothing is ever left half.
     """
+    require_engine(settings)
     job = _job(settings, paths, shard)
     with structlog.contextvars.bound_contextvars(run_id=job.tally.run_id):
         error = None

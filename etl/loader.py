@@ -114,7 +114,7 @@ async def load(plan: Plan, job: Job, client: Client, store: Store) -> None:
     loader = _Loader(job, client, sink, batches, memory.download)
     queue = _produce(todo, sink, batches)
     try:
-        async with _deadline(stop, settings.shutdown.grace):
+        async with deadline(stop, settings.shutdown.grace):
             async with batches, asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(loader.work(queue))
@@ -144,7 +144,7 @@ def _produce(
 
 
 @asynccontextmanager
-async def _deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
+async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
     """Once a signal tells the run to end, raise TimeoutError when the grace is over."""
     loop = asyncio.get_running_loop()
     running = True

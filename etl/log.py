@@ -35,7 +35,7 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if level == "debug" else _name_error,
+            structlog.processors.format_exc_info if level == "debug" else name_error,
             hide_secrets,
             renderer,
         ],
@@ -44,14 +44,14 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(True)
-    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
 
 
 def _one_line(exc_info: ExcInfo) -> str:
     return " ".join(f"{exc_info[0].__name__}: {exc_info[1]}".split())
 
 
-def _name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Put an error into one line, `error`; tracebacks are for level debug."""
     event = structlog.processors.ExceptionRenderer(_one_line)(logger, method, event)
     if "exception" in event:
@@ -80,10 +80,11 @@ class _StandardErrorFactory:
         return structlog.WriteLogger(sys.stderr)
 
 
-class _Forward(logging.Handler):
+class Forward(logging.Handler):
     """Passes the warnings of other libraries on as one event each."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Log the record's message."""
         structlog.get_logger().warning(
             "library.message",
             logger=record.name,

@@ -14,11 +14,11 @@ from etl.api.client import Client, connect
 from etl.api.listing import Listing, read_listing
 from etl.api.throttle import Limiter
 from etl.api.transport import Transport
+from etl.engine import engine_of
 from etl.errors import RunError
 from etl.job import Job
 from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
-from etl.loader import load
 from etl.plan import Plan, make_plan
 from etl.stop import StoppedError
 from etl.stores import open_lake
@@ -27,7 +27,6 @@ log = structlog.stdlib.get_logger()
 
 # The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
 _KEPT_BY_VENDOR: Final = timedelta(days=31)
-_THROTTLE_DELAY_LEAST_S: Final = 0.05
 
 
 async def run(job: Job) -> None:
@@ -45,7 +44,7 @@ async def run(job: Job) -> None:
         listing = await job.stop.interruptible(_list(job, client))
         what_to_do = await job.stop.interruptible(_plan(job, listing, store))
         _say(what_to_do, job)
-        await load(what_to_do, job, client, store)
+        await engine_of(job.settings)(what_to_do, job, client, store)
 
 
 async def plan(job: Job) -> None:
@@ -67,14 +66,8 @@ async def plan(job: Job) -> None:
 async def _transport(job: Job) -> AsyncIterator[Transport]:
     """Yield what requests are sent with; being told to end ends the block, and only that."""
     settings, tally, stop = job.settings, job.tally, job.stop
-    job.limiter = limiter = Limiter(
-        settings.fetch.concurrency,
-        settings.fetch.rate,
-        asyncio.get_running_loop().time,
-        stop.sleep,
-        # One request for each pause after a 429: what the vendor asks for is enough.
-        rate_least=1 / max(settings.retry.throttle_delay, _THROTTLE_DELAY_LEAST_S),
-    )
+    clock = asyncio.get_running_loop().time
+    job.limiter = limiter = Limiter.of(settings.fetch, settings.retry, clock, stop.sleep)
     try:
         async with Transport(
             limiter,
@@ -88,8 +81,10 @@ async def _transport(job: Job) -> AsyncIterator[Transport]:
     except StoppedError:
         pass
     finally:
-        tally.http.concurrency = limiter.allowed
-        tally.http.rate = round(limiter.rate, 1) if math.isfinite(limiter.rate) else None
+        # By now it may be an engine's: what many processes settled on together.
+        limits = job.limiter
+        tally.http.concurrency = limits.allowed
+        tally.http.rate = round(limits.rate, 1) if math.isfinite(limits.rate) else None
     if stop.error is not None:
         raise stop.error
 

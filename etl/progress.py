@@ -67,10 +67,12 @@ class Meter:
     def read(self) -> Facts:
         """Return the facts of this moment; the speeds are those between calls."""
         tally, limiter, stop = self._job.tally, self._job.limiter, self._job.stop
-        brought = tally.already_loaded - tally.plan.already_loaded
-        done = tally.loaded + len(tally.failures) + brought
+        elsewhere = self._job.under_way
+        brought = tally.already_loaded + elsewhere.brought_by_others - tally.plan.already_loaded
+        loaded, failed = tally.loaded + elsewhere.loaded, len(tally.failures) + elsewhere.failed
+        done = loaded + failed + brought
         to_load = tally.plan.to_load
-        downloaded = tally.bytes.downloaded
+        downloaded = tally.bytes.downloaded + elsewhere.downloaded_bytes
         phase: Phase = "loading" if to_load else "listing"
         # What is waited for before the first file is not the files' speed.
         speeds = self._speeds(done, downloaded) if downloaded or done else None
@@ -80,19 +82,19 @@ class Meter:
         return Facts(
             phase="stopping" if stop.requested() else phase,
             listed=tally.plan.listed or len(tally.listing.entries),
-            already_loaded=tally.already_loaded,
+            already_loaded=tally.already_loaded + elsewhere.brought_by_others,
             to_load=to_load,
             done=done,
-            loaded=tally.loaded,
-            failed=len(tally.failures),
-            rows=tally.rows_loaded,
+            loaded=loaded,
+            failed=failed,
+            rows=tally.rows_loaded + elsewhere.rows,
             downloaded_bytes=downloaded,
             files_per_second=_rounded(files_s),
             bytes_per_second=_rounded(bytes_s),
             in_flight=limiter.in_flight if limiter else 0,
             concurrency=limiter.allowed if limiter else self._job.settings.fetch.concurrency,
             rate_limit=round(rate, 1) if math.isfinite(rate) else None,
-            throttled=tally.http.throttled,
+            throttled=tally.http.throttled + elsewhere.throttled,
             paused_seconds=round(limiter.paused_s if limiter else 0.0, 1),
             seconds_left=_rounded(left_s),
         )

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -16,6 +16,7 @@ from etl.api.listing import Listing
 from etl.api.transport import HttpCounts
 from etl.errors import FailureKind
 from etl.lake.commit import Committed
+from etl.lake.receipts import Receipt
 from etl.plan import InvalidPath, Plan
 from etl.times import Window, rfc3339
 
@@ -46,6 +47,12 @@ class Bytes:
     decompressed: int = 0
     written: int = 0
 
+    def add(self, more: "Bytes") -> None:
+        """Count another's as well."""
+        self.downloaded += more.downloaded
+        self.decompressed += more.decompressed
+        self.written += more.written
+
 
 @dataclass(slots=True)
 class Tally:
@@ -75,7 +82,11 @@ class Tally:
         self.plan = plan
         for partition in plan.partitions:
             self.already_loaded += len(partition.already_loaded)
-            self._open.update(path.text for path in partition.to_load)
+            self.expect(path.text for path in partition.to_load)
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """Let these files wait for their outcome from now on."""
+        self._open.update(paths)
 
     def committed(self, result: Committed) -> None:
         """Take a commit: its sources are loaded, those that another run brought already were."""
@@ -86,18 +97,38 @@ class Tally:
             return
         for source in result.encoded.sources:
             self._open.remove(source.path)
-            self.loaded += 1
-            self.rows_loaded += source.rows
-            self.rows_quarantined += source.quarantined
-        self.bytes.written += result.encoded.bytes
-        self.parts.append(
-            {
-                "path": result.name,
-                "rows": result.encoded.rows,
-                "bytes": result.encoded.bytes,
-                "sources": len(result.encoded.sources),
-            }
-        )
+        self._wrote(result.name, result.encoded.sources, result.encoded.bytes)
+
+    def recovered(self, name: str, sources: Sequence[Receipt], size: int) -> None:
+        """Take a part of this very run, whose files were taken for loaded by another.
+
+        A process committed it that did not live to tell.
+        """
+        self.already_loaded -= len(sources)
+        self._wrote(name, sources, size)
+
+    def _wrote(self, name: str | None, sources: Sequence[Receipt], size: int) -> None:
+        rows = sum(source.rows for source in sources)
+        self.loaded += len(sources)
+        self.rows_loaded += rows
+        self.rows_quarantined += sum(source.quarantined for source in sources)
+        self.bytes.written += size
+        self.parts.append({"path": name, "rows": rows, "bytes": size, "sources": len(sources)})
+
+    def add(self, share: "Tally", paths: Iterable[str]) -> None:
+        """Take what became of these files, which are a share of the plan with a tally of its own.
+
+        Once for each share.
+        """
+        self._open.difference_update(path for path in paths if path not in share._open)  # noqa: SLF001
+        self.already_loaded += share.already_loaded
+        self.loaded += share.loaded
+        self.rows_loaded += share.rows_loaded
+        self.rows_quarantined += share.rows_quarantined
+        self.failures += share.failures
+        self.parts += share.parts
+        self.bytes.add(share.bytes)
+        self.http.add(share.http)
 
     def failed(
         self, paths: Iterable[str], kind: FailureKind, message: str, attempts: int = 0

@@ -87,6 +87,9 @@ Url = Annotated[
     AfterValidator(_origin),
     WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
 ]
+SchedulerAddress = Annotated[
+    str, Field(pattern=r"^(tcp|tls|ws|wss)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$")
+]
 #: A folder as a path, or the URI of an object store.
 PlaceUri = Annotated[str, AfterValidator(normalised)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

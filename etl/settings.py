@@ -24,6 +24,7 @@ from etl.scalars import (
     Duration,
     Instant,
     PlaceUri,
+    SchedulerAddress,
     Seconds,
     Secret,
     Size,
@@ -257,6 +258,26 @@ class ShutdownSettings(_Section):
     )
 
 
+class EngineSettings(_Section):
+    """Who loads: this process, or the workers of a Dask cluster."""
+
+    kind: Literal["local", "dask"] = Field(
+        default="local",
+        description="local: this process. dask: the workers of a Dask cluster (configs/dask.md; "
+        "needs the extra aht-etl[dask]).",
+    )
+    scheduler: SchedulerAddress | None = Field(
+        default=None,
+        description="Dask: the scheduler's address, tls://host:8786 or tcp://host:8786. Empty: "
+        "worker processes on this machine, for this run.",
+    )
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Dask: tasks at once, which share fetch.concurrency and fetch.rate. Empty: as "
+        "many as the cluster has workers, or as this machine has cores.",
+    )
+
+
 class MetricsSettings(_Section):
     """Where a run's figures go for Prometheus, if anywhere; nothing secret is among them."""
 
@@ -300,6 +321,7 @@ class Settings(_Section):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
 
     @model_validator(mode="after")
     def _raw_files_outside_the_lake(self) -> Self:

@@ -89,6 +89,19 @@ def test_what_is_shown_is_the_same_configuration(file: Path, tmp_path: Path) -> 
     assert again.read_text() == narrow
 
 
+#: What the flags take that take no day.
+VALUES = {
+    "account": "a1",
+    "api.base_url": "https://a.example",
+    "window.lookback": "2d",
+    "lake.uri": "x",
+    "fetch.concurrency": "3",
+    "engine.kind": "dask",
+    "engine.scheduler": "tls://dask:8786",
+    "engine.workers": "3",
+}
+
+
 def test_every_key_is_shown_once() -> None:
     """With a comment each; a flag that sets a key is known by it."""
     keys = [key for key, _ in all_keys()]
@@ -97,9 +110,7 @@ def test_every_key_is_shown_once() -> None:
     assert len(keys) == len(lines)
     assert set(FLAGS) <= set(keys)
     for key, flag in FLAGS.items():
-        value = {"account": "a1", "api.base_url": "https://a.example", "lake.uri": "x"}.get(key)
-        default = {"window.lookback": "2d", "fetch.concurrency": "3"}.get(key, "2022-06-01")
-        assert flag == origins(flag, value or default)[key][1]
+        assert flag == origins(flag, VALUES.get(key, "2022-06-01"))[key][1]
 
 
 @pytest.mark.parametrize(

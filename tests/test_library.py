@@ -177,7 +177,7 @@ async def test_cancelled_in_the_middle(serve: Serve, tmp_path: Path, cancels: in
     loaded = [receipt["path"] for receipt in receipts(lake)]
     assert len(set(loaded)) == len(loaded) < COUNT
     if cancels == 1:
-        assert len(loaded) >= 11
+        assert len(loaded) >= 10  # two of the 12 answers may be under way
         assert [] == list((lake / "_staging").iterdir())
     report = await run_async(settings)
     assert len(loaded) == report.files.already_loaded
@@ -392,7 +392,8 @@ except KeyboardInterrupt:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert "interrupted" in out.splitlines()
-    assert 11 <= len(receipts(tmp_path / "lake")) < COUNT
+    # The server counts an answer before it has come down: of the 12, two may be under way.
+    assert 10 <= len(receipts(tmp_path / "lake")) < COUNT
     assert [] == list((tmp_path / "lake" / "_staging").iterdir())
 
 

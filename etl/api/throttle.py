@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
+
+from etl.settings import FetchSettings, RetrySettings
 
 # The rate is that of the last second before a refusal, less a little for the server's clock.
 _MEASURED_S: Final = 1.0
@@ -33,6 +35,7 @@ _OVERLOADED_SHARE: Final = 0.1
 # of requests in flight, as it looks from here. (Any number of them, judged by the highest place
 # alone, took 20 a second for 3 at once and left it at 15.)
 _BEYOND_SHARE: Final = 0.02
+_THROTTLE_DELAY_LEAST_S: Final = 0.05
 
 
 class _Probed:
@@ -110,6 +113,19 @@ class Limiter:
         self._turn = asyncio.Lock()
         self._start = asyncio.Lock()
         self._freed = asyncio.Event()
+
+    @classmethod
+    def of(
+        cls,
+        fetch: FetchSettings,
+        retry: RetrySettings,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> Self:
+        """Return the limiter that the settings ask for."""
+        # One request for each pause after a 429: what the vendor asks for is enough.
+        least = 1 / max(retry.throttle_delay, _THROTTLE_DELAY_LEAST_S)
+        return cls(fetch.concurrency, fetch.rate, clock, sleep, rate_least=least)
 
     @property
     def allowed(self) -> int:

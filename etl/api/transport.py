@@ -40,6 +40,12 @@ class HttpCounts:
     concurrency: int = 0
     rate: float | None = None
 
+    def add(self, more: "HttpCounts") -> None:
+        """Count what another sent as well."""
+        self.requests += more.requests
+        self.retries += more.retries
+        self.throttled += more.throttled
+
 
 class _NotRepeatedError(Exception):
     """Wraps a broken connection so that aiohttp does not send the request again by itself."""

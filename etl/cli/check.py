@@ -21,6 +21,9 @@ from etl.cli.flags import (
     BaseUrl,
     Concurrency,
     Config,
+    DaskScheduler,
+    DaskWorkers,
+    Engine,
     From,
     Lake,
     LogFormat,
@@ -63,6 +66,9 @@ def check(
     lookback: Lookback = None,
     lake: Lake = None,
     concurrency: Concurrency = None,
+    engine: Engine = None,
+    dask_scheduler: DaskScheduler = None,
+    dask_workers: DaskWorkers = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="As JSON: ok, and the checks with name, ok and message.")
     ] = False,
@@ -72,9 +78,9 @@ def check(
     """Try all that a run needs; say how to mend what fails.
 
     One line each for the configuration, the look-up of the host, TLS, authentication, the listing
-    of the last day, one file, the lake (and the raw archive) and the temporary folder. The lake is
-    left as it was. What needs a check that failed is skipped. Exit code 0 if all is ok, else 1; 2
-    for a wrong configuration.
+    of the last day, one file, the lake (and the raw archive), the temporary folder, and Dask if it
+    is to load. The lake is left as it was. What needs a check that failed is skipped. Exit code 0
+    if all is ok, else 1; 2 for a wrong configuration.
 
     Example: aht-etl check --config configs/daily.yaml
     """
@@ -83,7 +89,9 @@ def check(
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
+    span = (from_, to, lookback)
+    where = (engine, dask_scheduler, dask_workers)
+    flags = by_key(account, base_url, *span, lake, concurrency, *where)
     with usage_errors(log_format):
         try:
             read = configured(config, flags)

@@ -7,7 +7,19 @@ import typer
 
 from etl.cli.common import usage_errors
 from etl.cli.configured import by_key, configured
-from etl.cli.flags import Account, BaseUrl, Concurrency, Config, From, Lake, Lookback, To
+from etl.cli.flags import (
+    Account,
+    BaseUrl,
+    Concurrency,
+    Config,
+    DaskScheduler,
+    DaskWorkers,
+    Engine,
+    From,
+    Lake,
+    Lookback,
+    To,
+)
 
 config = typer.Typer(
     help="Show the configuration, or describe it.\n\nExample: aht-etl config show",
@@ -25,6 +37,9 @@ def show(
     lookback: Lookback = None,
     lake: Lake = None,
     concurrency: Concurrency = None,
+    engine: Engine = None,
+    dask_scheduler: DaskScheduler = None,
+    dask_workers: DaskWorkers = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="As JSON: a list of key, value and origin.")
     ] = False,
@@ -37,7 +52,9 @@ def show(
     Example: aht-etl config show --config configs/daily.yaml
     """
     with usage_errors("console"):
-        flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
+        span = (from_, to, lookback)
+        where = (engine, dask_scheduler, dask_workers)
+        flags = by_key(account, base_url, *span, lake, concurrency, *where)
         read = configured(config, flags)
     from etl.origins import shown, to_yaml
 

@@ -18,12 +18,18 @@ FLAGS: Final = {
     "window.lookback": "--lookback",
     "lake.uri": "--lake",
     "fetch.concurrency": "--concurrency",
+    "engine.kind": "--engine",
+    "engine.scheduler": "--dask-scheduler",
+    "engine.workers": "--dask-workers",
 }
 
 
 def by_key(*values: str | None) -> dict[str, str | None]:
-    """Return the flags' values, in the order of FLAGS, by the keys that they set."""
-    return dict(zip(FLAGS, values, strict=True))
+    """Return the flags' values, in the order of FLAGS, by the keys that they set.
+
+    A command need not have the last ones.
+    """
+    return dict(zip(FLAGS, values, strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,10 @@ def configured(config: Path | None, flags: dict[str, str | None]) -> Configured:
         # A begin that stands in a weaker source must not make this flag a silent nothing.
         given["window"]["from"] = None
         names["window.from"] = "--lookback"
+    for key in ("engine.scheduler", "engine.workers"):
+        if flags.get(key) is not None and flags.get("engine.kind") is None:
+            given["engine"]["kind"] = "dask"
+            names["engine.kind"] = FLAGS[key]
     return Configured(*load_with_origins(given, config, os.environ, names))
 
 

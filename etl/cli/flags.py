@@ -80,6 +80,29 @@ Concurrency = Annotated[
         help="Requests in flight at most, for example 4 (default 16).",
     ),
 ]
+Engine = Annotated[
+    Literal["local", "dask"] | None,
+    typer.Option("--engine", help="Who loads: this process (local, the default) or Dask."),
+]
+DaskScheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--dask-scheduler",
+        metavar="ADDRESS",
+        help=(
+            "The Dask scheduler, for example tls://dask:8786; implies --engine dask. Without it "
+            "Dask's workers are processes on this machine."
+        ),
+    ),
+]
+DaskWorkers = Annotated[
+    str | None,
+    typer.Option(
+        "--dask-workers",
+        metavar="N",
+        help="Dask tasks at once, for example 8 (default: one a worker, or one a core).",
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(

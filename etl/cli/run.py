@@ -9,6 +9,9 @@ from etl.cli.flags import (
     BaseUrl,
     Concurrency,
     Config,
+    DaskScheduler,
+    DaskWorkers,
+    Engine,
     From,
     Lake,
     LogFormat,
@@ -33,6 +36,9 @@ def run(
     lake: Lake = None,
     concurrency: Concurrency = None,
     shard: ShardOption = None,
+    engine: Engine = None,
+    dask_scheduler: DaskScheduler = None,
+    dask_workers: DaskWorkers = None,
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
@@ -45,14 +51,18 @@ def run(
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """
     from etl import log
+    from etl.engine import require_engine
     from etl.redact import Redactor
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
+    span = (from_, to, lookback)
+    where = (engine, dask_scheduler, dask_workers)
+    flags = by_key(account, base_url, *span, lake, concurrency, *where)
     with usage_errors(log_format):
         check_report_file(report)
         job = prepare(flags, config, paths, shard, redactor)
+        require_engine(job.settings)
     from etl.execution import execute
 
     raise typer.Exit(execute(job, progress, log_format, report))

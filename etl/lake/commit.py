@@ -26,6 +26,10 @@ _DOUBTFUL_PUTS: Final = 5
 _LOOKED_FOR: Final = 100
 
 
+#: Hears of a part: its name in the lake, and what it says of itself.
+Seen = Callable[[str, PartReceipts], None]
+
+
 @dataclass(slots=True)
 class PartitionState:
     """What a partition holds: the sources that have a receipt, and the next part's number.
@@ -52,31 +56,33 @@ class Committed:
     brought_by_others: frozenset[str]
 
 
-def read_states(store: Store, directories: Sequence[str]) -> list[PartitionState]:
+def read_states(
+    store: Store, directories: Sequence[str], seen: Seen = lambda *_: None
+) -> list[PartitionState]:
     """Read all receipts of several partitions, side by side where that is worth it. Blocking.
 
-    A lake that refuses is told as damage.
+    A lake that refuses is told as damage. `seen` hears of each part's, in any thread.
     """
     if store.readers == 1:
-        return [read_state(store, directory) for directory in directories]
+        return [read_state(store, directory, seen) for directory in directories]
     try:
         names = store.names_of(directories)
     except LakeError as error:
         return [PartitionState(damage=str(error)) for _ in directories]
     with ThreadPoolExecutor(store.readers) as pool:
-        return list(pool.map(lambda each: _state_of(store, each, names[each]), directories))
+        return list(pool.map(lambda each: _state_of(store, each, names[each], seen), directories))
 
 
-def read_state(store: Store, directory: str) -> PartitionState:
+def read_state(store: Store, directory: str, seen: Seen = lambda *_: None) -> PartitionState:
     """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
     try:
         names = store.names(directory)
     except LakeError as error:
         return PartitionState(damage=str(error))
-    return _state_of(store, directory, names)
+    return _state_of(store, directory, names, seen)
 
 
-def _state_of(store: Store, directory: str, names: Sequence[str]) -> PartitionState:
+def _state_of(store: Store, directory: str, names: Sequence[str], seen: Seen) -> PartitionState:
     state = PartitionState()
     parts = [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
     for name in names:
@@ -89,7 +95,9 @@ def _state_of(store: Store, directory: str, names: Sequence[str]) -> PartitionSt
     parts += [_name(number) for number in recent if number not in numbers]
     for name in parts:
         try:
-            state.loaded.update(r.path for r in _receipts(store, f"{directory}/{name}").sources)
+            receipts = _receipts(store, f"{directory}/{name}")
+            state.loaded.update(source.path for source in receipts.sources)
+            seen(f"{directory}/{name}", receipts)
         except (UnreadablePartError, LakeError) as error:
             state.damage = str(error)
         except FileNotFoundError:

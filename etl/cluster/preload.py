@@ -1,0 +1,29 @@
+"""What a worker process on this machine does first; Dask imports it by name (`preload`)."""
+
+import logging
+import signal
+from typing import Any, Final
+
+from etl.cluster import forward
+from etl.cluster import worker as tasks
+from etl.log import Forward
+
+# To be imported before the first task, not by it.
+__all__ = ["dask_setup", "tasks"]
+
+# Those for which Dask sets handlers up.
+_LOGGERS: Final = ("distributed", "distributed.client", "distributed.gc", "bokeh", "tornado")
+
+
+def dask_setup(_worker: Any) -> None:
+    """Leave the terminal's signals to the client, and logs to what it makes of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in (*_LOGGERS, "tornado.application"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
+    forward.collect()

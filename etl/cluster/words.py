@@ -1,0 +1,60 @@
+"""What client and workers say to each other. No `repr` of these shows a secret."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from etl.api.transport import HttpCounts
+from etl.job import UnderWay
+from etl.report import Bytes, Tally
+from etl.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A share of a plan for one task; `key` is Dask's name for it.
+
+    `version` is the client's of this package, `level` the least that it logs. In `settings`
+    stand this task's own limits.
+    """
+
+    key: str
+    version: str
+    run_id: str
+    settings: Settings
+    account: str
+    paths: tuple[str, ...]
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndRun:
+    """The run is to end: by a signal, within the grace, or because of an error elsewhere."""
+
+    signal: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """How far an attempt of a task is, and what it logged since its last word."""
+
+    key: str
+    attempt: str
+    worker: str
+    done: UnderWay
+    http: HttpCounts
+    bytes: Bytes
+    in_flight: int
+    allowed: int
+    rate: float
+    paused_s: float
+    logs: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended: a tally of its own paths, and why it could not do its work, or None."""
+
+    word: Word
+    tally: Tally
+    error: str | None

@@ -1,0 +1,58 @@
+"""A Dask cluster as others run it: a scheduler and two workers, processes by Dask's own command."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment
+from tests.e2e.test_endings import wait_until
+
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+@dataclass
+class DaskCluster:
+    """Where it listens, and the folder in which its processes run and log."""
+
+    address: str
+    folder: Path
+    scheduler: subprocess.Popen[bytes]
+    workers: subprocess.Popen[bytes]
+
+
+def start(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    with (folder / f"{name}.log").open("wb") as log:
+        command = [DASK, name, *arguments, "--no-dashboard"]
+        return subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+
+
+def start_cluster(folder: Path) -> DaskCluster:
+    """Start one on a free port of loopback; its workers may still be on their way."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = start(folder, "scheduler", "--host", "127.0.0.1", "--port", str(port))
+    workers = start(folder, "worker", address, "--nworkers", "2", "--nthreads", "1")
+    log = folder / "scheduler.log"
+    wait_until(lambda: log.read_bytes().count(b"Register worker") == 2)
+    return DaskCluster(address, folder, scheduler, workers)
+
+
+def end_cluster(cluster: DaskCluster) -> None:
+    for process in (cluster.workers, cluster.scheduler):
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """Start a cluster for several tests."""
+    cluster = start_cluster(tmp_path_factory.mktemp("dask"))
+    yield cluster
+    end_cluster(cluster)
