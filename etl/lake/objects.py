@@ -39,7 +39,7 @@ _PROBE_TEXT: Final = (
     b"aht-etl tries to create this object at the start of each run, and must be refused.\n"
 )
 # Seconds before a put is repeated that met another one, or of which nobody knows what became.
-_PAUSES_S: Final = (0.1, 0.5, 2.0)
+_PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0)
 #: Files that are read side by side: a reader waits, most of the time.
 _READERS: Final = 8
 # Small files that are put side by side.
