@@ -31,7 +31,7 @@ _OWN: Final[dict[Scheme, str]] = {
         disable_bulk_delete disable_tagging endpoint imdsv1_fallback metadata_endpoint region
         request_payer role_arn role_session_name s3_express secret_access_key server_side_encryption
         session_token skip_signature sse_bucket_key_enabled sse_customer_key_base64 sse_kms_key_id
-        sts_endpoint unsigned_payload virtual_hosted_style_request web_identity_token_file
+        unsigned_payload virtual_hosted_style_request web_identity_token_file
         """,
     "gs": """
         application_credentials bearer_token endpoint service_account service_account_key
