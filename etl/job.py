@@ -92,10 +92,9 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
         raise UsageError(
             f"raw.uri: is missing, and {flag} needs it; set AHT_ETL_RAW__URI or the YAML's key"
         )
-    if (from_archive or archive_only) and settings.engine.kind != "local":
+    if archive_only and settings.engine.kind != "local":
         raise UsageError(
-            "engine.kind: --from-archive and --archive-only are for the engine local; share their "
-            "work with --shard"
+            "engine.kind: --archive-only is for the engine local; share its work with --shard"
         )
     if not from_archive:
         require_account(settings)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import BinaryIO, Final
@@ -21,7 +21,7 @@ from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
 from etl.landing import read_archived
 from etl.plan import Plan, make_plan
-from etl.replay import Replay
+from etl.replay import Replay, open_replay
 from etl.stop import StoppedError
 from etl.stores import open_archive, open_lake
 
@@ -118,22 +118,9 @@ async def _open(store: Store, job: Job) -> None:
 
 async def _connect(job: Job, transport: Transport | None) -> Client | Replay:
     if transport is None:
-        return await asyncio.to_thread(_open_archive, job)
+        return await asyncio.to_thread(open_replay, job.settings)
     clock = asyncio.get_running_loop().time
     return await connect(transport, job.settings, job.account, clock, job.redactor.add)
-
-
-def _open_archive(job: Job) -> Replay:
-    archive = open_archive(job.settings)
-    assert archive is not None  # noqa: S101 - whoever made the job has seen to it
-    try:
-        archive.check_readable()
-    except LakeError as error:
-        raise RunError(f"{error}; check raw.uri") from error
-    with suppress(OSError):  # an archive that cannot be written to will do
-        # Until the end: whoever compares it with the lake must know that more may be loaded.
-        archive.hold()
-    return Replay(archive, job.settings.account)
 
 
 async def _list(job: Job, client: Client | Replay | None) -> Listing:

@@ -7,7 +7,7 @@ and the archive knows the hour of a file's folder alone.
 import asyncio
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -23,6 +23,8 @@ from etl.errors import FailureKind, FileError, RunError
 from etl.lake.layout import Selection
 from etl.lake.store import LakeError, Store
 from etl.paths import BreakdownPath
+from etl.settings import Settings
+from etl.stores import open_archive
 from etl.times import Window
 
 log = structlog.stdlib.get_logger()
@@ -118,6 +120,20 @@ class Replay:
         if path.text not in found:
             raise FileNotFoundError
         return found[path.text]
+
+
+def open_replay(settings: Settings) -> Replay:
+    """Return the archive of the settings, which must name one. Blocking. Raises RunError."""
+    archive = open_archive(settings)
+    assert archive is not None  # noqa: S101 - whoever made the job has seen to it
+    try:
+        archive.check_readable()
+    except LakeError as error:
+        raise RunError(f"{error}; check raw.uri") from error
+    with suppress(OSError):  # an archive that cannot be written to will do
+        # Until the end: whoever compares it with the lake must know that more may be loaded.
+        archive.hold()
+    return Replay(archive, settings.account)
 
 
 def _folders(window: Window) -> Iterator[str]:

@@ -147,8 +147,16 @@ class _Run:
         settings = self._settings.model_copy(update={"fetch": place.limits})
         tally = self._job.tally
         paths = tuple(place.paths)
+        job = self._job
         return Order(
-            place.key, __version__, tally.run_id, settings, self._job.account, paths, self._level
+            place.key,
+            __version__,
+            tally.run_id,
+            settings,
+            job.account,
+            paths,
+            self._level,
+            job.from_archive,
         )
 
     async def _take(self, place: _Place, outcome: Outcome) -> None:

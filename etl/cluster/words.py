@@ -14,7 +14,7 @@ class Order:
     """A share of a plan for one task; `key` is Dask's name for it.
 
     `version` is the client's of this package, `level` the least that it logs. In `settings`
-    stand this task's own limits.
+    stand this task's own limits. `from_archive` is the job's.
     """
 
     key: str
@@ -24,6 +24,7 @@ class Order:
     account: str
     paths: tuple[str, ...]
     level: int
+    from_archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from etl.lake.store import Store
 from etl.loader import load
 from etl.plan import Plan
 from etl.redact import Redactor
+from etl.replay import Replay, open_replay
 from etl.report import Tally
 from etl.stop import Stop, StoppedError
 from etl.stores import open_lake
@@ -45,7 +46,7 @@ class Station:
     limiter: Limiter = field(init=False)
     transport: Transport = field(init=False)
     store: Store = field(init=False)
-    client: Client | None = None
+    client: Client | Replay | None = None
 
     async def open(self) -> None:
         """Make what needs no server."""
@@ -74,12 +75,15 @@ class Station:
         mine = self.order
         return (mine.run_id, mine.settings) == (order.run_id, order.settings)
 
-    async def connect(self) -> Client:
-        """Find the vendor's hosts, once. Raises RunError."""
+    async def connect(self) -> Client | Replay:
+        """Find the vendor's hosts, or the archive, once. Raises RunError."""
         if self.client is None:
-            clock = asyncio.get_running_loop().time
             settings, account = self.order.settings, self.order.account
-            self.client = await connect(self.transport, settings, account, clock, self.redactor.add)
+            if self.order.from_archive:
+                self.client = await asyncio.to_thread(open_replay, settings)
+            else:
+                clock, told = asyncio.get_running_loop().time, self.redactor.add
+                self.client = await connect(self.transport, settings, account, clock, told)
         return self.client
 
     async def _sleep(self, seconds: float) -> None:
@@ -129,6 +133,7 @@ class Attempt:
         forward.TASK.set(self.log)
         settings, account = order.settings, order.account
         job = Job(settings, account, None, tally, tally.started_at, stop=self.stop)
+        job.from_archive = order.from_archive
         job.redactor, job.limiter = station.redactor, station.limiter
         planned, error = False, None
         try:
@@ -139,7 +144,7 @@ class Attempt:
             planned = True
             self._recover(own)
             there = tally.already_loaded
-            if station.client is None and settings.fetch.rate:
+            if station.client is None and settings.fetch.rate and not order.from_archive:
                 # A task in another process may have used this share of the rate a moment ago.
                 await self.stop.sleep(1 / settings.fetch.rate)
             client = await self.stop.interruptible(station.connect())

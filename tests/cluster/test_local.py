@@ -85,6 +85,20 @@ def test_the_same_as_a_local_run(run: Runner, serve: Serve) -> None:
     assert len(DAY.files) == again.report["files"]["already_loaded"]
 
 
+def test_from_the_archive(run: Runner, serve: Serve) -> None:
+    """A lake is rebuilt without the vendor, row for row, by the workers too."""
+    emulator = serve(DAY)
+    raw = {"AHT_ETL_RAW__URI": str(run.folder / "raw")}
+    assert 0 == run(emulator, *WINDOW, **raw).code
+    rows = through_pyarrow(run.lake)
+    asked = emulator.count("file")
+    run.lake = run.folder / "lake-2"
+    ended = run(emulator, *ENGINE, "--from-archive", AHT_ETL_FETCH__RATE="5", **raw)
+    assert (0, len(DAY.files)) == (ended.code, ended.report["files"]["loaded"]), ended.err
+    assert rows == through_pyarrow(run.lake)
+    assert (asked, 0) == (emulator.count("file"), ended.report["http"]["requests"])
+
+
 def test_a_worker_is_killed(run: Runner, serve: Serve) -> None:
     """What it had committed counts once, what it had not is loaded by another."""
     emulator = serve(DAY, latency_s=0.05)

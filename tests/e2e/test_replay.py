@@ -208,7 +208,7 @@ def test_large_files_are_read_where_they_lie(tmp_path: Path) -> None:
         (("--from-archive",), {"AHT_ETL_RAW__URI": ""}, "raw.uri: is missing, and --from-archive"),
         (("--archive-only", "--account", "a1"), {"AHT_ETL_RAW__URI": ""}, "raw.uri: is missing"),
         (("--archive-only",), {}, "account: is missing"),
-        (("--from-archive",), {"AHT_ETL_ENGINE__KIND": "dask"}, "engine.kind: --from-archive"),
+        (("--archive-only",), {"AHT_ETL_ENGINE__KIND": "dask"}, "engine.kind: --archive-only"),
         (("--archive-only", "--from-archive"), {}, "only one of them"),
     ],
 )
