@@ -135,6 +135,7 @@ def test_what_is_not_archived_is_not_deleted(run: Runner, serve: Serve) -> None:
     """Its rows would be lost with those that are to go."""
     assert 3 == run(serve(DATA), *WINDOW).code
     before = through_pyarrow(run.lake)
+    (run.folder / "raw").mkdir()
     ended = erase(run.folder, "lake", "raw", SEGMENT)
     assert (1, True) == (ended.returncode, "not in the archive" in ended.stderr)
     assert before == through_pyarrow(run.lake)

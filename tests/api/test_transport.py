@@ -185,13 +185,34 @@ async def test_a_server_that_says_nothing() -> None:
         ended.set()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid"])
-async def test_nobody_there(url: str) -> None:
-    """Refused, or a name that does not resolve."""
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:1", "127.0.0.1:1: connection refused"),
+        ("http://nowhere.invalid", "nowhere.invalid:80: the name cannot be looked up"),
+    ],
+)
+async def test_nobody_there(url: str, said: str) -> None:
+    """Refused, or a name that does not resolve; in plain words, with what to do."""
     async with transport() as opened:
         with pytest.raises(FileError) as caught:
             await fetch(opened, url)
-        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+    assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+    advice = "check api.base_url and the network (aht-etl check)"
+    assert f"no connection to {said}; {advice}" == caught.value.message
+
+
+async def test_a_401_tells_missing_keys_from_wrong_ones() -> None:
+    """Who sent none is not told that they are wrong."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    async with serving(handle) as server, transport() as opened:
+        for auth, said in ((None, "no keys are set (auth.*)"), (Signing(), "the keys are wrong")):
+            with pytest.raises(FileError) as caught:
+                await fetch(opened, server.url, **({"auth": auth} if auth else {}))
+            assert caught.value.message.startswith(f"status 401; {said}")
 
 
 @pytest.mark.parametrize(

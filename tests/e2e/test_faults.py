@@ -176,8 +176,8 @@ def nobody() -> Iterator[Callable[[str], str]]:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("refused", "Connect"),
-        ("no such name", "nowhere.invalid"),
+        ("refused", ": connection refused; check api.base_url"),
+        ("no such name", "no connection to nowhere.invalid:443: the name cannot be looked up"),
         ("certificate", "certificate verify failed"),
     ],
 )

@@ -209,7 +209,7 @@ def test_large_files_are_read_where_they_lie(tmp_path: Path) -> None:
         (("--archive-only", "--account", "a1"), {"AHT_ETL_RAW__URI": ""}, "raw.uri: is missing"),
         (("--archive-only",), {}, "account: is missing"),
         (("--archive-only",), {"AHT_ETL_ENGINE__KIND": "dask"}, "engine.kind: --archive-only"),
-        (("--archive-only", "--from-archive"), {}, "only one of them"),
+        (("--archive-only", "--from-archive"), {}, "exclude each other"),
     ],
 )
 def test_wrong_usage(
@@ -220,6 +220,16 @@ def test_wrong_usage(
         ended = command(tmp_path, name, *flags, **env)
         assert (2, True) == (ended.returncode, said in ended.stderr)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_window_of_which_nothing_is_kept(folder: Path) -> None:
+    """The run is well, and one event says what to look at."""
+    late = ("--from", "2021-06-01", "--to", "2021-06-02")
+    ended = command(folder, "run", "--from-archive", *late, "--lake", "again")
+    events = [json.loads(line) for line in ended.stderr.splitlines()]
+    said = [event["reason"] for event in events if event["event"] == "listing.empty"]
+    assert (0, 1) == (ended.returncode, len(said))
+    assert "check --from, --to and --account" in said[0]
 
 
 def test_no_archive_at_all(tmp_path: Path) -> None:

@@ -120,6 +120,14 @@ def test_windows_empty_and_partial(run: Runner, serve: Serve) -> None:
     assert_lake_holds(run.lake, SMALL)
 
 
+def test_nothing_listed_at_all(run: Runner, serve: Serve) -> None:
+    """The run is well, and one event says what to look at; a window that has files has none."""
+    emulator = serve(SMALL)
+    for first, last, count in (("2022-05-01", "2022-05-03", 1), ("2022-05-30", "2022-06-03", 0)):
+        ended = run(emulator, "--from", first, "--to", last)
+        assert (0, count) == (ended.code, ended.err.count('"listing.empty"'))
+
+
 @pytest.mark.parametrize("form", ["answer", "answers", "lines", "stdin"])
 def test_paths_instead_of_a_listing(run: Runner, serve: Serve, form: str) -> None:
     """A saved answer, several, or one path a line; twice is once; what is no path is invalid."""
