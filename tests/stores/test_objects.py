@@ -217,15 +217,6 @@ def test_a_conflict_is_tried_again(s3: Bucket) -> None:
     assert not isinstance(caught.value, AlreadyExistsError)
 
 
-def test_a_put_whose_answers_are_lost_is_sent_once(bucket: Bucket) -> None:
-    """It is looked for before it is repeated."""
-    store = bucket.store()
-    bucket.proxy.faults.append(Fault(puts, 100, lose_answer=True))
-    with pytest.raises(AlreadyExistsError):
-        put(store, "a.parquet", b"x")
-    assert 1 == len([seen for seen in bucket.proxy.of("PUT") if seen.path.endswith(".parquet")])
-
-
 def test_a_large_part_has_more_time(s3: Bucket) -> None:
     """200 MB are put in one request, whose limit is longer than a small one's."""
     store = s3.store()
