@@ -1,16 +1,22 @@
 """Take a segment, or all segments of a conversation, out of a raw archive and its lake.
 
-    python configs/erase.py ./lake ./raw account:12345678:conversation:0a1b2c-0
+    .venv/bin/python configs/erase.py --dry-run ./lake ./raw account:12345678:conversation:0a1b2c-0
+    .venv/bin/python configs/erase.py ./lake ./raw account:12345678:conversation:0a1b2c-0
 
-Folders, or `s3://`, `gs://` and `abfs://` places with credentials as pyarrow finds them; while no
-run is active. Archived files are written again without the rows that mention the text; bad rows and
-parts that came from these files are deleted, and the runs that it prints load them anew from the
-archive. Interrupted, start it again. What else there is to think of: configs/archive.md.
+In a clone, for it is no part of the package. Folders, or `s3://`, `gs://` and `abfs://` places with
+credentials as pyarrow finds them; while no run is active. Archived files are written again without
+the rows that mention the text; bad rows and parts that came from these files are deleted, and the
+runs that it prints load them anew from the archive. It prints them before it changes anything, and
+with --dry-run changes nothing. Interrupted, start it again, and run all that either has printed.
+It ends with 1 where it finds nothing. What else there is to think of: configs/archive.md.
 """
 
+import argparse
+import functools
 import gzip
 import hashlib
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -28,6 +34,8 @@ class Place:
     def __init__(self, uri: str) -> None:
         uri = uri if "://" in uri else Path(uri).resolve().as_uri()
         self.store, self.root = fs.FileSystem.from_uri(uri)
+        if self.store.get_file_info(self.root).type != fs.FileType.Directory:
+            sys.exit(f"{uri} is no folder, or holds nothing; nothing was changed")
 
     def files(self, folder: str = "") -> list[str]:
         """Return the names of all files below a folder."""
@@ -55,39 +63,77 @@ class Place:
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        print(f"deleted: {name}")
+        print(f"deleted: {name}", flush=True)
         self.store.delete_file(self.path(name))
+
+
+class Wanted:
+    """What is to go: a segment, or all segments of a conversation."""
+
+    def __init__(self, text: str) -> None:
+        if not re.fullmatch(r'account:[^:\s"\\]+:conversation:[^:\s"\\]+', text):
+            raise argparse.ArgumentTypeError(
+                "write account:…:conversation:…, a segment's whole id, or without its last -number "
+                "for all segments of a conversation"
+            )
+        self.text = text
+        # Segment 1 is not segment 10.
+        self._pattern = re.compile(re.escape(text) + "(?![0-9A-Za-z])")
+
+    def in_(self, text: str) -> bool:
+        """Whether a text mentions it, behind JSON's escapes too."""
+        plain = re.sub(r"\\u([0-9A-Fa-f]{4})", lambda escape: chr(int(escape[1], 16)), text)
+        return self._pattern.search(plain) is not None
 
 
 def main() -> None:
     """Erase what the arguments say."""
-    lake, raw, wanted = Place(sys.argv[1]), Place(sys.argv[2]), sys.argv[3]
+    parser = argparse.ArgumentParser(
+        description="Take a segment, or all segments of a conversation, out of lake and archive."
+    )
+    parser.add_argument(
+        "lake", metavar="LAKE", help="a folder or a place: ./lake, s3://bucket/lake"
+    )
+    parser.add_argument("archive", metavar="ARCHIVE", help="as LAKE: ./raw, s3://bucket/raw")
+    parser.add_argument("wanted", metavar="TEXT", type=Wanted, help="account:…:conversation:…")
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, change nothing")
+    said = parser.parse_args()
+    lake, raw, wanted = Place(said.lake), Place(said.archive), said.wanted
+
     archived = [name for name in raw.files() if ".json.gz" in name and not name.endswith(".txt")]
     parts = {n: lake.path(n) for n in lake.files() if n[0] != "_" and n.endswith(".parquet")}
-    sources = {source for part in parts.values() for source in _mentioning(lake, part, wanted)}
+    rows = [source for part in parts.values() for source in _mentioning(lake, part, wanted)]
+    sources = set(rows)
     for name in lake.files("_quarantine"):
-        rows = map(json.loads, lake.read(name).decode().splitlines())
-        sources.update(row["sourcePath"] for row in rows if wanted in row["raw"])
-    sources.update(_source(name) for name in archived if _left(raw.read(name), wanted) is not None)
+        bad = map(json.loads, lake.read(name).decode().splitlines())
+        sources.update(row["sourcePath"] for row in bad if wanted.in_(row["raw"]))
+    files = [name for name in archived if _left(raw.read(name), wanted) is not None]
+    sources.update(map(_source, files))
+    if not sources:
+        sys.exit(f"nothing mentions {wanted.text}; nothing was changed")
 
     doomed = {name: held for name, part in parts.items() if sources & (held := _held(lake, part))}
     lost = {source for held in doomed.values() for source in held} - set(map(_source, archived))
     if lost:
         sys.exit(f"{min(lost)} and {len(lost) - 1} others are in the lake and not in the archive")
-
-    # In this order: what would bring the rows back goes first, so that a second try finds the rest.
-    for name in archived:
-        if (left := _left(raw.read(name), wanted)) is not None:
-            _replace(raw, name, left)
-    for name in doomed:
-        lake.delete(name)
     quarantined = {f"_quarantine{source.removesuffix('.json.gz')}.ndjson" for source in sources}
-    for name in quarantined.intersection(lake.files("_quarantine")):
-        lake.delete(name)
+    quarantined.intersection_update(lake.files("_quarantine"))
+
+    print(f"found: {len(rows)} rows of the lake; archived files that mention it: {len(files)}")
+    print(f"to be deleted: parts: {len(doomed)}, files of bad rows: {len(quarantined)}")
     hours = {tuple(level.partition("=")[2] for level in name.split("/")[1:5]) for name in sources}
     for year, month, day, hour in sorted(hours):
         at = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}"
-        print(f"now: aht-etl run --from-archive --from {at}:00:00Z --to {at}:59:59Z")
+        print(f"then: aht-etl run --from-archive --from {at}:00:00Z --to {at}:59:59Z", flush=True)
+    if said.dry_run:
+        return
+
+    # In this order: what would bring the rows back goes first, so that a second try finds the rest.
+    for name in files:
+        if (left := _left(raw.read(name), wanted)) is not None:
+            _replace(raw, name, left)
+    for name in [*doomed, *sorted(quarantined)]:
+        lake.delete(name)
 
 
 def _source(archived: str) -> str:
@@ -98,19 +144,19 @@ def _source(archived: str) -> str:
 def _replace(raw: Place, name: str, content: bytes) -> None:
     plain = _source(name)[1:]
     beside = f"{plain}.sha256-{hashlib.sha256(content).hexdigest()[:12]}"
-    print(f"written again: {name}")
+    print(f"written again: {name}", flush=True)
     raw.write(name if name == plain else beside, content)
     if name not in (plain, beside):
         raw.delete(name)
 
 
-def _left(packed: bytes, wanted: str) -> bytes | None:
+def _left(packed: bytes, wanted: Wanted) -> bytes | None:
     """Return an archived file without the rows that mention the text; None if none does."""
     text = _unpacked(packed).decode("utf-8", "surrogateescape")
-    if wanted not in text and "\\u" not in text:
+    if not wanted.in_(text):
         return None
     rows = list(_rows(text))
-    kept = [row for row in rows if wanted not in row and wanted not in _plain(row)]
+    kept = [row for row in rows if not wanted.in_(row)]
     if len(kept) == len(rows):
         return None
     left = "".join(f"{row}\n" for row in kept).encode("utf-8", "surrogateescape")
@@ -161,23 +207,19 @@ def _skipped(text: str, at: int) -> int:
     return at
 
 
-def _plain(row: str) -> str:
-    """Return a row's text without escapes, as far as it is JSON."""
-    try:
-        return json.dumps(json.loads(row), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return row
-
-
-def _mentioning(lake: Place, part: str, wanted: str) -> set[str]:
-    """Return the sources of a part's rows that mention the text."""
-    found: set[str] = set()
+def _mentioning(lake: Place, part: str, wanted: Wanted) -> list[str]:
+    """Return the source of each of a part's rows that mention the text."""
     with lake.store.open_input_file(part) as stream:
         table: Any = pq.read_table(stream, columns=["segmentId", "extras", "sourcePath"])
-    for column in ("segmentId", "extras"):
-        mentions = pc.fill_null(pc.match_substring(table[column], wanted), False)
-        found.update(table.filter(mentions)["sourcePath"].to_pylist())
-    return found
+    # As most rows hold neither, they are sorted out before Python looks at them.
+    found = [pc.match_substring(table[name], wanted.text) for name in ("segmentId", "extras")]
+    found.append(pc.match_substring(table["extras"], "\\u"))
+    near = table.filter(functools.reduce(pc.or_, (pc.fill_null(mask, False) for mask in found)))
+    return [
+        row["sourcePath"]
+        for row in near.to_pylist()
+        if any(wanted.in_(row[name] or "") for name in ("segmentId", "extras"))
+    ]
 
 
 def _held(lake: Place, part: str) -> set[str]:

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from etl.copies import name_beside
 from etl.emulator import Dataset
@@ -53,8 +56,8 @@ DATA = Dataset(
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
 
 
-def erase(folder: Path, wanted: str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(SCRIPT), "lake", "raw", wanted]
+def erase(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -96,9 +99,9 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     assert mentions(raw, SEGMENT)
     assert mentions(run.lake, SEGMENT)
 
-    ended = erase(run.folder, SEGMENT)
+    ended = erase(run.folder, "lake", "raw", SEGMENT)
     assert (0, "") == (ended.returncode, ended.stderr)
-    runs = [line for line in ended.stdout.splitlines() if line.startswith("now: ")]
+    runs = [line for line in ended.stdout.splitlines() if line.startswith("then: ")]
     for line in runs:
         command(run.folder, *line.split()[2:], "--lake", "lake")
     assert [] == mentions(run.folder / "raw", SEGMENT)
@@ -123,24 +126,121 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     # What cannot be loaded is fetched by each run, unless it is told not to.
     run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw", AHT_ETL_FETCH__SKIP=json.dumps([MALFORMED]))
     assert rows == through_pyarrow(run.lake)
-    ended = erase(run.folder, SEGMENT)
-    assert (0, False) == (ended.returncode, "now:" in ended.stdout)
+    ended = erase(run.folder, "lake", "raw", SEGMENT)
+    nothing = f"nothing mentions {SEGMENT}; nothing was changed\n"
+    assert (1, "", nothing) == (ended.returncode, ended.stdout, ended.stderr)
 
 
 def test_what_is_not_archived_is_not_deleted(run: Runner, serve: Serve) -> None:
     """Its rows would be lost with those that are to go."""
     assert 3 == run(serve(DATA), *WINDOW).code
     before = through_pyarrow(run.lake)
-    ended = erase(run.folder, SEGMENT)
+    ended = erase(run.folder, "lake", "raw", SEGMENT)
     assert (1, True) == (ended.returncode, "not in the archive" in ended.stderr)
     assert before == through_pyarrow(run.lake)
 
 
+NEAR = "account:1:conversation:aa-1"
+NEIGHBOURS = Dataset.of(
+    {
+        f"{HOUR}{name}.json.gz": gzip.compress(text)
+        for name, text in {
+            "1": b'{"segmentId":"account:1:conversation:aa-1"}\n' + OTHER,
+            "10": b'{"segmentId":"account:1:conversation:aa-10"}\n' + OTHER,
+            "escaped": b'{"segmentId":"account:1:conversation:aa-1\\u0030"}\n'
+            b'{"segmentId":"x","of":"account:1:conversation\\u003aaa-1,"}\n'
+            b'{"segmentId":"x","of":"account:1:conversation:aa-1\\u0030"}',
+            "bad": b"{no account:1:conversation:aa-10\n{no account:1:conversation:aa-1\n"
+            + OTHER * 9,
+        }.items()
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left"),
+    [
+        (NEAR, ["10", "10", "10", "bad 10"]),
+        ("account:1:conversation:aa", []),
+        ("account:1:conversation:aa-10", ["1", "1", "bad 1"]),
+    ],
+)
+def test_a_segment_is_not_its_neighbour(
+    run: Runner, serve: Serve, wanted: str, left: list[str]
+) -> None:
+    """Segment 1 is not segment 10, whatever the escapes; a conversation is all its segments."""
+    assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
+    ended = erase(run.folder, "lake", "raw", wanted)
+    assert (0, "") == (ended.returncode, ended.stderr)
+    for line in ended.stdout.splitlines():
+        if line.startswith("then: "):
+            again = command(run.folder, *line.split()[2:], "--lake", "lake")
+            assert 0 == again.returncode, again.stderr
+    named = [str(text) for row in through_pyarrow(run.lake).elements() for text in (row[0], row[8])]
+    found = [
+        name[1]
+        for text in named
+        for name in re.finditer(r"conversation(?::|\\u003a)aa-(1\\?\w*)", text)
+    ]
+    bad = [
+        "bad " + name
+        for file in run.lake.glob("_quarantine/**/*.ndjson")
+        for name in re.findall("no account:1:conversation:aa-([0-9]+)", file.read_text())
+    ]
+    assert left == sorted(name.replace("\\u0030", "0") for name in found) + bad
+
+
+def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
+    """All hours to load stand above the first deletion; with --dry-run that is all."""
+    assert 3 == run(serve(DATA), *WINDOW, AHT_ETL_RAW__URI="raw").code
+    before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+    tried = erase(run.folder, "--dry-run", "lake", "raw", SEGMENT)
+    assert (0, "") == (tried.returncode, tried.stderr)
+    assert re.search(
+        r"^found: [1-9]\d* rows of the lake; .*: [1-9]\d*$", tried.stdout, re.MULTILINE
+    )
+    assert tried.stdout.splitlines()[-1].startswith("then: ")
+    assert before == {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+
+    ended = erase(run.folder, "lake", "raw", SEGMENT)
+    assert ended.stdout.startswith(tried.stdout)
+    done = ended.stdout.removeprefix(tried.stdout).splitlines()
+    assert {"written again", "deleted"} == {line.partition(":")[0] for line in done}
+
+
 def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
-    """Then nothing is changed, and nothing said."""
+    """Then nothing is changed, and that is said."""
     assert 0 == run(serve(GENERATED), *WINDOW, AHT_ETL_RAW__URI="raw").code
-    assert ("", "", 0) == (
-        (ended := erase(run.folder, "account:1:conversation:2-0")).stdout,
+    ended = erase(run.folder, "lake", "raw", "account:1:conversation:2-0")
+    assert ("", "nothing mentions account:1:conversation:2-0; nothing was changed\n", 1) == (
+        ended.stdout,
         ended.stderr,
         ended.returncode,
     )
+
+
+def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+    """It is named, so that nobody takes a slip for "nothing found"."""
+    (tmp_path / "lake").mkdir()
+    ended = erase(tmp_path, "lake", "rw", SEGMENT)
+    assert (1, True) == (ended.returncode, "/rw is no folder" in ended.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("lake", "raw"),
+        ("lake", "raw", ""),
+        ("lake", "raw", "a"),
+        ("lake", "raw", "account:1"),
+        ("lake", "raw", "account:1:conversation:"),
+        ("lake", "raw", SEGMENT, "more"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Nothing short of a conversation is taken: an empty text would be in every row."""
+    ended = erase(tmp_path, *arguments)
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert ended.stderr.startswith("usage: erase.py")
+    assert "Traceback" not in ended.stderr
