@@ -2,7 +2,7 @@
 #
 #   docker build -t aht-etl .
 #   mkdir -p lake
-#   docker run --rm --read-only --user "$(id -u):$(id -g)" -v "$PWD/lake:/lake" \
+#   docker run --rm --read-only --stop-timeout 60 --user "$(id -u):$(id -g)" -v "$PWD/lake:/lake" \
 #     -v "$PWD/secrets:/secrets:ro" -e AHT_ETL_SECRETS_DIR=/secrets -e AHT_ETL_ACCOUNT=12345678 aht-etl
 #
 # Its own user is 65532; whoever it is must be able to write the lake and to read the secrets. Nothing

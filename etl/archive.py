@@ -19,7 +19,7 @@ from etl.copies import name_beside, note_of
 from etl.decode import Decoded
 from etl.decode.unpack import file_pieces, unwrapped
 from etl.errors import FailureKind, FileError
-from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store
+from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store, never_there
 
 log = structlog.stdlib.get_logger()
 
@@ -92,10 +92,8 @@ class Archive:
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
                 try:
-                    if isinstance(refusal, AlreadyExistsError):
-                        self._keep_beside(one)
-                    elif refusal is not None:
-                        errors[number] = refused(refusal)
+                    if refusal is not None:
+                        self._keep_refused(one, refusal)
                 except (LakeError, OSError) as error:
                     errors[number] = refused(error)
         return errors
@@ -145,29 +143,43 @@ class Archive:
         finally:
             note.close()
 
-    def _keep_beside(self, one: _Staged) -> None:
-        """Keep a file whose name is taken, unless by itself."""
-        if self._is(one, one.name):
+    def _keep_refused(self, one: _Staged, refusal: LakeError) -> None:
+        """Keep a file whose creation was refused, unless it has its name all the same."""
+        same = self._is(one, one.name)
+        if same is None and isinstance(refusal, AlreadyExistsError):
+            # What was there is gone, or never was.
+            same = self._create(one, one.name)
+        if same:
             self._forgive(one)
-            return
-        beside = name_beside(one.name, one.sha256)
-        log.warning("archive.differs", path=one.path, kept_as=beside)
-        try:
-            self._store.create(one.file, beside)
-        except AlreadyExistsError:
-            if not self._is(one, beside):
-                raise
+        elif same is False and isinstance(refusal, AlreadyExistsError):
+            beside = name_beside(one.name, one.sha256)
+            log.warning("archive.differs", path=one.path, kept_as=beside)
+            if not self._create(one, beside):
+                raise LakeError(f"creating {beside}: another file has this name")
             self._forgive(one)
+        else:
+            raise refusal
 
-    def _is(self, one: _Staged, name: str) -> bool:
-        """Tell whether this very file has that name."""
+    def _create(self, one: _Staged, name: str) -> bool:
+        """Give a file this name; tell whether it has it then. Raises LakeError."""
+        try:
+            self._store.create(one.file, name)
+        except LakeError as refusal:
+            same = self._is(one, name)
+            if same is None:
+                raise never_there(name, refusal) from None
+            return same
+        return True
+
+    def _is(self, one: _Staged, name: str) -> bool | None:
+        """Tell whether this very file has that name; None if nothing has."""
         try:
             return (
                 self._store.stat(name).bytes == one.bytes
                 and sha256_of(self._store, name) == one.sha256
             )
         except FileNotFoundError:
-            return False
+            return None
 
     def _forgive(self, one: _Staged) -> None:
         """Take a note back: by other limits the file can be decoded now."""

@@ -15,10 +15,11 @@ from typing import Final, Self
 
 import structlog
 
-from etl.api.body import Body, scratch_error, scratch_folder
-from etl.archive import Archive, Download
+from etl.api.body import NO_ROOM, Body, scratch_error, scratch_folder
+from etl.archive import Archive, Download, refused
 from etl.decode import Decoded, DecodeLimits, Packed, decode_all
 from etl.errors import FailureKind, FileError
+from etl.lake.store import LakeError
 from etl.landing import Landing
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan
@@ -227,7 +228,14 @@ class Batches:
                 by_group.setdefault(waiting.group, []).append(file)
             for group, files in by_group.items():
                 self._come(group, len(files))
-                await self._sink.add(group.plan, files)
+            # Side by side: each may wait for its store.
+            errors = await asyncio.gather(
+                *(self._sink.add(group.plan, files) for group, files in by_group.items()),
+                return_exceptions=True,
+            )
+            for error in errors:
+                if error is not None:
+                    raise error
         except BaseException as error:
             # Each worker hears of it: nobody else waits for this.
             _settle(batch, error)
@@ -244,8 +252,7 @@ class Batches:
         ]
         outcomes = decode_all(packed, self._limits, Path(scratch_folder()))
         return [
-            self._told(outcome, waiting.path)
-            for waiting, outcome in zip(batch, outcomes, strict=True)
+            self._told(outcome, waiting) for waiting, outcome in zip(batch, outcomes, strict=True)
         ]
 
     async def _kept(
@@ -277,15 +284,18 @@ class Batches:
                 outcomes[number] = error
         return outcomes
 
-    def _told(self, outcome: Decoded | Exception, path: BreakdownPath) -> Decoded | FileError:
+    def _told(self, outcome: Decoded | Exception, waiting: _Waiting) -> Decoded | FileError:
         """Return an error as what is to be told of its file."""
         if isinstance(outcome, Decoded | FileError):
             return outcome
+        if isinstance(outcome, LakeError):  # an archived file, read while it is decoded
+            return refused(outcome)
         if isinstance(outcome, OSError):
-            return scratch_error(outcome)
+            archived = waiting.body.release is not None and outcome.errno not in NO_ROOM
+            return refused(outcome) if archived else scratch_error(outcome)
         # The boundary of a work item: one file that no decoder foresaw must not end the run.
         if not self._stop.requested():  # else its body may just have been closed
-            log.debug("file.undecodable", path=path.text, exc_info=outcome)
+            log.debug("file.undecodable", path=waiting.path.text, exc_info=outcome)
         return FileError(
             FailureKind.MALFORMED,
             f"cannot be decoded: {type(outcome).__name__}; please report it, with what "

@@ -212,8 +212,7 @@ class Checkup:
     async def _keys(self, failure: AhtEtlError | None) -> tuple[str, None]:
         scheme = self._settings.auth.scheme
         if failure is not None:
-            none = "no keys are set (auth.*): " if scheme == "none" else ""
-            raise RunError(f"{none}{failure}")
+            raise RunError(str(failure))
         if scheme == "none":
             return "no keys are set (auth.*), and the server asks for none", None
         return f"{'OAuth 1.0a' if scheme == 'oauth1' else 'OAuth 2.0'}: the keys are accepted", None

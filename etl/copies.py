@@ -11,15 +11,19 @@ the newest of the others that can be decoded, else the first.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from etl.lake.store import StoredFile
 from etl.paths import BreakdownPath, InvalidPathError
+from etl.times import Window
 
 _DIGITS: Final = 12
+# Of a longer window whole months are listed, not days: fewer requests where they are dear.
+_BY_DAY: Final = timedelta(days=62)
+_DAY: Final = timedelta(days=1)
 _BESIDE: Final = re.compile(
     r"(?P<name>.*\.json\.gz)\.(?:sha256-(?P<other>[0-9a-f]{12})|failed-(?P<failed>[0-9a-f]{12})\.txt)"
 )
@@ -86,3 +90,20 @@ def by_path(files: Iterable[StoredFile]) -> dict[str, Copies]:
             copies.failed.add(match["failed"])
     # A note may be older than its file, and outlive it where an operator deletes that.
     return {text: copies for text, copies in found.items() if copies.first or copies.others}
+
+
+def folders_of(window: Window) -> Iterator[str]:
+    """Yield the folders of the days, or months, that a window touches, however they are spelt."""
+    by_day = window.end - window.start <= _BY_DAY
+    day = window.start.date()
+    while day <= window.end.date():
+        year = f"year={day.year:04}"
+        for month in dict.fromkeys((f"{year}/month={day.month}", f"{year}/month={day.month:02}")):
+            if by_day:
+                yield from dict.fromkeys((f"{month}/day={day.day}", f"{month}/day={day.day:02}"))
+            else:
+                yield month
+        try:
+            day = day + _DAY if by_day else (day.replace(day=1) + 32 * _DAY).replace(day=1)
+        except OverflowError:
+            return

@@ -19,7 +19,10 @@ Engine = Callable[[Plan, Job, Client | Replay, Store], Awaitable[None]]
 def require_engine(settings: Settings) -> None:
     """Raise UsageError where the engine that is asked for is not installed."""
     if settings.engine.kind == "dask" and find_spec("distributed") is None:
-        raise UsageError("engine.kind: Dask is not installed; pip install 'aht-etl[dask]'")
+        raise UsageError(
+            "engine.kind: Dask is not installed; install the extra: pip "
+            "install 'aht-etl[dask]' (in a clone: pip install '.[dask]')"
+        )
 
 
 def engine_of(settings: Settings) -> Engine:

@@ -53,7 +53,7 @@ class UnderWay:
 class Job:
     """One run of the job: what to do it with, and what has come of it so far (`tally`).
 
-        `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
+    `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
     `from_archive` takes files from the raw archive instead of the API; `archive_only` fills that
     instead of the lake. `limiter` is there as soon as something is sent. `under_way` is for the
     display alone.
@@ -86,7 +86,10 @@ def new_job(settings: Settings, window: Window | None, now: datetime, redactor: 
 def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> None:
     """Raise UsageError where the settings lack what a job of this kind needs."""
     if from_archive and archive_only:
-        raise UsageError("--from-archive and --archive-only: only one of them makes sense")
+        raise UsageError(
+            "--from-archive and --archive-only exclude each other: the first reads the archive, "
+            "the second fills it"
+        )
     if (from_archive or archive_only) and settings.raw.uri is None:
         flag = "--from-archive" if from_archive else "--archive-only"
         raise UsageError(

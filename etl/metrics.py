@@ -230,7 +230,7 @@ def _send_plainly(
 ) -> Callable[[], None]:
     def send() -> None:
         request = Request(url, data, dict(headers), method=method)  # noqa: S310 - the settings'
-        # Without a proxy, as everything that this program sends.
+        # Without a proxy, as all that is sent to the vendor. (The lake's store obeys HTTPS_PROXY.)
         with build_opener(ProxyHandler({}), _Refused).open(request, timeout=timeout):
             pass
 

@@ -30,6 +30,14 @@ log = structlog.stdlib.get_logger()
 # The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
 _KEPT_BY_VENDOR: Final = timedelta(days=31)
 
+_NOTHING_LISTED: Final = (
+    "nothing is listed in any window; check account and api.base_url, and that the vendor has "
+    "switched the API on"
+)
+_NOTHING_KEPT: Final = (
+    "the archive has nothing in this window for this account; check --from, --to and --account"
+)
+
 
 async def run(job: Job) -> None:
     """Do the job; its outcome is in `job.tally`, whether this returns or raises.
@@ -132,6 +140,8 @@ async def _list(job: Job, client: Client | Replay | None) -> Listing:
     if not job.from_archive and window.start < job.now - _KEPT_BY_VENDOR:
         log.warning("window.old", reason="the vendor keeps one month; it may refuse this window")
     listing = await client.list(list(window.cut(job.settings.api.request_window)))
+    if not listing.entries and not listing.partial_windows:
+        log.warning("listing.empty", reason=_NOTHING_KEPT if job.from_archive else _NOTHING_LISTED)
     for partial_window in listing.partial_windows:
         log.warning(
             "listing.partial",

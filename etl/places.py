@@ -3,6 +3,7 @@
 No error text holds what was written: a password may stand in it.
 """
 
+import os.path
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,6 +19,7 @@ _SCHEMES: Final[dict[str, Scheme]] = {
     "abfs": "az",
     "abfss": "az",
 }
+_SLASHES_MISSING: Final = re.compile(r"(?i)(s3a?|gs|az|abfss?|file):")
 _AZURE_HOST: Final = re.compile(
     r"(?P<container>[^@/]+)@(?P<account>[a-z0-9]{3,24})\.(dfs|blob)\.core\.windows\.net"
 )
@@ -98,12 +100,19 @@ def is_remote(uri: str) -> bool:
 
 
 def normalised(uri: str) -> str:
-    """Return a folder as a path, an object store as its URI. Raises ValueError."""
+    """Return a folder as a path, `~/` in it expanded, an object store as its URI. ValueError."""
     if not uri:
         raise ValueError("must not be empty")
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return uri
+        if match := _SLASHES_MISSING.match(uri):
+            store = _SCHEMES.get(match[1].lower())
+            raise ValueError(
+                f"write {store}://bucket/prefix, with two slashes"
+                if store
+                else "write file:///folder, with three slashes"
+            )
+        return os.path.expanduser(uri) if uri.startswith("~/") else uri  # noqa: PTH111 - never fails
     if scheme.lower() != "file":
         return str(Place.parse(uri))
     if not rest.startswith("/"):

@@ -6,11 +6,8 @@ and the archive knows the hour of a file's folder alone.
 
 import asyncio
 import io
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from datetime import timedelta
 from functools import partial
-from typing import Final
 
 import structlog
 
@@ -18,7 +15,7 @@ from etl.api.body import Body
 from etl.api.listing import Listing
 from etl.api.retry import Attempts
 from etl.archive import refused, sha256_of
-from etl.copies import Copies, by_path
+from etl.copies import Copies, by_path, folders_of
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.layout import Selection
 from etl.lake.store import LakeError, Store
@@ -28,10 +25,6 @@ from etl.stores import open_archive
 from etl.times import Window
 
 log = structlog.stdlib.get_logger()
-
-# Of a longer window whole months are listed, not days: fewer requests where they are dear.
-_BY_DAY: Final = timedelta(days=62)
-_DAY: Final = timedelta(days=1)
 
 
 class Replay:
@@ -50,7 +43,7 @@ class Replay:
         window = Window(windows[0].start, windows[-1].end)
         selection = Selection(self._account, window.start, window.end)
         found = await asyncio.gather(
-            *(asyncio.to_thread(self._below, folder) for folder in _folders(window))
+            *(asyncio.to_thread(self._below, folder) for folder in folders_of(window))
         )
         self._copies = {
             text: copies
@@ -85,7 +78,11 @@ class Replay:
 
     def _there(self) -> None:
         """Raise RunError where there is no archive at all: its name may be wrong."""
-        if next(self._store.walk(lambda _name, _error: None), None) is None:
+        try:
+            names = self._store.names("")
+        except LakeError as error:
+            raise RunError(f"the raw archive: {error}; check raw.uri") from error
+        if all(name.startswith(("_", ".")) for name in names):
             raise RunError(f"the raw archive {self._store.place} holds nothing; check raw.uri")
 
     def _open(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
@@ -94,18 +91,15 @@ class Replay:
             name, _ = copies.best(partial(sha256_of, self._store))
             with ExitStack() as stack:
                 stream = stack.enter_context(self._store.open(name))
-                head = stream.read(memory_bytes + 1)
-                size = len(head)
-                if size > memory_bytes:
-                    size = stream.seek(0, io.SEEK_END)
-                    stream.seek(0)
+                size = stream.seek(0, io.SEEK_END)
+                stream.seek(0)
                 if size > max_bytes:
                     raise FileError(
                         FailureKind.TOO_LARGE,
                         f"has more than {max_bytes} bytes; if right, raise limits.max_file_size",
                     )
                 if size <= memory_bytes:
-                    return Body(size, size, io.BytesIO(head), declared_gzip=False)
+                    return Body(size, size, io.BytesIO(stream.read()), declared_gzip=False)
                 release = stack.pop_all().close
                 return Body(size, 0, stream, declared_gzip=False, release=release)
         except FileNotFoundError:
@@ -134,20 +128,3 @@ def open_replay(settings: Settings) -> Replay:
         # Until the end: whoever compares it with the lake must know that more may be loaded.
         archive.hold()
     return Replay(archive, settings.account)
-
-
-def _folders(window: Window) -> Iterator[str]:
-    """Yield the folders of the days, or months, that a window touches, however they are spelt."""
-    by_day = window.end - window.start <= _BY_DAY
-    day = window.start.date()
-    while day <= window.end.date():
-        year = f"year={day.year:04}"
-        for month in dict.fromkeys((f"{year}/month={day.month}", f"{year}/month={day.month:02}")):
-            if by_day:
-                yield from dict.fromkeys((f"{month}/day={day.day}", f"{month}/day={day.day:02}"))
-            else:
-                yield month
-        try:
-            day = day + _DAY if by_day else (day.replace(day=1) + 32 * _DAY).replace(day=1)
-        except OverflowError:
-            return

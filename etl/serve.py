@@ -113,7 +113,7 @@ async def _serve(
             f"The emulator serves {len(data.files)} files of account {account} on "
             f"{emulator.base_url}; Ctrl-C ends it. In another terminal:\n\n"
             f"{keys}{command} run --account {account} --base-url {emulator.base_url} --lookback 3d "
-            "--lake ./lake\n",
+            "--lake ./emulator-lake\n",
             flush=True,
         )
         await asyncio.Event().wait()

@@ -1,6 +1,6 @@
 """The configuration: one model; etl.sources reads it. No error text ever holds a value."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -336,9 +336,14 @@ class Settings(_Section):
         if remote != is_remote(self.lake.uri):
             return False
         if remote:
+            from etl.lake.options import endpoint_of  # noqa: PLC0415 - no folder needs it
+
+            lake_place, raw_place = Place.parse(self.lake.uri), Place.parse(raw_uri)
             # Of the same name, at another endpoint, is another bucket.
-            same = _endpoints(self.raw_options) == _endpoints(self.lake_options)
-            return same and Place.parse(self.lake.uri).holds(Place.parse(raw_uri))
+            return lake_place.holds(raw_place) and (
+                endpoint_of(lake_place.scheme, self.lake_options)
+                == endpoint_of(raw_place.scheme, self.raw_options)
+            )
         lake = Path(self.lake.uri).resolve()
         return lake in (raw := Path(raw_uri).resolve(), *raw.parents)
 
@@ -379,11 +384,7 @@ class Settings(_Section):
         for value in (*(v for _, v in self.auth), *options):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
+        if is_remote(self.lake.uri) or (self.raw.uri is not None and is_remote(self.raw.uri)):
+            from etl.lake.options import secrets_of_environment  # noqa: PLC0415 - no folder needs it
 
-
-def _endpoints(options: Mapping[str, str]) -> set[str]:
-    return {
-        value
-        for name, value in options.items()
-        if "endpoint" in name.lower() or "base_url" in name.lower()
-    }
+            yield from secrets_of_environment()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl.lake.proof import Finding
+from etl.lake.proof import Finding, FindingKind
 from etl.progress import ProgressMode
 from etl.signals import HANDLED
 from etl.verify import Verification
@@ -47,7 +47,8 @@ def to_text(result: Verification, lake: str) -> str:
         f"{verdict}: {result.rows:,} rows of {result.files:,} files read in {result.parts:,} "
         f"parts, lake {lake}"
     ]
-    for word, findings in (("", result.findings), ("note ", result.notes)):
+    notes = [note for note in result.notes if note.kind is not FindingKind.NO_ARCHIVE]
+    for word, findings in (("", result.findings), ("note ", notes)):
         for kind, group in groupby(sorted(findings, key=_by_kind), key=_by_kind):
             of_kind = list(group)
             for finding in of_kind[:_SHOWN_OF_A_KIND]:
@@ -55,6 +56,8 @@ def to_text(result: Verification, lake: str) -> str:
             if len(of_kind) > _SHOWN_OF_A_KIND:
                 more = len(of_kind) - _SHOWN_OF_A_KIND
                 lines.append(f"  {word}{kind}: and {more:,} more; --json has them all")
+    # Last, where it is seen.
+    lines += [note.message for note in result.notes if note.kind is FindingKind.NO_ARCHIVE]
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,8 @@ still has it.
 Notes are no findings: `number_gap` (parts that an operator deleted: nothing is wrong with it),
 `foreign` (a Parquet file without receipts, which readers read all the same), `unloadable` (kept in
 the archive because its rows could not be read), `not_loaded` while a run is active (in an object
-store, where nobody knows, for a day), and `no_archive` (`--deep` without `raw.uri`).
+store, where nobody knows, for a day), `no_archive` (`--deep` without `raw.uri`) and `empty` (there
+is no lake, or nothing in it).
 
 A bit that flipped inside a page is seen for sure where the page has a checksum; where a part was
 written without, only if the page no longer unpacks.
@@ -76,7 +77,7 @@ class Verification:
 
     def note_no_archive(self) -> None:
         """Note that there was nothing to compare the lake with."""
-        message = "raw.uri is not set: there is no archive to compare the lake with"
+        message = "not compared with an archive: raw.uri is not set"
         self.notes.append(Finding(FindingKind.NO_ARCHIVE, "raw.uri", message))
 
 
@@ -100,6 +101,9 @@ def verify(
         if selection.takes(partition)
         for file in layout.parts[partition]
     ]
+    if layout == Layout():
+        message = f"{store.place} holds nothing: there is nothing to verify; check --lake"
+        result.notes.append(Finding(FindingKind.EMPTY, "lake.uri", message))
     _refusals(layout, selection, result)
     total = sum(file.bytes for _, file in todo)
     astray: dict[str, list[str]] = {}

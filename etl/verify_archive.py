@@ -1,17 +1,16 @@
 """Comparing the lake with the raw archive, both ways: what `verify --deep` does besides."""
 
-import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from etl.api.body import scratch_folder
+from etl.api.body import NO_ROOM, scratch_folder
 from etl.archive import sha256_of
-from etl.copies import Copies, by_path, name_beside
+from etl.copies import Copies, by_path, folders_of, name_beside, note_of
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.errors import FailureKind, FileError, RunError
 from etl.lake.commit import read_state
@@ -21,11 +20,13 @@ from etl.lake.receipts import Receipt
 from etl.lake.store import LakeError, Store, StoredFile
 from etl.plan import skips
 from etl.settings import LimitSettings
+from etl.times import Window
 
 # Where nobody knows whether a run is active: what was archived longer ago, none will load.
 _LONGEST_RUN: Final = timedelta(days=1)
+# What never was rows is kept with a note; without one, this came later.
+_DAMAGED: Final = {FailureKind.TRUNCATED, FailureKind.CORRUPT}
 _SPILL_BYTES: Final = 16 * 2**20
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class ArchiveCheck:
@@ -99,11 +100,10 @@ class ArchiveCheck:
         held = self._archive.is_held()
         recent = datetime.now(UTC) - _LONGEST_RUN
         for copies in self._absent(lake, absent):
-            problem = self._unloadable(copies)
             name = copies.path.text.removeprefix("/")
+            problem = self._unloadable(copies)
             if problem is not None:
-                message = f"is in the archive and not in the lake, for it is no rows: {problem}"
-                notes.append(Finding(FindingKind.UNLOADABLE, name, message))
+                (notes if problem.kind is FindingKind.UNLOADABLE else findings).append(problem)
             elif held or (held is None and copies.modified > recent):
                 active = "a run is active and may" if held else "a run may be active and"
                 message = (
@@ -122,12 +122,18 @@ class ArchiveCheck:
         """Yield the files of the archive, those of a partition together."""
 
         def refused(name: str, error: LakeError) -> None:
+            if not name:
+                raise error
             if name.startswith("year="):
                 message = f"{error}; check its permissions and its disk"
                 findings.append(Finding(FindingKind.UNREADABLE, name, message))
 
         self._archive.check_readable()
-        for _, files in groupby(self._archive.walk(refused), key=_folder):
+        folders: Iterable[str] = [""]
+        if selection.start and selection.end:
+            folders = folders_of(Window(selection.start, selection.end))
+        walks = (self._archive.walk(refused, folder) for folder in folders)
+        for _, files in groupby(chain.from_iterable(walks), key=_folder):
             for text, copies in by_path(files).items():
                 if selection.takes(copies.path.partition) and not skips(self._skip, text):
                     yield copies
@@ -139,10 +145,11 @@ class ArchiveCheck:
             if state.damage is None:
                 yield from (copies for copies in group if copies.path.text not in state.loaded)
 
-    def _unloadable(self, copies: Copies) -> str | None:
-        """Return why a run cannot load an archived file, if so."""
+    def _unloadable(self, copies: Copies) -> Finding | None:
+        """Tell why a run cannot load an archived file, if so."""
+        name = copies.path.text.removeprefix("/")
         try:
-            name, _ = copies.best(partial(sha256_of, self._archive))
+            name, decodable = copies.best(partial(sha256_of, self._archive))
             with (
                 self._archive.open(name) as body,
                 _decode(body, copies.path.text, self._limits),
@@ -151,9 +158,28 @@ class ArchiveCheck:
         except FileNotFoundError:
             return None
         except FileError as error:
-            return error.message
+            if decodable and error.kind in _DAMAGED and not self._is_noted(copies, name):
+                message = (
+                    f"is damaged since it was kept, and not in the lake: {error.message}; get it "
+                    "back from a backup, or delete it and run again"
+                )
+                return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
+            message = f"is in the archive and not in the lake, for it is no rows: {error.message}"
+            return Finding(FindingKind.UNLOADABLE, copies.path.text.removeprefix("/"), message)
         except (LakeError, OSError) as error:
-            return f"cannot be read: {error}"
+            message = (
+                f"is in the archive and not in the lake, and cannot be read: {error}; mend it, or "
+                "get it back from a backup"
+            )
+            return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
+
+    def _is_noted(self, copies: Copies, name: str) -> bool:
+        """Look for a file's note, which a listing need not show though it is the older."""
+        try:
+            note = note_of(copies.path.text.removeprefix("/"), sha256_of(self._archive, name))
+            return self._archive.stat(note).bytes > 0
+        except (FileNotFoundError, LakeError):
+            return False
 
 
 def _folder(file: StoredFile) -> str:
@@ -167,7 +193,7 @@ def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
     except (FileError, LakeError):
         raise
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise RunError(
                 f"writing to {scratch_folder()}: {error.strerror}; set TMPDIR"
             ) from error

@@ -1,6 +1,7 @@
 """The bytes of an answer: small ones whole in memory, files in memory or spooled to disk."""
 
 import asyncio
+import errno
 import gzip
 import io
 import json
@@ -21,6 +22,8 @@ _JSON_MAX_BYTES: Final = 256 * 2**20
 # Each write is a hand-over to a thread and back.
 _SPOOLED_AT_ONCE_BYTES: Final = 2**20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+#: What a folder says that cannot be written to: no file that is read says it.
+NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def scratch_folder() -> str:
@@ -50,7 +53,7 @@ class Body:
     stream: BinaryIO
     #: Whether the answer said that gzip is its transport encoding.
     declared_gzip: bool
-    #: What lets go of the stream, where to close it is not enough.
+    #: What lets go of the stream of an archived file, which is read where it lies.
     release: Callable[[], None] | None = None
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """One HTTP attempt: limited, signed, sent once, its status and its errors made sense of."""
 
 import json
+import os
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -156,7 +157,7 @@ class Transport:
         slot = await self._limiter.gate()
         async with self._send("POST", url, {}, form) as response:
             if response.status != 200:
-                raise await self._refusal(response, Anonymous(), None, slot)
+                raise await self._refusal(response, None, None, slot)
             yield response
 
     @asynccontextmanager
@@ -183,15 +184,11 @@ class Transport:
         cause = error.cause if isinstance(error, _NotRepeatedError) else error
         if answered:
             return FileError(FailureKind.TRUNCATED, "the connection broke before the answer's end")
-        text = self._redact(str(cause))
-        detail = text.splitlines()[0][:_MESSAGE_MAX_CHARS] if text else ""
-        return FileError(
-            FailureKind.CONNECTION,
-            f"no answer: {type(cause).__name__}{': ' if detail else ''}{detail}",
-        )
+        text = self._redact(_unconnected(cause) or f"no answer: {cause or type(cause).__name__}")
+        return FileError(FailureKind.CONNECTION, text.splitlines()[0][:_MESSAGE_MAX_CHARS])
 
     async def _refusal(
-        self, response: ClientResponse, auth: Authenticator, header: str | None, slot: Slot
+        self, response: ClientResponse, auth: Authenticator | None, header: str | None, slot: Slot
     ) -> FileError:
         status = response.status
         wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
@@ -209,10 +206,14 @@ class Transport:
             self._pause(wait_s)
         said = await _said(response, self._redact)
         if status == 401:
+            if isinstance(auth, Anonymous):
+                why = "no keys are set (auth.*), and the server asks for some; they need"
+            else:
+                why = "the keys are wrong, or lack"
             return Unauthorized(
-                f"status 401{said}; the keys are wrong, or lack the permission Data > Workforce "
-                "Management > Agent Activity API",
-                renewable=await auth.refused(header),
+                f"status 401{said}; {why} the permission Data > Workforce Management > Agent "
+                "Activity API",
+                renewable=auth is not None and await auth.refused(header),
             )
         if status == 404:
             return FileError(FailureKind.NOT_FOUND, f"404, not found{said}", status=status)
@@ -224,6 +225,23 @@ class Transport:
         if seconds > 60:
             log.warning("throttle.long", seconds=seconds, reason="the server asked to wait")
         self._limiter.pause(seconds)
+
+
+def _unconnected(cause: Exception) -> str | None:
+    """Say why there is no connection: refused, no route, no such name. None if it is not that."""
+    if not isinstance(cause, aiohttp.ClientConnectorError) or isinstance(
+        cause, aiohttp.ClientSSLError
+    ):
+        return None
+    number = cause.os_error.errno or 0
+    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+        reason = "the name cannot be looked up"
+    else:
+        reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
+    return (
+        f"no connection to {cause.host}:{cause.port}: {reason}; check api.base_url and the "
+        "network (aht-etl check)"
+    )
 
 
 async def _said(response: ClientResponse, redact: Callable[[str], str]) -> str:

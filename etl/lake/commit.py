@@ -6,6 +6,7 @@ of its sources are loaded already.
 """
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ import structlog
 
 from etl.lake.part import Encoded, PartBuilder, without
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
-from etl.lake.store import AlreadyExistsError, LakeError, Store
+from etl.lake.store import AlreadyExistsError, LakeError, Store, never_there
 
 log = structlog.stdlib.get_logger()
 
 _PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
 # A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.
 _DOUBTFUL_PUTS: Final = 5
+_PAUSE_S: Final = 0.1
 # So many numbers below the highest are looked for even if a listing does not show them.
 _LOOKED_FOR: Final = 100
 
@@ -141,7 +143,8 @@ def commit(
                 if there is None:
                     doubts += 1
                     if not isinstance(refusal, AlreadyExistsError) or doubts >= _DOUBTFUL_PUTS:
-                        raise refusal
+                        raise never_there(name, refusal)
+                    time.sleep(_PAUSE_S * doubts)
                     continue
                 if there.commit != left.commit:
                     state.next_number += 1

@@ -83,6 +83,8 @@ def lay_out(store: Store) -> Layout:
     layout = Layout()
 
     def refused(name: str, error: LakeError) -> None:
+        if not name:
+            raise error
         damage = Damage(name, str(error))
         if partition := to_partition(name):
             layout.shut[partition] = damage
@@ -91,6 +93,8 @@ def lay_out(store: Store) -> Layout:
 
     for file in store.walk(refused):
         folder, _, name = file.name.rpartition("/")
+        if name.startswith(("_", ".")):
+            continue  # as readers do
         if is_part(name) and (partition := to_partition(folder)):
             layout.parts.setdefault(partition, []).append(file)
         elif name.endswith(".parquet"):

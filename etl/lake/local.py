@@ -119,18 +119,20 @@ class LocalStore:
         with contextlib.suppress(OSError):  # no locks on this disk: `is_held` does not know either
             fcntl.flock(descriptor, fcntl.LOCK_SH)
 
-    def is_held(self) -> bool:
-        """Tell whether somebody holds it; also True where that cannot be known."""
+    def is_held(self) -> bool | None:
+        """Tell whether somebody holds it; None where that cannot be known."""
         try:
             descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return False  # nothing was ever written
         except OSError:
-            return True
+            return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:
+            return None
         finally:
             os.close(descriptor)
         return False
@@ -164,7 +166,8 @@ class LocalStore:
     ) -> Iterator[StoredFile]:
         """Yield a folder's files and those below, ordered by name in each, from the root's down.
 
-        Names with `_` or `.` first are hidden; the folder itself may have such a name.
+        Folders with `_` or `.` first are hidden, and files in the root; `folder` may have such a
+        name.
 
         No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
         told to `refused`, with its name. What is named like a Parquet file is yielded whatever it
@@ -190,7 +193,8 @@ class LocalStore:
             folders = []
             for entry in listed:
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith(("_", ".")):
+                # A file of the vendor's may have such a name.
+                if entry.name.startswith(("_", ".")) and (not folder or _is_folder(entry)):
                     continue
                 if not entry.name.endswith(".parquet") and _is_folder(entry):
                     folders.append(name)

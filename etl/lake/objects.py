@@ -87,7 +87,7 @@ class ObjectStore:
     def _refuses_to_replace(self, name: str) -> bool:
         """Create a small object; tell whether it was refused because it is there."""
         try:
-            self._put_new(memoryview(_PROBE_TEXT), name)
+            self._put_new(memoryview(_PROBE_TEXT), name, look=False)
         except AlreadyExistsError:
             return True
         return False
@@ -162,17 +162,22 @@ class ObjectStore:
     ) -> Iterator[StoredFile]:
         """Yield a folder's files and those below, ordered by name in each, from the root's down.
 
-        Names with `_` or `.` first are hidden; the folder itself may have such a name. No snapshot:
-        what appears or goes meanwhile is seen or not. What cannot be listed is told to `refused`.
+        Folders with `_` or `.` first are hidden, and files in the root; `folder` may have such a
+        name. No snapshot: what appears or goes meanwhile is seen or not. What cannot be listed is
+        told to `refused`.
         """
         try:
             objects, folders = self._list(folder)
         except LakeError as error:
             refused(folder, error)
             return
-        yield from (file for file in objects if not _is_hidden(_last(file.name)))
+        yield from (file for file in objects if folder or not _is_hidden(file.name))
         for name in folders:
             if _is_hidden(_last(name)):
+                continue
+            if _last(name).startswith("year="):
+                # An archive's year is more than should be held and sorted at once.
+                yield from self.walk(refused, name)
                 continue
             try:
                 # As many as a store lists at once, and as it likes: they are put in order here.
@@ -184,7 +189,7 @@ class ObjectStore:
             yield from (
                 file
                 for file in below
-                if not any(_is_hidden(part) for part in file.name[start:].split("/"))
+                if not any(_is_hidden(part) for part in file.name[start:].split("/")[:-1])
             )
 
     def stat(self, name: str) -> StoredFile:
@@ -227,12 +232,13 @@ class ObjectStore:
         file all the same: the answer to a put that succeeded may be lost, and the put repeated.
         """
         with Content(staged) as content:
-            self._put_new(content.view, name)
+            self._put_new(content.view, name, look=True)
 
-    def _put_new(self, content: memoryview, name: str) -> None:
+    def _put_new(self, content: memoryview, name: str, *, look: bool) -> None:
         """Put what is not there yet; repeat it where it met another put or got no answer.
 
-        It may be repeated without harm: at most one of them creates the object.
+        It may be repeated without harm: at most one of them creates the object. Where that itself
+        is not to be proved, a `look` after a lost answer spares what would be refused.
         """
         store = self._connection.for_bytes(len(content))
         begun_s = time.monotonic()
@@ -242,6 +248,8 @@ class ObjectStore:
                 obstore.put(store, name, content, mode="create", use_multipart=False)
             except (BaseError, FileNotFoundError) as error:
                 refusal = refusal_of(error, self._place)
+                if look and refusal.unanswered and self._is_there(name):
+                    raise AlreadyExistsError(f"creating {name}: it is there already") from None
                 may_pass = refusal.conflict or refusal.unanswered
                 if pause_s is not None and may_pass and time.monotonic() < begun_s + REQUEST_S:
                     time.sleep(pause_s)
@@ -253,6 +261,13 @@ class ObjectStore:
                     raise AlreadyExistsError(f"creating {name}: it is there already") from None
                 raise LakeError(f"creating {name}: {refusal.reason}") from None
             return
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.stat(name)
+        except (FileNotFoundError, LakeError):
+            return False
+        return True
 
     def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
         """Do as `create` for each file, several at once; return what it would raise."""

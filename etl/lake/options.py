@@ -6,7 +6,7 @@ No error text holds a value.
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -53,6 +53,12 @@ _ENDPOINT_VARIABLES: Final[dict[Scheme, tuple[str, ...]]] = {
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
+# Keys that the environment may hold, and a store may echo.
+_SECRET_VARIABLES: Final = """
+    AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AZURE_CLIENT_SECRET
+    AZURE_STORAGE_ACCOUNT_KEY AZURE_STORAGE_CLIENT_SECRET AZURE_STORAGE_KEY AZURE_STORAGE_SAS_KEY
+    AZURE_STORAGE_SAS_TOKEN GOOGLE_SERVICE_ACCOUNT_KEY
+    """.split()  # noqa: SIM905 - ten lines else
 _TRUE: Final = {"true", "1", "yes", "on"}
 
 # What obstore says of options, and what it means.
@@ -105,6 +111,22 @@ def take_apart(scheme: Scheme, options: Mapping[str, str]) -> tuple[dict[str, st
             # Else AWS_ENDPOINT_URL_S3 would be stronger than an option.
             own["aws_endpoint_url_s3"] = endpoint
     return own, client
+
+
+def endpoint_of(scheme: Scheme, options: Mapping[str, str]) -> str | None:
+    """Return where these options, or else the environment, lead; None to the vendor's own."""
+    named = (
+        value
+        for name, value in options.items()
+        if _PREFIX.sub("", name.lower(), count=1) in _ENDPOINT
+    )
+    endpoint = next(named, None) or _endpoint_of_environment(scheme)
+    return endpoint.rstrip("/") if endpoint else None
+
+
+def secrets_of_environment() -> Iterator[str]:
+    """Yield the keys of object stores that the environment holds."""
+    yield from filter(None, map(os.environ.get, _SECRET_VARIABLES))
 
 
 def unknown(scheme: Scheme, said: str) -> str:

@@ -42,6 +42,7 @@ class FindingKind(StrEnum):
     NUMBER_GAP = "number_gap"
     UNLOADABLE = "unloadable"
     NO_ARCHIVE = "no_archive"
+    EMPTY = "empty"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,16 @@ class AlreadyExistsError(LakeError):
     """Something stands under that name; it may even be our own."""
 
 
+def never_there(name: str, refusal: LakeError) -> LakeError:
+    """Return what to tell of a creation that was refused although nothing has that name."""
+    if not isinstance(refusal, AlreadyExistsError):
+        return refusal
+    return LakeError(
+        f"creating {name}: refused as there already, but nothing is there; ask whoever runs the "
+        "store"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """A file that a walk met; `modified` is when its bytes were written, just before its name."""
@@ -99,7 +109,8 @@ class Store(Protocol):
     ) -> Iterator[StoredFile]:
         """Yield a folder's files and those below, ordered by name in each, from the root's down.
 
-        Names with `_` or `.` first are hidden; the folder itself may have such a name.
+        Folders with `_` or `.` first are hidden, and files in the root; `folder` may have such a
+        name.
 
         No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
         told to `refused`, with its name. What is named like a Parquet file is yielded whatever it

@@ -35,7 +35,8 @@ def write_page(lake: Store, file: Path, *, now: datetime, account: str | None = 
         from etl.page.document import document  # noqa: PLC0415 - only here is the extra needed
     except ImportError as error:
         raise UsageError(
-            f"--html needs {error.name}, which is not installed: pip install 'aht-etl[html]'"
+            f"--html needs {error.name}, which is not installed; install the extra: "
+            "pip install 'aht-etl[html]' (in a clone: pip install '.[html]')"
         ) from None
     from etl.page.survey import survey  # noqa: PLC0415
     from etl.page.view import view  # noqa: PLC0415

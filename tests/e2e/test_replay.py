@@ -24,6 +24,7 @@ DATA = Dataset.generate(8, START, END, files_per_hour=2, rows_per_file=20, mixed
 DAMAGED = f"{HOUR}damaged.json.gz"
 MALFORMED = f"{HOUR}malformed.json.gz"
 BAD_ROWS = f"{HOUR}bad.json.gz"
+HIDDEN = tuple(f"{HOUR}{name}.json.gz" for name in ("_a", ".a"))
 ALL = Dataset(
     {
         **DATA.files,
@@ -31,6 +32,10 @@ ALL = Dataset(
             {
                 DAMAGED: gzip.compress(b'{"segmentId":"a"}\n')[:-3],
                 MALFORMED: gzip.compress(b"{no\n" * 3),
+                **{
+                    path: gzip.compress(b'{"segmentId":"%b"}\n' % path[-9:].encode())
+                    for path in HIDDEN
+                },
                 BAD_ROWS: gzip.compress(b'{"segmentId":"a"}\n{"segmentId":"b"}\n{"x":1}\n'),
             }
         ).files,
@@ -106,7 +111,7 @@ def test_a_lake_from_the_archive_is_the_lake_from_the_api(folder: Path) -> None:
     )
     assert [1, 1] == [failure["attempts"] for failure in report["failures"]]
     report = replay(folder, "--lake", "again")
-    assert (len(DATA.files) + 1, 2) == tuple(
+    assert (len(DATA.files) + 1 + len(HIDDEN), 2) == tuple(
         report["files"][key] for key in ("already_loaded", "failed")
     )
 
@@ -184,7 +189,7 @@ def test_a_file_that_cannot_be_read(folder: Path) -> None:
     assert {path: "lake"} == {
         f["path"]: f["kind"] for f in report["failures"] if f["path"] in DATA.files
     }
-    assert len(DATA.files) == report["files"]["loaded"]
+    assert len(DATA.files) + len(HIDDEN) == report["files"]["loaded"]
 
 
 def test_large_files_are_read_where_they_lie(tmp_path: Path) -> None:
@@ -251,7 +256,7 @@ def test_landing_first(run: Runner, serve: Serve) -> None:
     assert len(ALL.files) == json.loads(shown.stdout)["files"]["to_load"]
     landed = [run(emulator, *flags, **env), run(emulator, *flags, **env)]
     assert not run.lake.exists()
-    good = len(DATA.files) + 1
+    good = len(DATA.files) + 1 + len(HIDDEN)
     for ended, loaded, already in zip(landed, (good, 0), (0, good), strict=True):
         assert {DAMAGED: "truncated", MALFORMED: "malformed"} == {
             failure["path"]: failure["kind"] for failure in ended.report["failures"]
@@ -286,7 +291,7 @@ def test_from_python(folder: Path, serve: Serve) -> None:
         }
     )
     assert len(ALL.files) == etl.plan(settings, from_archive=True).to_load
-    assert len(DATA.files) + 1 == etl.run(settings, from_archive=True).files.loaded
+    assert len(DATA.files) + 1 + len(HIDDEN) == etl.run(settings, from_archive=True).files.loaded
     emulator = serve(DATA)
     settings = etl.Settings.model_validate(
         {

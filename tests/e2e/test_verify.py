@@ -151,6 +151,9 @@ def test_deep_without_an_archive(folder: Path) -> None:
     """There is nothing to compare with, and that is said."""
     code, result = verify(folder, "--deep")
     assert (0, [("no_archive", "raw.uri")]) == (code, kinds(result, "notes"))
+    ended = CliRunner().invoke(app, ["verify", "--lake", str(folder / "lake"), "--deep"])
+    structlog.reset_defaults()
+    assert "not compared with an archive: raw.uri is not set" == ended.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -9])
@@ -374,6 +377,23 @@ def test_an_archive_that_differs(folder: Path) -> None:
     assert 0 == verify(folder)[0]
 
 
+def test_an_archived_file_that_was_damaged_before_it_was_loaded(folder: Path) -> None:
+    """No run can load it any more; what was junk from the start stays a note."""
+    shutil.rmtree(folder / "lake" / HOUR)
+    cut, gone = sorted(path for path in DATA.files if HOUR in path and path not in {BAD, JUNK})[:2]
+    (folder / f"raw{cut}").write_bytes((folder / f"raw{cut}").read_bytes()[:1000])
+    (folder / f"raw{gone}").unlink()
+    (folder / f"raw{gone}").symlink_to("nowhere")
+    chosen = ("--from", "2022-06-01T06:00:00Z", "--to", "2022-06-01T07:00:00Z")
+    env = {"AHT_ETL_RAW__URI": str(folder / "raw")}
+    for flags in ((), chosen):
+        result = verify(folder, "--deep", *flags, **env)[1]
+        found = kinds(result)
+        assert [("archive_differs", cut[1:]), ("archive_differs", gone[1:])] == found[:2]
+        assert {"not_loaded"} == {kind for kind, _ in found[2:]}
+        assert [("unloadable", JUNK[1:])] == kinds(result, "notes")
+
+
 def test_a_file_kept_beside_another(folder: Path) -> None:
     """Where the path was taken, the right file has its checksum behind its name."""
     (source,) = (s for s in receipts(folder / "lake") if s["path"] == BAD)
@@ -427,7 +447,9 @@ def test_hours_that_are_chosen(folder: Path) -> None:
 
 def test_a_lake_that_is_not_there(folder: Path) -> None:
     """It holds nothing, so nothing is wrong; one that is no folder is an error in one line."""
-    assert 0 == verify(folder, "--lake", str(folder / "missing"))[0]
+    code, result = verify(folder, "--lake", str(folder / "missing"))
+    assert (0, [("empty", "lake.uri")]) == (code, kinds(result, "notes"))
+    assert "check --lake" in result["notes"][0]["message"]
     (folder / "file").touch()
     done = subprocess.run(
         [COMMAND, "verify", "--lake", "file"],

@@ -216,8 +216,13 @@ class RefusesTwice(LocalStore):
 
 def test_a_refusal_with_nothing_there_is_asked_again(store: LocalStore) -> None:
     """The same number is tried again while nothing stands under it."""
-    result = put(RefusesTwice(store.root), PartitionState(), {"/a": 3})
+    refusing = RefusesTwice(store.root)
+    result = put(refusing, PartitionState(), {"/a": 3})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
+    refusing.refusals = 100
+    with pytest.raises(LakeError, match="refused as there already, but nothing is there"):
+        put(refusing, PartitionState({"/a"}, 1), {"/b": 1})
+    assert staged(store) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no parquet", None])

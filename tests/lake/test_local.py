@@ -1,9 +1,13 @@
 """Walking through a store, and telling whether somebody writes to it."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from etl.lake.local import LocalStore
 from etl.lake.store import LakeError
@@ -21,12 +25,12 @@ def walked(root: Path) -> tuple[list[str], list[str]]:
 
 
 def test_a_walk_passes_over_hidden_names(tmp_path: Path) -> None:
-    """Files come ordered by name in each folder, with their size and time."""
-    for name in ("b/2", "b/1", "a", "_x/1", ".y", "b/_z", "c/d/e"):
+    """Of files only those in the root; ordered by name in each folder, with size and time."""
+    for name in ("b/2", "b/1", "a", "_x/1", ".y", "_y", "b/_z", "b/_x/1", "c/d/e"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     os.utime(tmp_path / "a", (0, 1_654_113_886))
-    assert (["a", "b/1", "b/2", "c/d/e"], []) == walked(tmp_path)
+    assert (["a", "b/1", "b/2", "b/_z", "c/d/e"], []) == walked(tmp_path)
     first = next(LocalStore(tmp_path).walk(lambda *_: None))
     assert (1, 1_654_113_886) == (first.bytes, first.modified.timestamp())
 
@@ -56,6 +60,18 @@ def test_a_walk_through_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert ([], []) == walked(tmp_path / "missing")
     assert 1 == len(walked(tmp_path / "file" / "x")[1])
+
+
+def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it is held."""
+    store = LocalStore(tmp_path)
+    store.prepare()
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert store.is_held() is None
 
 
 def test_a_store_is_held_as_long_as_its_holder_lives(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(
     with pytest.raises(UsageError) as caught:
         write_page(LocalStore(tmp_path), tmp_path / "page.html", now=NOW)
     assert str(caught.value) == (
-        "--html needs altair, which is not installed: pip install 'aht-etl[html]'"
+        "--html needs altair, which is not installed; install the extra: "
+        "pip install 'aht-etl[html]' (in a clone: pip install '.[html]')"
     )
     assert list(tmp_path.iterdir()) == []
 

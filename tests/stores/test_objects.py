@@ -55,15 +55,28 @@ def test_created_once_and_replaced(bucket: Bucket) -> None:
 def test_names_and_walk(bucket: Bucket) -> None:
     """Hidden names are passed over; a folder's own files come first, then its folders in order."""
     store = bucket.store()
-    names = ["b.parquet", "a=1/x=2/f.parquet", "a=1/z.parquet", "a=10/f.parquet", "a=1/_h/f.txt"]
-    hidden = ["_quarantine/a=1/f.ndjson", ".h/f.txt"]
+    names = [
+        "b.parquet",
+        "a=1/x=2/f.parquet",
+        "a=1/z.parquet",
+        "a=10/f.parquet",
+        "a=1/_h/f.txt",
+        "a=1/_f",
+    ]
+    hidden = ["_f", "_quarantine/a=1/f.ndjson", ".h/f.txt"]
     for name in (*names, *hidden):
         put(store, name, b"x")
-    assert ["b.parquet", "a=1/z.parquet", "a=1/x=2/f.parquet", "a=10/f.parquet"] == walked(store)
+    assert [
+        "b.parquet",
+        "a=1/_f",
+        "a=1/z.parquet",
+        "a=1/x=2/f.parquet",
+        "a=10/f.parquet",
+    ] == walked(store)
     assert ["_quarantine/a=1/f.ndjson"] == walked(store, "_quarantine")
-    assert ["_h", "x=2", "z.parquet"] == store.names("a=1")
+    assert ["_f", "_h", "x=2", "z.parquet"] == store.names("a=1")
     assert [] == store.names("none")
-    assert [".h", "_quarantine", "a=1", "a=10", "b.parquet"] == store.names("")
+    assert [".h", "_f", "_quarantine", "a=1", "a=10", "b.parquet"] == store.names("")
 
 
 def test_several_partitions_are_listed_by_day(bucket: Bucket) -> None:
@@ -76,6 +89,17 @@ def test_several_partitions_are_listed_by_day(bucket: Bucket) -> None:
     found = store.names_of(partitions)
     assert {p: ["part-00000.parquet"] for p in partitions[1:]} | {partitions[0]: []} == found
     assert 3 == len(bucket.proxy.seen)
+
+
+def test_a_year_is_walked_month_by_month(s3: Bucket) -> None:
+    """No more than a month is held, in the order that a folder's walk has."""
+    store = s3.store()
+    names = [f"year=2022/month={month}/day=1/f" for month in (10, 6)]
+    for name in (*names, "year=2022/f", "year=2022/_h/f"):
+        put(store, name, b"x")
+    s3.proxy.seen.clear()
+    assert ["year=2022/f", *names] == walked(store)
+    assert 4 == len(s3.proxy.seen)
 
 
 def test_markers_of_folders_are_no_files(s3: Bucket) -> None:
