@@ -15,7 +15,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from etl import __version__
-from etl.api.auth import Anonymous, Authenticator
+from etl.api.auth import Authenticator
 from etl.api.retry import Attempts, Unauthorized, retry_after_s
 from etl.api.throttle import Limiter, Slot
 from etl.errors import FailureKind, FileError
@@ -206,7 +206,7 @@ class Transport:
             self._pause(wait_s)
         said = await _said(response, self._redact)
         if status == 401:
-            if isinstance(auth, Anonymous):
+            if auth is not None and header is None:
                 why = "no keys are set (auth.*), and the server asks for some; they need"
             else:
                 why = "the keys are wrong, or lack"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from etl.api.auth import Anonymous
+from etl.api.auth import Anonymous, Authenticator
 from etl.api.body import download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.transport import Transport
@@ -209,9 +209,13 @@ async def test_a_401_tells_missing_keys_from_wrong_ones() -> None:
         return web.Response(status=401)
 
     async with serving(handle) as server, transport() as opened:
-        for auth, said in ((None, "no keys are set (auth.*)"), (Signing(), "the keys are wrong")):
+        keys: dict[str, Authenticator] = {
+            "no keys are set (auth.*)": Anonymous(),
+            "the keys are wrong": Signing(),
+        }
+        for said, auth in keys.items():
             with pytest.raises(FileError) as caught:
-                await fetch(opened, server.url, **({"auth": auth} if auth else {}))
+                await fetch(opened, server.url, auth=auth)
             assert caught.value.message.startswith(f"status 401; {said}")
 
 
