@@ -303,7 +303,7 @@ def test_from_python(folder: Path, serve: Serve) -> None:
     )
     assert str(folder / "new") == etl.plan(settings, archive_only=True).archive
     assert len(DATA.files) == etl.run(settings, archive_only=True).files.loaded
-    with pytest.raises(etl.UsageError, match="only one of them"):
+    with pytest.raises(etl.UsageError, match="exclude each other"):
         etl.run(settings, archive_only=True, from_archive=True)
 
 
