@@ -42,10 +42,14 @@ class Signals:
     def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:
         """From now on tell the job itself, inside its loop."""
         self._stop = stop
-        for number in HANDLED:
-            loop.add_signal_handler(number, self, number)
+        self.listen(loop)
         if self.first is not None:
             stop.request(signal=self.first)
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the loop for a signal: else one that comes just before it waits is heard later."""
+        for number in HANDLED:
+            loop.add_signal_handler(number, self, number)
 
     def take_back(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on the loop does not run: hear of signals without it.

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +25,9 @@ from etl.cli.flags import (
     ShardOption,
     To,
 )
+
+if TYPE_CHECKING:
+    from etl.plan_report import PlanReport
 
 
 def plan(
@@ -62,6 +65,7 @@ def plan(
     from etl.library import plan_of
     from etl.plan_summary import to_text
     from etl.redact import Redactor
+    from etl.signals import SIGNALS
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -76,8 +80,17 @@ def plan(
             from_archive=from_archive,
             archive_only=archive_only,
         )
+
+    async def planned() -> "PlanReport":
+        loop = asyncio.get_running_loop()
+        SIGNALS.listen(loop)
+        try:
+            return await plan_of(job)
+        finally:
+            SIGNALS.take_back(loop)
+
     with failures("plan.failed", log_format, redactor):
-        report = asyncio.run(plan_of(job))
+        report = asyncio.run(planned())
     if json_:
         typer.echo(json.dumps(redactor.tree(report.as_json()), indent=2))
         return
