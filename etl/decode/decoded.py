@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, Self, cast
+from typing import IO, Any, BinaryIO, Final, NamedTuple, Self, cast
 
 import pyarrow as pa
 
@@ -14,6 +14,18 @@ from etl.schema import DECODED_SCHEMA
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
 #: README, "Bad rows": the raw text is cut at 64 KiB.
 RAW_MAX_BYTES: Final = 2**16
+
+
+class Sized(NamedTuple):
+    """Rows, and how many bytes of memory they take: to ask Arrow takes longer than to count."""
+
+    rows: pa.RecordBatch
+    bytes: int
+
+    @classmethod
+    def of(cls, rows: pa.RecordBatch) -> Self:
+        """Ask Arrow."""
+        return cls(rows, rows.nbytes)
 
 
 class Decoded:
@@ -27,7 +39,7 @@ class Decoded:
         self._path = path
         self._spill_bytes = spill_bytes
         self._scratch = scratch
-        self._batches: list[pa.RecordBatch] = []
+        self._batches: list[Sized] = []
         self.in_memory_bytes = 0
         self._spill: Any = None
         self._writer: Any = None
@@ -59,12 +71,12 @@ class Decoded:
             if file is not None:
                 file.close()
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: Sized) -> None:
         """Take rows."""
-        self.rows += batch.num_rows
-        if self._writer is None and self.in_memory_bytes + batch.nbytes <= self._spill_bytes:
+        self.rows += batch.rows.num_rows
+        if self._writer is None and self.in_memory_bytes + batch.bytes <= self._spill_bytes:
             self._batches.append(batch)
-            self.in_memory_bytes += batch.nbytes
+            self.in_memory_bytes += batch.bytes
             return
         if self._writer is None:
             self._spill = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - see close
@@ -72,10 +84,10 @@ class Decoded:
                 self._spill, DECODED_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")
             )
             for waiting in self._batches:
-                self._writer.write_batch(waiting)
+                self._writer.write_batch(waiting.rows)
             self._batches = []
             self.in_memory_bytes = 0
-        self._writer.write_batch(batch)
+        self._writer.write_batch(batch.rows)
 
     def add_bad_row(self, row: int, reason: str, raw: str) -> None:
         """Take a bad row: its number in the file from 0, why it is bad, and its text."""
@@ -99,14 +111,14 @@ class Decoded:
         if self._writer is not None:
             self._writer.close()
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Iterator[Sized]:
         """Yield the rows in the order of the file; every call from the first on."""
         if self._spill is None:
             yield from self._batches
             return
         self._spill.seek(0)
         with pa.ipc.open_stream(self._spill) as reader:
-            yield from reader
+            yield from map(Sized.of, reader)
 
     def bad_rows(self) -> BinaryIO | None:
         """Return the bad rows, one JSON object a line, from the first on; None if there are none.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.decode.columns import BadRowError, Columns
-from etl.decode.decoded import RAW_MAX_BYTES, Decoded
+from etl.decode.decoded import RAW_MAX_BYTES, Decoded, Sized
 from etl.decode.fast import Objects, as_lines, read
 from etl.decode.template import Template, learn
 from etl.decode.values import (
@@ -129,7 +129,7 @@ class Rows:
         if batch is None:
             return False
         self._decoded.fast_blocks += 1
-        self._decoded.add(batch)
+        self._decoded.add(Sized.of(batch))
         self._row += batch.num_rows
         return True
 
@@ -170,9 +170,9 @@ class Rows:
         self._row += len(found.numbers) + before
         if numbers:
             batch = self._columns.take()
-            self._decoded.add(_in_order(found.batch, found.numbers, batch, numbers))
+            self._decoded.add(Sized.of(_in_order(found.batch, found.numbers, batch, numbers)))
         elif found.numbers:
-            self._decoded.add(found.batch)
+            self._decoded.add(Sized.of(found.batch))
         return True
 
     def _read_patiently(self, block: bytes, array: ArrayReader | None, *, final: bool) -> int:
@@ -217,7 +217,7 @@ class Rows:
 
     def _flush(self) -> None:
         if len(self._columns):
-            self._decoded.add(self._columns.take())
+            self._decoded.add(Sized.of(self._columns.take()))
 
 
 def _behind_space(block: bytes) -> int:

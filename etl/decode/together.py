@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from etl.decode.decoded import Decoded
+from etl.decode.decoded import Decoded, Sized
 from etl.decode.fast import read
 from etl.decode.file import DecodeLimits, decode
 from etl.decode.template import learn
@@ -101,10 +101,12 @@ def _read_together(
         return {}
     found = {}
     first = 0
+    row_bytes = batch.nbytes / max(1, batch.num_rows)  # the rows share their memory
     for lines in small:
         decoded = Decoded(files[lines.number].path, limits.spill_bytes, scratch)
         decoded.fast_blocks = 1
-        decoded.add(batch.slice(first, lines.count))
+        rows = batch.slice(first, lines.count)
+        decoded.add(Sized(rows, int(row_bytes * lines.count)))
         decoded.finish(lines.unpacked)
         found[lines.number] = decoded
         first += lines.count

@@ -10,6 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.decode import Sized
 from etl.lake.receipts import Receipt, to_metadata
 from etl.lake.store import StagedFile
 from etl.schema import DECODED_SCHEMA, INTEGER_COLUMNS, STRING_COLUMNS, TIMESTAMP_COLUMNS
@@ -71,13 +72,13 @@ class PartBuilder:
         written = self._file.tell() if self._file else 0
         return written + self.pending_bytes // _ENCODED_SHARE
 
-    def add(self, receipt: Receipt, batches: Iterable[pa.RecordBatch]) -> None:
+    def add(self, receipt: Receipt, batches: Iterable[Sized]) -> None:
         """Add one source file, whole. Raises OSError, after which only `close` is of use."""
         number = len(self.sources)
         self.sources.append(receipt)
         for batch in batches:
-            self._pending.append((number, batch))
-            self.pending_bytes += batch.nbytes
+            self._pending.append((number, batch.rows))
+            self.pending_bytes += batch.bytes
             if self.pending_bytes >= _ROW_GROUP_BYTES:
                 self.flush()
         self.rows += receipt.rows
@@ -167,7 +168,7 @@ def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> E
                     missing -= len(rows[-1])
                     rest = batch.slice(len(rows[-1])) if len(rows[-1]) < len(batch) else None
                 if source.path not in paths:
-                    builder.add(source, rows)
+                    builder.add(source, map(Sized.of, rows))
         return builder.finish()
     finally:
         encoded.staged.close()

@@ -43,7 +43,7 @@ def load(body: bytes, limits: DecodeLimits = ANY_RATIO, scratch: Path = Path("/t
     """Decode and return what came out, in the oracle's form."""
     with decode(io.BytesIO(body), PATH, limits, scratch=scratch) as decoded:
         found = Truth()
-        for batch in decoded.batches():
+        for batch, _ in decoded.batches():
             assert batch.schema == DECODED_SCHEMA
             batch.validate(full=True)
             for row in batch.to_pylist():
@@ -153,7 +153,7 @@ def test_extras_keep_numbers_as_they_were_written() -> None:
     extras = '{"z":1e999,"a":-0.10,"n":[12345678901234567890.123456789,{}],"d":' + "9" * 5000 + "}"
     text = lines([ROW]).rstrip().removesuffix("}") + "," + extras[1:]
     with decode(io.BytesIO(text.encode()), PATH, STRICT, scratch=Path("/tmp")) as decoded:
-        (batch,) = decoded.batches()
+        ((batch, _),) = decoded.batches()
         assert [extras] == batch["extras"].to_pylist()
 
 
@@ -266,7 +266,7 @@ def test_rows_beyond_the_memory_are_spilled_and_come_back_in_order(tmp_path: Pat
     with decode(body, PATH, limits, scratch=tmp_path) as decoded:
         assert decoded.in_memory_bytes == 0
         for _ in range(2):
-            numbers = [n for batch in decoded.batches() for n in batch["sequence"].to_pylist()]
+            numbers = [n for batch in decoded.batches() for n in batch.rows["sequence"].to_pylist()]
             assert list(range(20_000)) == numbers
         assert list(tmp_path.iterdir()) == []
 

@@ -98,7 +98,7 @@ def ways(body: bytes) -> set[str]:
 def content(body: bytes) -> tuple[list[Any], list[Any]]:
     """Return all that stands in rows and bad rows, letter for letter."""
     with decode(io.BytesIO(body), PATH, ANY_RATIO, scratch=Path("/tmp")) as decoded:
-        found = [row for batch in decoded.batches() for row in batch.to_pylist()]
+        found = [row for batch in decoded.batches() for row in batch.rows.to_pylist()]
         return found, [json.loads(line) for line in decoded.bad_rows() or ()]
 
 

@@ -52,7 +52,7 @@ def content(outcome: Decoded | Exception) -> Any:
         return outcome.kind, outcome.message
     assert isinstance(outcome, Decoded)
     with outcome:
-        rows = [row for batch in outcome.batches() for row in batch.to_pylist()]
+        rows = [row for batch in outcome.batches() for row in batch.rows.to_pylist()]
         bad_rows = (outcome.bad_rows() or io.BytesIO()).read()
         file = (outcome.bytes, outcome.sha256, outcome.decompressed)
         return rows, outcome.rows, outcome.quarantined, bad_rows, file

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etl.decode import Sized
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
@@ -47,7 +48,7 @@ def put(store: LocalStore, state: PartitionState, sources: dict[str, int]) -> Co
     """Build a part of these sources (path → rows) and commit it."""
     builder = new_builder(store)
     for path, rows in sources.items():
-        builder.add(Receipt(path, rows, 0, 1, "0" * 64), [batch(path, rows)])
+        builder.add(Receipt(path, rows, 0, 1, "0" * 64), [Sized.of(batch(path, rows))])
     return commit(store, DIRECTORY, state, builder.finish(), lambda: new_builder(store))
 
 

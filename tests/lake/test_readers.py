@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.decode import Sized
 from etl.lake.commit import PartitionState, commit
 from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
@@ -41,7 +42,7 @@ def test_every_reader_reads_the_same(tmp_path: Path) -> None:
     builder = PartBuilder(store.stage, "zstd", "run")
     batch = pa.RecordBatch.from_pylist(ROWS, schema=DECODED_SCHEMA)
     for path, rows in (("/a", batch.slice(0, 1_234)), ("/b", batch.slice(1_234))):
-        builder.add(Receipt(path, len(rows), 0, 1, "0" * 64), [rows])
+        builder.add(Receipt(path, len(rows), 0, 1, "0" * 64), [Sized.of(rows)])
     committed = commit(store, "hour", PartitionState(), builder.finish(), lambda: builder)
     part = tmp_path / str(committed.name)
 

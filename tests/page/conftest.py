@@ -15,6 +15,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from etl.decode import Sized
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
@@ -61,7 +62,9 @@ def put(
     builder = PartBuilder(store.stage, "zstd", run)
     schema = pa.schema(field for field in SCHEMA if field.name != "sourcePath")
     table = pa.Table.from_pylist(list(rows), schema=schema)
-    builder.add(Receipt(path, len(rows), len(reasons), 1, "0" * 64), table.to_batches())
+    builder.add(
+        Receipt(path, len(rows), len(reasons), 1, "0" * 64), map(Sized.of, table.to_batches())
+    )
     encoded = builder.finish()
     number = sum(entry.startswith("part-") for entry in store.names(folder))
     part = f"{folder}/part-{number:05d}.parquet"
