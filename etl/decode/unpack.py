@@ -216,6 +216,8 @@ class _Members:
             text = self._member.decompress(piece, _TEXT_PIECE_BYTES)
             while text:
                 yield text
+                if self._member.eof or len(text) < _TEXT_PIECE_BYTES:
+                    return
                 text = self._member.decompress(b"", _TEXT_PIECE_BYTES)
         except IsalError as error:  # type: ignore[misc]  # its stub calls it a value
             raise FileError(FailureKind.CORRUPT, f"damaged gzip: {error}") from None
