@@ -13,7 +13,6 @@ import stat
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -25,11 +24,12 @@ from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
 #: Hidden from every reader by its first letter; its files do not end in `.parquet` either.
 _STAGING: Final = "_staging"
 
-_SYNCED_AT_ONCE: Final = 4
+_DESCRIPTORS: Final = "/proc/self/fd"
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_UNNAMED_FILES: Final = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 
 
 class LocalStagedFile:
@@ -57,6 +57,33 @@ class LocalStagedFile:
             self.stream.close()
 
 
+class UnnamedFile:
+    """A file on the lake's disk that has no name yet, and leaves nothing if it never gets one.
+
+    A third of the system calls of a named one, each of which lets go of the GIL and takes it again.
+    """
+
+    def __init__(self, folder: Path, content: bytes) -> None:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+        self.stream: BinaryIO = open(descriptor, "r+b", buffering=0)  # noqa: PTH123, SIM115 - see close
+        self.path = Path(_DESCRIPTORS, str(descriptor))
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[self.stream.write(left) :]
+            # The disk begins to write, so that the syncs of several files wait for it together:
+            # a third less waiting, and half of the processor time of syncs in several threads.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of it."""
+        with contextlib.suppress(OSError):
+            self.stream.close()
+
+
 class LocalStore:
     """A folder that holds a lake, or a raw archive."""
 
@@ -66,7 +93,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._syncing: ThreadPoolExecutor | None = None
+        self._unnamed = True
 
     @property
     def place(self) -> str:
@@ -81,7 +108,8 @@ class LocalStore:
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
         try:
-            _make_folders(self.staging)
+            for folder in _make_folders(self.staging):
+                _sync_folder(folder)
             self.stage().close()
         except OSError as error:
             raise LakeError.of("writing to", str(self.root), error) from error
@@ -234,6 +262,23 @@ class LocalStore:
         """Begin a file. Raises OSError."""
         return LocalStagedFile(self.staging)
 
+    def stage_bytes(self, content: bytes) -> LocalStagedFile | UnnamedFile:
+        """Begin a file that holds this and no more. Raises OSError."""
+        if self._unnamed:
+            try:
+                return UnnamedFile(self.staging, content)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED_FILES:
+                    raise
+                self._unnamed = False
+        staged = self.stage()
+        try:
+            staged.stream.write(content)
+        except OSError:
+            staged.close()
+            raise
+        return staged
+
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if nothing has that name yet.
 
@@ -251,17 +296,18 @@ class LocalStore:
         """
         refusals: list[LakeError | None] = [None] * len(files)
         by_folder: dict[Path, list[int]] = {}
+        grown: dict[Path, list[Path]] = {}
         # In this order: the bytes, then the name, then the name's own durability. A name must never
         # be seen, not even after a power cut, without all of its bytes.
-        synced = self._sync_all([staged for staged, _ in files])
+        synced = [_sync(staged) for staged, _ in files]
         for number, (staged, name) in enumerate(files):
             target = self.root / name
             try:
                 if (error := synced[number]) is not None:
                     raise error
                 if target.parent not in by_folder:
-                    _make_folders(target.parent)
-                _link_new(staged.path, target)
+                    grown.setdefault(target.parent, []).extend(_make_folders(target.parent))
+                self._link_new(staged, name)
                 by_folder.setdefault(target.parent, []).append(number)
             except FileExistsError as error:
                 # Whoever made it may not have synced its name yet.
@@ -271,22 +317,29 @@ class LocalStore:
                 refusals[number] = LakeError.of("creating", name, error)
         for folder, numbers in by_folder.items():
             try:
-                _sync_folder(folder)
+                # From below: what the first sync brings to the disk, the others need not.
+                for each in (folder, *grown.get(folder, ())):
+                    _sync_folder(each)
             except OSError as error:
                 for number in numbers:
                     refusals[number] = LakeError.of("creating", files[number][1], error)
         return refusals
 
-    def _sync_all(self, files: Sequence[StagedFile]) -> list[OSError | None]:
-        """Make the bytes of files last; return each one's error.
-
-        Side by side the disk's journal is written once for several: a tenth of the time.
-        """
-        if len(files) == 1:
-            return [_sync(files[0])]
-        if self._syncing is None:
-            self._syncing = ThreadPoolExecutor(_SYNCED_AT_ONCE, "aht-etl-sync")
-        return list(self._syncing.map(_sync, files))
+    def _link_new(self, staged: StagedFile, name: str) -> None:
+        if isinstance(staged, UnnamedFile):
+            # With a folder's descriptor, or the link of the descriptor would not be followed.
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.link(staged.path, name, dst_dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            return
+        try:
+            os.link(staged.path, self.root / name)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            _rename_new(staged.path, self.root / name)
 
     def replace(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
@@ -294,9 +347,10 @@ class LocalStore:
         try:
             if (refusal := _sync(staged)) is not None:
                 raise refusal
-            _make_folders(target.parent)
+            grown = _make_folders(target.parent)
             staged.path.replace(target)
-            _sync_folder(target.parent)
+            for folder in (target.parent, *grown):
+                _sync_folder(folder)
         except OSError as error:
             raise LakeError.of("writing", name, error) from error
 
@@ -339,24 +393,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _make_folders(folder: Path) -> None:
-    """Make a folder and its parents, each new name synced in its own parent."""
-    missing = []
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return those with a new name in them, from below."""
+    missing: list[Path] = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
-        _sync_folder(new.parent)
-
-
-def _link_new(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        _rename_new(source, target)
+    return [new.parent for new in missing]
 
 
 def _rename_new(source: Path, target: Path) -> None:

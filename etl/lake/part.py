@@ -97,7 +97,7 @@ class PartBuilder:
         if not rows.num_rows:
             return
         indices = pa.Array.from_buffers(pa.int32(), len(rows), [None, pa.py_buffer(numbers)])
-        # The type is said: to find it out, pyarrow looks for a library that is not there, each time.
+        # With its type: to find that out, pyarrow looks for a library that is not there.
         names = pa.array([source.path for source in self.sources], pa.string())
         paths = pa.DictionaryArray.from_arrays(indices, names)
         table = rows.append_column(_WRITTEN.field("sourcePath"), paths)
