@@ -41,8 +41,7 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=_StandardErrorFactory(),
-        # Made anew for each call it took a third of the call.
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
