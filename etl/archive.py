@@ -100,17 +100,17 @@ class Archive:
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
         """Write a file without its name. Raises OSError or LakeError."""
-        outcome = file.outcome
-        if isinstance(outcome, Decoded) and file.body.in_memory and not outcome.encodings:
-            file.body.stream.seek(0)
-            staged = self._store.stage_bytes(file.body.stream.read())
-            closing.callback(staged.close)
-            return _Staged(file.path, staged, outcome.bytes, outcome.sha256, None)
         staged = self._store.stage()
         closing.callback(staged.close)
+        outcome = file.outcome
         if isinstance(outcome, Decoded):
-            for piece in unwrapped(file.body.stream, outcome.encodings, self._max_file_size):
-                staged.stream.write(piece)
+            if outcome.encodings or not file.body.in_memory:
+                pieces = unwrapped(file.body.stream, outcome.encodings, self._max_file_size)
+                for piece in pieces:
+                    staged.stream.write(piece)
+            else:
+                file.body.stream.seek(0)
+                staged.stream.write(file.body.stream.read())
             return _Staged(file.path, staged, outcome.bytes, outcome.sha256, None)
         sha256 = self._write_failed(staged, file.body)
         one = _Staged(file.path, staged, staged.stream.tell(), sha256, outcome)

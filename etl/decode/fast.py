@@ -210,10 +210,9 @@ class _Reader:
 
     def _check_strings(self, text: Any, *, escapes: bool) -> None:
         if not escapes:
-            characters = _bytes_of(text)
-            if len(characters) == 0 or (
-                _MIN_MAX.call([characters])["min"].as_py() >= _SPACE
-                and not _EQUAL.call([characters, _QUOTE]).true_count
+            least, _ = _span_of(characters := _bytes_of(text))
+            if least is None or (
+                least >= _SPACE and not _EQUAL.call([characters, _QUOTE]).true_count
             ):
                 return
         _require(pc.match_substring_regex(text, _STRING))
@@ -317,7 +316,7 @@ class _Cut:
     off_after: Any
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=256)
 def _cut_of(leaf: Leaf) -> _Cut:
     return _Cut(
         pc.MatchSubstringOptions(leaf.before),
@@ -327,7 +326,7 @@ def _cut_of(leaf: Leaf) -> _Cut:
     )
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=256)
 def _csv_options(
     columns: int, delimiter: str
 ) -> tuple[csv.ReadOptions, csv.ParseOptions, csv.ConvertOptions]:

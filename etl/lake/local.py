@@ -24,12 +24,9 @@ from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
 #: Hidden from every reader by its first letter; its files do not end in `.parquet` either.
 _STAGING: Final = "_staging"
 
-_DESCRIPTORS: Final = "/proc/self/fd"
-
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_NO_UNNAMED_FILES: Final = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 
 
 class LocalStagedFile:
@@ -57,33 +54,6 @@ class LocalStagedFile:
             self.stream.close()
 
 
-class UnnamedFile:
-    """A file on the lake's disk that has no name yet, and leaves nothing if it never gets one.
-
-    A third of the system calls of a named one, each of which lets go of the GIL and takes it again.
-    """
-
-    def __init__(self, folder: Path, content: bytes) -> None:
-        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
-        self.stream: BinaryIO = open(descriptor, "r+b", buffering=0)  # noqa: PTH123, SIM115 - see close
-        self.path = Path(_DESCRIPTORS, str(descriptor))
-        try:
-            left = memoryview(content)
-            while left:
-                left = left[self.stream.write(left) :]
-            # The disk begins to write, so that the syncs of several files wait for it together:
-            # a third less waiting, and half of the processor time of syncs in several threads.
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        except OSError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let go of it."""
-        with contextlib.suppress(OSError):
-            self.stream.close()
-
-
 class LocalStore:
     """A folder that holds a lake, or a raw archive."""
 
@@ -93,7 +63,6 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._unnamed = True
 
     @property
     def place(self) -> str:
@@ -262,23 +231,6 @@ class LocalStore:
         """Begin a file. Raises OSError."""
         return LocalStagedFile(self.staging)
 
-    def stage_bytes(self, content: bytes) -> LocalStagedFile | UnnamedFile:
-        """Begin a file that holds this and no more. Raises OSError."""
-        if self._unnamed:
-            try:
-                return UnnamedFile(self.staging, content)
-            except OSError as error:
-                if error.errno not in _NO_UNNAMED_FILES:
-                    raise
-                self._unnamed = False
-        staged = self.stage()
-        try:
-            staged.stream.write(content)
-        except OSError:
-            staged.close()
-            raise
-        return staged
-
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if nothing has that name yet.
 
@@ -299,47 +251,31 @@ class LocalStore:
         grown: dict[Path, list[Path]] = {}
         # In this order: the bytes, then the name, then the name's own durability. A name must never
         # be seen, not even after a power cut, without all of its bytes.
-        synced = [_sync(staged) for staged, _ in files]
+        synced = _sync_all([staged for staged, _ in files])
         for number, (staged, name) in enumerate(files):
             target = self.root / name
             try:
                 if (error := synced[number]) is not None:
                     raise error
                 if target.parent not in by_folder:
-                    grown.setdefault(target.parent, []).extend(_make_folders(target.parent))
-                self._link_new(staged, name)
-                by_folder.setdefault(target.parent, []).append(number)
+                    grown[target.parent] = _make_folders(target.parent)
+                    by_folder[target.parent] = []
+                _link_new(staged.path, target)
+                by_folder[target.parent].append(number)
             except FileExistsError as error:
-                # Whoever made it may not have synced its name yet.
-                by_folder.setdefault(target.parent, [])
+                # Whoever made it may not have synced its name yet: its folder is synced below.
                 refusals[number] = AlreadyExistsError.of("creating", name, error)
             except OSError as error:
                 refusals[number] = LakeError.of("creating", name, error)
         for folder, numbers in by_folder.items():
             try:
                 # From below: what the first sync brings to the disk, the others need not.
-                for each in (folder, *grown.get(folder, ())):
+                for each in (folder, *grown[folder]):
                     _sync_folder(each)
             except OSError as error:
                 for number in numbers:
                     refusals[number] = LakeError.of("creating", files[number][1], error)
         return refusals
-
-    def _link_new(self, staged: StagedFile, name: str) -> None:
-        if isinstance(staged, UnnamedFile):
-            # With a folder's descriptor, or the link of the descriptor would not be followed.
-            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.link(staged.path, name, dst_dir_fd=descriptor)
-            finally:
-                os.close(descriptor)
-            return
-        try:
-            os.link(staged.path, self.root / name)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            _rename_new(staged.path, self.root / name)
 
     def replace(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
@@ -372,6 +308,18 @@ def _stored(entry: "os.DirEntry[str]", name: str) -> StoredFile | None:
     return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
+def _sync_all(files: Sequence[StagedFile]) -> list[OSError | None]:
+    """Make the bytes of files last; return each one's error."""
+    if len(files) > 1:
+        for staged in files:
+            # The disk begins to write, so that the syncs wait for it together: less waiting than
+            # with four syncs at once in threads, and half of their processor time.
+            with contextlib.suppress(OSError):  # the sync will tell
+                staged.stream.flush()
+                os.posix_fadvise(staged.stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return [_sync(staged) for staged in files]
+
+
 def _sync(staged: StagedFile) -> OSError | None:
     try:
         staged.stream.flush()
@@ -402,6 +350,15 @@ def _make_folders(folder: Path) -> list[Path]:
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
     return [new.parent for new in missing]
+
+
+def _link_new(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        _rename_new(source, target)
 
 
 def _rename_new(source: Path, target: Path) -> None:

@@ -225,16 +225,6 @@ class ObjectStore:
         """Begin a file in the temporary folder. Raises OSError."""
         return ScratchFile()
 
-    def stage_bytes(self, content: bytes) -> ScratchFile:
-        """Begin a file that holds this and no more. Raises OSError."""
-        staged = self.stage()
-        try:
-            staged.stream.write(content)
-        except OSError:
-            staged.close()
-            raise
-        return staged
-
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if nothing has that name yet.
 

@@ -126,9 +126,6 @@ class Store(Protocol):
     def stage(self) -> StagedFile:
         """Begin a file. Raises OSError."""
 
-    def stage_bytes(self, content: bytes) -> StagedFile:
-        """Begin a file that holds this and no more, for `create_all`. Raises OSError."""
-
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if nothing has that name yet.
 
