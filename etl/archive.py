@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 import structlog
@@ -33,6 +34,13 @@ class Download:
     path: str
     body: Body
     outcome: Decoded | FileError
+
+
+class Kept(Enum):
+    """How a file that counts came to be in the archive: by this run, or another one kept it."""
+
+    ANEW = auto()
+    BEFORE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +80,31 @@ class Archive:
         except OSError as error:
             raise LakeError.of("writing to", "raw.uri", error) from error
 
-    async def keep(self, files: Sequence[Download]) -> list[FileError | None]:
-        """Keep files, any transport encoding taken off; return why one could not be, each.
+    async def keep(self, files: Sequence[Download]) -> list[FileError | Kept]:
+        """Keep files, any transport encoding taken off; return of each how, or why it was not.
 
         All are durable then. In one of aiofiles' threads: for each step of each file a thread
         would have to be waited for, which takes longer than the steps do.
         """
         return await wrap(self._keep)(files)
 
-    def _keep(self, files: Sequence[Download]) -> list[FileError | None]:
-        errors: list[FileError | None] = [None] * len(files)
+    def _keep(self, files: Sequence[Download]) -> list[FileError | Kept]:
+        kept: list[FileError | Kept] = [Kept.ANEW] * len(files)
         staged: dict[int, _Staged] = {}
         with ExitStack() as closing:
             for number, file in enumerate(files):
                 try:
                     staged[number] = self._stage(file, closing)
                 except (LakeError, OSError) as error:
-                    errors[number] = refused(error)
+                    kept[number] = refused(error)
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
                 try:
                     if refusal is not None:
-                        self._keep_refused(one, refusal)
+                        kept[number] = self._keep_refused(one, refusal)
                 except (LakeError, OSError) as error:
-                    errors[number] = refused(error)
-        return errors
+                    kept[number] = refused(error)
+        return kept
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
         """Write a file without its name. Raises OSError or LakeError."""
@@ -143,22 +151,24 @@ class Archive:
         finally:
             note.close()
 
-    def _keep_refused(self, one: _Staged, refusal: LakeError) -> None:
+    def _keep_refused(self, one: _Staged, refusal: LakeError) -> Kept:
         """Keep a file whose creation was refused, unless it has its name all the same."""
+        kept = Kept.BEFORE
         same = self._is(one, one.name)
         if same is None and isinstance(refusal, AlreadyExistsError):
             # What was there is gone, or never was.
             same = self._create(one, one.name)
+            kept = Kept.ANEW
         if same:
-            self._forgive(one)
-        elif same is False and isinstance(refusal, AlreadyExistsError):
+            return Kept.ANEW if self._forgive(one) else kept
+        if same is False and isinstance(refusal, AlreadyExistsError):
             beside = name_beside(one.name, one.sha256)
             log.warning("archive.differs", path=one.path, kept_as=beside)
             if not self._create(one, beside):
                 raise LakeError(f"creating {beside}: another file has this name")
             self._forgive(one)
-        else:
-            raise refusal
+            return Kept.ANEW
+        raise refusal
 
     def _create(self, one: _Staged, name: str) -> bool:
         """Give a file this name; tell whether it has it then. Raises LakeError."""
@@ -181,15 +191,17 @@ class Archive:
         except FileNotFoundError:
             return None
 
-    def _forgive(self, one: _Staged) -> None:
-        """Take a note back: by other limits the file can be decoded now."""
-        if one.failed is None:
-            try:
-                noted = self._store.stat(note_of(one.name, one.sha256)).bytes > 0
-            except FileNotFoundError:
-                return
-            if noted:
-                self._note(one, "")
+    def _forgive(self, one: _Staged) -> bool:
+        """Take a note back, if there is one: by other limits the file can be decoded now."""
+        if one.failed is not None:
+            return False
+        try:
+            noted = self._store.stat(note_of(one.name, one.sha256)).bytes > 0
+        except FileNotFoundError:
+            return False
+        if noted:
+            self._note(one, "")
+        return noted
 
 
 def _copy(pieces: Iterable[bytes], staged: StagedFile) -> str:

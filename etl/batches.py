@@ -16,7 +16,7 @@ from typing import Final, Self
 import structlog
 
 from etl.api.body import NO_ROOM, Body, scratch_error, scratch_folder
-from etl.archive import Archive, Download, refused
+from etl.archive import Archive, Download, Kept, refused
 from etl.decode import Decoded, DecodeLimits, Packed, decode_all
 from etl.errors import FailureKind, FileError
 from etl.lake.store import LakeError
@@ -207,10 +207,11 @@ class Batches:
                 # While this batch is committed, which is waiting for its store, another is decoded.
                 self._decoding -= 1
             self._pump()
+            kept_before: set[int] = set()
             if self._archive is not None:
-                outcomes = await self._kept(self._archive, batch, outcomes)
+                kept_before = await self._keep(self._archive, batch, outcomes)
             by_group: dict[_Group, list[SourceFile]] = {}
-            for waiting, outcome in zip(batch, outcomes, strict=True):
+            for number, (waiting, outcome) in enumerate(zip(batch, outcomes, strict=True)):
                 if isinstance(outcome, FileError):
                     _settle([waiting], outcome)
                     continue
@@ -224,7 +225,8 @@ class Batches:
                     parsed_blocks=outcome.parsed_blocks,
                     patient_blocks=outcome.patient_blocks,
                 )
-                file = SourceFile(waiting.path.text, outcome, waiting.attempt)
+                before = number in kept_before
+                file = SourceFile(waiting.path.text, outcome, waiting.attempt, before)
                 by_group.setdefault(waiting.group, []).append(file)
             for group, files in by_group.items():
                 self._come(group, len(files))
@@ -255,13 +257,14 @@ class Batches:
             self._told(outcome, waiting) for waiting, outcome in zip(batch, outcomes, strict=True)
         ]
 
-    async def _kept(
+    async def _keep(
         self, archive: Archive, batch: Sequence[_Waiting], outcomes: list[Decoded | FileError]
-    ) -> list[Decoded | FileError]:
+    ) -> set[int]:
         """Keep files in the archive, before the part that will vouch for them.
 
         What cannot be decoded is wanted most there, unless it is asked for again; nothing at all
-        is no file.
+        is no file. The outcome of a file that the archive refuses is its error then. Returns which
+        were kept before, by another run.
         """
         wanted = [
             number
@@ -273,16 +276,19 @@ class Batches:
                 and waiting.body.size
             )
         ]
-        errors = await archive.keep(
+        kept = await archive.keep(
             [Download(batch[n].path.text, batch[n].body, outcomes[n]) for n in wanted]
         )
-        for number, error in zip(wanted, errors, strict=True):
-            outcome = outcomes[number]
-            if error is not None:
+        before = set()
+        for number, how in zip(wanted, kept, strict=True):
+            if how is Kept.BEFORE:
+                before.add(number)
+            elif isinstance(how, FileError):
+                outcome = outcomes[number]
                 if isinstance(outcome, Decoded):
                     outcome.close()
-                outcomes[number] = error
-        return outcomes
+                outcomes[number] = how
+        return before
 
     def _told(self, outcome: Decoded | Exception, waiting: _Waiting) -> Decoded | FileError:
         """Return an error as what is to be told of its file."""

@@ -54,7 +54,7 @@ class Landing:
         """Take files of one hour, and close them."""
         for file in files:
             file.decoded.close()
-            self._tally.archived(file.path)
+            self._tally.archived(file.path, by_others=file.kept_before)
 
     async def failed(self, plan: PartitionPlan) -> None:
         """Take note that a file will not come: nobody waits for it."""

@@ -130,10 +130,16 @@ class Tally:
         self.bytes.add(share.bytes)
         self.http.add(share.http)
 
-    def archived(self, path: str) -> None:
-        """Take a file that is in the archive now, in a run that writes no lake."""
+    def archived(self, path: str, *, by_others: bool) -> None:
+        """Take a file that is in the archive now, in a run that writes no lake.
+
+        What another run kept while this one went on counts as already loaded.
+        """
         self._open.remove(path)
-        self.loaded += 1
+        if by_others:
+            self.already_loaded += 1
+        else:
+            self.loaded += 1
 
     def failed(
         self, paths: Iterable[str], kind: FailureKind, message: str, attempts: int = 0

@@ -26,11 +26,15 @@ _LAST_COMMITS_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a plan, decoded after so many attempts."""
+    """A file of a plan, decoded after so many attempts.
+
+    `kept_before` if the archive had it already, from another run, when it came.
+    """
 
     path: str
     decoded: Decoded
     attempts: int
+    kept_before: bool = False
 
 
 @dataclass(slots=True)

@@ -277,6 +277,26 @@ def test_landing_first(run: Runner, serve: Serve) -> None:
     assert sum(path.startswith(HOUR) for path in ALL.files) - 2 == ended.report["files"]["loaded"]
 
 
+def test_three_landings_at_once(run: Runner, serve: Serve) -> None:
+    """Each run claims only what it kept itself; what another kept meanwhile is loaded already."""
+    emulator = serve(DATA, latency_s=0.01)
+    processes = [
+        run.start(
+            emulator,
+            *WINDOW,
+            "--archive-only",
+            AHT_ETL_RAW__URI="raw",
+            AHT_ETL_FETCH__CONCURRENCY=concurrency,
+        )
+        for concurrency in ("1", "2", "16")
+    ]
+    ended = [run.end(process) for process in processes]
+    assert [0, 0, 0] == [end.code for end in ended]
+    files = [end.report["files"] for end in ended]
+    assert len(DATA.files) == sum(each["loaded"] for each in files)
+    assert {len(DATA.files)} == {each["loaded"] + each["already_loaded"] for each in files}
+
+
 def account(emulator: etl.emulator.Emulator) -> tuple[str, ...]:
     return ("--account", ACCOUNT, "--base-url", emulator.base_url)
 
