@@ -3,13 +3,16 @@
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from etl import termination
 
 if TYPE_CHECKING:
     from etl.stop import Stop
+
+T = TypeVar("T")
 
 HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -39,17 +42,40 @@ class Signals:
         """From now on a job is being prepared that will report: keep the first signal for it."""
         self._deferred = True
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end, in a loop that a signal wakes; the second ends the process.
+
+        The first goes to whoever handles signals now. Without the loop's own handlers one that
+        comes just before it waits is heard when something else wakes it.
+        """
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in HANDLED}
+        came = False
+
+        def hear(number: int) -> None:
+            nonlocal came
+            came = True
+            before[number](number, None)
+
+        async def heard() -> T:
+            loop = asyncio.get_running_loop()
+            for number in HANDLED:
+                loop.add_signal_handler(number, hear, number)
+            try:
+                return await work
+            finally:
+                for number in HANDLED:
+                    loop.remove_signal_handler(number)
+                    signal.signal(number, self if came else before[number])
+
+        return asyncio.run(heard())
+
     def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:
         """From now on tell the job itself, inside its loop."""
         self._stop = stop
-        self.listen(loop)
-        if self.first is not None:
-            stop.request(signal=self.first)
-
-    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake the loop for a signal: else one that comes just before it waits is heard later."""
         for number in HANDLED:
             loop.add_signal_handler(number, self, number)
+        if self.first is not None:
+            stop.request(signal=self.first)
 
     def take_back(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on the loop does not run: hear of signals without it.

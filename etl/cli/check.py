@@ -1,6 +1,5 @@
 """`aht-etl check`."""
 
-import asyncio
 import json
 import shutil
 import signal
@@ -153,7 +152,7 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
             if status is not None:
                 status.update(f"checking {name}")
 
-        ok = asyncio.run(Checkup(read.settings, window, redactor, tell, begin).run())
+        ok = SIGNALS.run(Checkup(read.settings, window, redactor, tell, begin).run())
     if as_json:
         _print_json(checks)
     else:

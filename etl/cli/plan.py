@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,9 +25,6 @@ from etl.cli.flags import (
     ShardOption,
     To,
 )
-
-if TYPE_CHECKING:
-    from etl.plan_report import PlanReport
 
 
 def plan(
@@ -58,7 +55,6 @@ def plan(
 
     Example: aht-etl plan --account 12345678 --lake ./lake --lookback 48h
     """
-    import asyncio
     import json
 
     from etl import log
@@ -81,16 +77,8 @@ def plan(
             archive_only=archive_only,
         )
 
-    async def planned() -> "PlanReport":
-        loop = asyncio.get_running_loop()
-        SIGNALS.listen(loop)
-        try:
-            return await plan_of(job)
-        finally:
-            SIGNALS.take_back(loop)
-
     with failures("plan.failed", log_format, redactor):
-        report = asyncio.run(planned())
+        report = SIGNALS.run(plan_of(job))
     if json_:
         typer.echo(json.dumps(redactor.tree(report.as_json()), indent=2))
         return

@@ -1,6 +1,5 @@
 """`aht-etl status`."""
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from etl.cli.flags import (
 )
 from etl.cli.selection import load_selected
 from etl.errors import RunError, UsageError
+from etl.signals import SIGNALS
 
 if TYPE_CHECKING:
     from etl.lake.store import Store
@@ -108,7 +108,7 @@ def status(
         if window is not None:
             from etl.against import ask
 
-            compared = asyncio.run(ask(new_job(settings, window, now, redactor)))
+            compared = SIGNALS.run(ask(new_job(settings, window, now, redactor)))
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
     else:

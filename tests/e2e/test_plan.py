@@ -171,13 +171,16 @@ def test_a_plan_that_cannot_be_made(
         assert line.startswith("aht-etl: error: ") or json.loads(line)["event"] == "plan.failed"
 
 
+@pytest.mark.parametrize("command", [("plan",), ("status", "--against", "api")], ids=" ".join)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it(run: Runner, serve: Serve, number: int, code: int) -> None:
-    """At once, wherever it waits."""
+def test_a_signal_ends_it(
+    run: Runner, serve: Serve, number: int, code: int, command: tuple[str, ...]
+) -> None:
+    """At once, wherever it waits; `status` too, which asks the same."""
     emulator = serve(DATA, faults=(Fault("listing", "hang", times=None),))
     process = subprocess.Popen(
         [
-            *(COMMAND, "plan", "--account", "le79344075", "--base-url", emulator.base_url),
+            *(COMMAND, *command, "--account", "le79344075", "--base-url", emulator.base_url),
             *("--lake", str(run.lake), *WINDOW),
         ],
         env=environment(),
