@@ -7,8 +7,9 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 from etl.decode import DecodeLimits, decode
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread, shapes
 from etl.emulator.dataset import units
+from etl.emulator.server import Request
 from etl.times import to_millis
 from tests.bench.compare import our_command
 from tests.bench.measure import Sample, run
@@ -197,16 +199,21 @@ def _rate(folder: Path, _runs: int, scale: float) -> Iterator[Figure]:
     data = make(workload, folder / f"rate-{count}")
     files = {path: (data / path[1:]).read_bytes() for path in map(workload.path_of, range(count))}
     options = EmulatorOptions(rate=_RATE, oldest=None)
-    report = folder / "report.json"
     with run_in_thread(Dataset.of(files), options) as emulator:
         shutil.rmtree(folder / "lake", ignore_errors=True)
-        more = ("--report", str(report))
-        run(our_command(emulator.base_url, workload, folder / "lake", *more), log=folder / "log")
-    found = json.loads(report.read_text())
-    http = found["http"]
-    accepted = http["requests"] - http["throttled"]
+        run(our_command(emulator.base_url, workload, folder / "lake"), log=folder / "log")
+    requests = [request for request in emulator.requests if request.endpoint == "file"]
+    begin, end = requests[0].at_s, requests[-1].at_s
+    settled = [request for request in requests if request.at_s >= (begin + end) / 2]
     yield (
-        f"a server that allows {_RATE:g} requests a second, {found['duration_seconds']:.0f} s",
-        f"{accepted / found['duration_seconds'] / _RATE:.2f} of that, "
-        f"{http['throttled'] / http['requests']:.1%} answers of 429, from the first request on",
+        f"a server that allows {_RATE:g} requests a second, {end - begin:.0f} s",
+        f"{_of_the_rate(settled)} once settled, in the second half; {_of_the_rate(requests)} from "
+        "the first file on",
     )
+
+
+def _of_the_rate(requests: Sequence[Request]) -> str:
+    refused = sum(request.status == HTTPStatus.TOO_MANY_REQUESTS for request in requests)
+    took_s = requests[-1].at_s - requests[0].at_s
+    share = (len(requests) - refused) / took_s / _RATE
+    return f"{share:.2f} of that and {refused / len(requests):.1%} answers of 429"
