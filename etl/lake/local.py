@@ -63,6 +63,9 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        #: Folders whose own names this process has made last: one that another has just made may
+        #: not have its name on the disk yet.
+        self._lasting: set[Path] = set()
 
     @property
     def place(self) -> str:
@@ -78,7 +81,7 @@ class LocalStore:
         """Make sure that the store can be written. Raises LakeError."""
         try:
             for folder in _make_folders(self.staging):
-                _sync_folder(folder)
+                _sync_folder(folder.parent)
             self.stage().close()
         except OSError as error:
             raise LakeError.of("writing to", str(self.root), error) from error
@@ -248,7 +251,6 @@ class LocalStore:
         """
         refusals: list[LakeError | None] = [None] * len(files)
         by_folder: dict[Path, list[int]] = {}
-        grown: dict[Path, list[Path]] = {}
         # In this order: the bytes, then the name, then the name's own durability. A name must never
         # be seen, not even after a power cut, without all of its bytes.
         synced = _sync_all([staged for staged, _ in files])
@@ -258,7 +260,7 @@ class LocalStore:
                 if (error := synced[number]) is not None:
                     raise error
                 if target.parent not in by_folder:
-                    grown[target.parent] = _make_folders(target.parent)
+                    self._lasting.difference_update(_make_folders(target.parent))
                     by_folder[target.parent] = []
                 _link_new(staged.path, target)
                 by_folder[target.parent].append(number)
@@ -269,9 +271,7 @@ class LocalStore:
                 refusals[number] = LakeError.of("creating", name, error)
         for folder, numbers in by_folder.items():
             try:
-                # From below: what the first sync brings to the disk, the others need not.
-                for each in (folder, *grown[folder]):
-                    _sync_folder(each)
+                self._sync_names(folder)
             except OSError as error:
                 for number in numbers:
                     refusals[number] = LakeError.of("creating", files[number][1], error)
@@ -283,12 +283,22 @@ class LocalStore:
         try:
             if (refusal := _sync(staged)) is not None:
                 raise refusal
-            grown = _make_folders(target.parent)
+            self._lasting.difference_update(_make_folders(target.parent))
             staged.path.replace(target)
-            for folder in (target.parent, *grown):
-                _sync_folder(folder)
+            self._sync_names(target.parent)
         except OSError as error:
             raise LakeError.of("writing", name, error) from error
+
+    def _sync_names(self, folder: Path) -> None:
+        """Make the names in a folder last, and those of the folders that lead to it.
+
+        From below: what the first sync brings to the disk, the others need not.
+        """
+        _sync_folder(folder)
+        while folder != self.root and folder not in self._lasting:
+            _sync_folder(folder.parent)
+            self._lasting.add(folder)
+            folder = folder.parent
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -342,14 +352,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those with a new name in them, from below."""
+    """Make a folder and its parents; return those that are new, from below."""
     missing: list[Path] = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
-    return [new.parent for new in missing]
+    return missing
 
 
 def _link_new(source: Path, target: Path) -> None:

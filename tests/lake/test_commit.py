@@ -320,3 +320,26 @@ def test_order_of_effects(store: LocalStore, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "link", link)
     put(store, PartitionState({"/x"}, 1), {"/a": 1})
     assert effects == ["sync .tmp", "link", "sync "]
+
+
+def test_folders_that_others_made(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made them may not have synced their names yet: they are synced once, from below."""
+    put(store, PartitionState(), {"/x": 1})
+    other = LocalStore(store.root)
+    synced: list[Path] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            synced.append(path)
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    put(other, PartitionState({"/x"}, 1), {"/a": 1})
+    (folder,) = {part.parent for part in store.root.rglob("*.parquet")}
+    parents = [parent for parent in folder.parents if parent.is_relative_to(store.root)]
+    assert [folder, *parents] == synced
+    del synced[:]
+    put(other, PartitionState({"/x", "/a"}, 2), {"/b": 1})
+    assert [folder] == synced
