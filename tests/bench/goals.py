@@ -207,7 +207,7 @@ def _rate(folder: Path, _runs: int, scale: float) -> Iterator[Figure]:
     settled = [request for request in requests if request.at_s >= (begin + end) / 2]
     yield (
         f"a server that allows {_RATE:g} requests a second, {end - begin:.0f} s",
-        f"{_of_the_rate(settled)} once settled, in the second half; {_of_the_rate(requests)} from "
+        f"{_of_the_rate(settled)} in the second half; {_of_the_rate(requests)} from "
         "the first file on",
     )
 
