@@ -204,10 +204,10 @@ def _rate(folder: Path, _runs: int, scale: float) -> Iterator[Figure]:
         run(our_command(emulator.base_url, workload, folder / "lake"), log=folder / "log")
     requests = [request for request in emulator.requests if request.endpoint == "file"]
     begin, end = requests[0].at_s, requests[-1].at_s
-    settled = [request for request in requests if request.at_s >= (begin + end) / 2]
+    later = [request for request in requests if request.at_s >= (begin + end) / 2]
     yield (
         f"a server that allows {_RATE:g} requests a second, {end - begin:.0f} s",
-        f"{_of_the_rate(settled)} in the second half; {_of_the_rate(requests)} from "
+        f"{_of_the_rate(later)} in the second half; {_of_the_rate(requests)} from "
         "the first file on",
     )
 
