@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -57,8 +58,14 @@ def execute(
     with suppress(NotImplementedError):  # an Arrow without jemalloc
         pa.jemalloc_set_decay_ms(_KEPT_FREE_MS)
     gc.freeze()  # what was imported is no garbage and need not be looked through again
+    if _may_be_helped(job):
+        from etl.cluster.helper import fork  # noqa: PLC0415 - it imports this module
+
+        job.helper = fork()
     runner = asyncio.Runner()
     error = _error_of(job, runner, progress, log_format)
+    if job.helper is not None:
+        job.helper.end()
     report = job.tally.to_report(error, job.stop.signal)
     code: int = report["exit_code"]
     _log_end(report)
@@ -81,6 +88,20 @@ def execute(
         os._exit(code)
     runner.close()
     return code
+
+
+def _may_be_helped(job: Job) -> bool:
+    """Tell whether a second process may be of use; where there are threads none is forked."""
+    settings = job.settings
+    return (
+        settings.engine.kind == "local"
+        and settings.engine.processes > 1
+        and settings.fetch.concurrency > 1
+        and settings.fetch.rate is None
+        and not job.archive_only
+        and len(os.sched_getaffinity(0)) > 1
+        and threading.active_count() == 1
+    )
 
 
 def _error_of(

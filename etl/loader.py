@@ -55,9 +55,14 @@ class Memory:
     decoders: int
 
     @classmethod
-    def share_out(cls, budget: int, workers: int) -> "Memory":
-        """Share out the budget among so many workers and as many decoders as there are cores."""
-        decoders = max(1, min(len(os.sched_getaffinity(0)), workers, budget // (32 * _MIB)))
+    def share_out(cls, budget: int, workers: int, processes: int = 1) -> "Memory":
+        """Share out the budget among so many workers and as many decoders as there are cores.
+
+        So many processes alike share cores and budget; what is returned is for each of them.
+        """
+        budget //= processes
+        cores = len(os.sched_getaffinity(0)) // processes
+        decoders = max(1, min(cores, workers, budget // (32 * _MIB)))
         return cls(
             download=max(64 * _KIB, min(4 * _MIB, budget // 4 // workers)),
             held=budget // 8,
@@ -67,10 +72,13 @@ class Memory:
         )
 
 
-async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> None:
+async def load(
+    plan: Plan, job: Job, client: Client | Replay, store: Store, processes: int = 1
+) -> None:
     """Fetch, decode and commit what the plan says, partition by partition, oldest first.
 
-    `store` is the lake's; nothing is written to it in a job that fills the archive only.
+    `store` is the lake's; nothing is written to it in a job that fills the archive only. This is
+    one of so many `processes` that load side by side.
     """
     settings, tally, stop = job.settings, job.tally, job.stop
     todo = _loadable(plan, tally)
@@ -87,7 +95,7 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
     in_flight = min(settings.fetch.concurrency, files)
     # More workers than requests in flight: some wait for their file to be decoded with others.
     workers = min(in_flight + _MOST_WAITING, files)
-    memory = Memory.share_out(settings.limits.memory, in_flight)
+    memory = Memory.share_out(settings.limits.memory, in_flight, processes)
     sink: Sink | Landing = Landing(tally)
     if not job.archive_only:
         sink = Sink(

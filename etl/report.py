@@ -149,6 +149,10 @@ class Tally:
             self._open.remove(path)
             self.failures.append(Failure(path, kind, message, attempts))
 
+    def open(self, paths: Iterable[str]) -> list[str]:
+        """Return those of these files that have no outcome yet."""
+        return [path for path in paths if path in self._open]
+
     @property
     def not_attempted(self) -> int:
         """How many files have no outcome yet."""

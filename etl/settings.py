@@ -259,12 +259,17 @@ class ShutdownSettings(_Section):
 
 
 class EngineSettings(_Section):
-    """Who loads: this process, or the workers of a Dask cluster."""
+    """Who loads: this machine, or the workers of a Dask cluster."""
 
     kind: Literal["local", "dask"] = Field(
         default="local",
-        description="local: this process. dask: the workers of a Dask cluster (configs/dask.md; "
+        description="local: this machine. dask: the workers of a Dask cluster (configs/dask.md; "
         "needs the extra aht-etl[dask]).",
+    )
+    processes: Annotated[int, Field(ge=1, le=2)] = Field(
+        default=2,
+        description="local: processes that share a load of many files, fetch.concurrency and "
+        "limits.memory. 1: never a second one.",
     )
     scheduler: SchedulerAddress | None = Field(
         default=None,

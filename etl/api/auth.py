@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -17,8 +17,26 @@ _MARGIN_SHARE: Final = 0.2
 _MARGIN_MOST_S: Final = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token and when it should be replaced, on the caller's clock."""
+
+    value: str = field(repr=False)
+    renew_at: float
+
+    @property
+    def header(self) -> str:
+        """The Authorization header."""
+        return f"Bearer {self.value}"
+
+
 class Authenticator(Protocol):
     """Makes the Authorization header of each single attempt."""
+
+    @property
+    def token(self) -> Token | None:
+        """The access token that is in use, if any."""
+        ...
 
     async def header(self, url: str) -> str | None:
         """Return the header for one GET of this URL, to be sent once; None for no header."""
@@ -32,6 +50,8 @@ class Authenticator(Protocol):
 class Anonymous:
     """No authentication."""
 
+    token = None
+
     async def header(self, url: str) -> None:
         """Return no header."""
 
@@ -42,6 +62,8 @@ class Anonymous:
 
 class OAuth1:
     """One-legged OAuth 1.0a (RFC 5849): a fresh nonce, timestamp and signature for each attempt."""
+
+    token = None
 
     def __init__(self, auth: AuthSettings) -> None:
         def value(name: str) -> str:
@@ -68,24 +90,11 @@ class OAuth1:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An access token and when it should be replaced, on the caller's clock."""
-
-    value: str
-    renew_at: float
-
-    @property
-    def header(self) -> str:
-        """The Authorization header."""
-        return f"Bearer {self.value}"
-
-
 class OAuth2:
     """OAuth 2.0 client credentials: one token for all workers, never asked for by two at once.
 
     `request` fetches a token answer; it retries by itself and raises RunError when there is no
-    token to be had.
+    token to be had. `token` is one that somebody has, by the same clock.
     """
 
     def __init__(
@@ -93,26 +102,29 @@ class OAuth2:
         request: Callable[[], Awaitable[Any]],
         clock: Callable[[], float],
         on_token: Callable[[str], None],
+        token: Token | None = None,
     ) -> None:
         self._request = request
         self._clock = clock
         self._on_token = on_token
-        self._token: Token | None = None
+        self.token = token
+        if token is not None:
+            on_token(token.value)
         self._renewing = asyncio.Lock()
 
     async def header(self, url: str) -> str:  # noqa: ARG002
         """Return the header with a token that is good for a while."""
         async with self._renewing:
-            if self._token is None or self._clock() >= self._token.renew_at:
+            if self.token is None or self._clock() >= self.token.renew_at:
                 asked_at = self._clock()
-                self._token = parse_token(await self._request(), asked_at)
-                self._on_token(self._token.value)
-            return self._token.header
+                self.token = parse_token(await self._request(), asked_at)
+                self._on_token(self.token.value)
+            return self.token.header
 
     async def refused(self, header: str | None) -> bool:
         """Drop the token if it is still the one refused; a new one may do better."""
-        if self._token is not None and self._token.header == header:
-            self._token = None
+        if self.token is not None and self.token.header == header:
+            self.token = None
         return True
 
 

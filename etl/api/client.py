@@ -1,10 +1,11 @@
 """The vendor's API for one account: what the rest of the program knows of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
+from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2, Token
 from etl.api.body import Body, download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
@@ -18,6 +19,15 @@ from etl.times import Window
 _SERVICE: Final = "/api/account/{account}/agent-segments"
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a client has asked for, for another one on this machine: hosts, and a token if any."""
+
+    base: str
+    sentinel: str | None
+    token: Token | None = field(repr=False)
+
+
 class Client:
     """Lists and downloads files of one account. Made by `connect`."""
 
@@ -25,17 +35,23 @@ class Client:
         self,
         transport: Transport,
         auth: Authenticator,
-        base: str,
+        account: str,
         source: str,
-        origins: tuple[str, ...],
+        base: str,
+        sentinel: str | None,
     ) -> None:
         self._transport = transport
         self._auth = auth
-        self._base = base
+        self._base = base + _SERVICE.format(account=account)
         self._source = source
         #: The servers that it talks to (`https://host`): the API's and, with OAuth 2.0, the one
         #: that gives tokens.
-        self.origins = origins
+        self.origins = (base,) if sentinel is None else (base, sentinel)
+        self._hosts = base, sentinel
+
+    def found(self) -> Found:
+        """Return what another client need not ask for again."""
+        return Found(*self._hosts, self._auth.token)
 
     async def authenticate(self) -> None:
         """Get what proves who is calling, where a request is needed for it; RunError if refused."""
@@ -66,28 +82,31 @@ async def connect(
     account: str,
     clock: Callable[[], float],
     on_token: Callable[[str], None],
+    found: Found | None = None,
 ) -> Client:
-    """Find the vendor's hosts and prepare the authentication.
+    """Find the vendor's hosts, unless they are `found`, and prepare the authentication.
 
     `on_token` hears of every access token, so that it can be kept out of the logs. Raises
     RunError.
     """
-    api = settings.api
-    base = api.base_url or await look_up(transport, api.domain_url, account, AGENT_ACTIVITY)
-    origins = [base]
+
+    async def host(service: str) -> str:
+        return await look_up(transport, settings.api.domain_url, account, service)
+
+    base = found.base if found else settings.api.base_url or await host(AGENT_ACTIVITY)
+    sentinel = None
     auth: Authenticator
     match settings.auth.scheme:
         case "oauth1":
             auth = OAuth1(settings.auth)
         case "oauth2":
-            sentinel = await look_up(transport, api.domain_url, account, SENTINEL)
-            origins.append(sentinel)
+            sentinel = (found and found.sentinel) or await host(SENTINEL)
             url = f"{sentinel}/sentinel/api/v2/account/{account}/app/token"
-            auth = OAuth2(partial(_token, transport, url, settings), clock, on_token)
+            ask = partial(_token, transport, url, settings)
+            auth = OAuth2(ask, clock, on_token, found.token if found else None)
         case "none":
             auth = Anonymous()
-    endpoint = base + _SERVICE.format(account=account)
-    return Client(transport, auth, endpoint, api.source, tuple(origins))
+    return Client(transport, auth, account, settings.api.source, base, sentinel)
 
 
 async def _token(transport: Transport, url: str, settings: Settings) -> Any:

@@ -113,6 +113,7 @@ class Limiter:
         self._turn = asyncio.Lock()
         self._start = asyncio.Lock()
         self._freed = asyncio.Event()
+        self._on_refusal: Callable[[], None] | None = None
 
     @classmethod
     def of(
@@ -126,6 +127,15 @@ class Limiter:
         # One request for each pause after a 429: what the vendor asks for is enough.
         least = 1 / max(retry.throttle_delay, _THROTTLE_DELAY_LEAST_S)
         return cls(fetch.concurrency, fetch.rate, clock, sleep, rate_least=least)
+
+    def bound(self, concurrency: int) -> None:
+        """Let so many requests be in flight at most, from now on."""
+        self._concurrency = concurrency
+        self._freed.set()
+
+    def on_refusal(self, callback: Callable[[], None] | None) -> None:
+        """Call back whenever the server refuses a request (429 or 503)."""
+        self._on_refusal = callback
 
     @property
     def allowed(self) -> int:
@@ -199,6 +209,8 @@ class Limiter:
         if slot.started_at >= self._cut_at or self._refused:
             self._refused.append(slot)
             self._cut_at = self._clock()
+        if self._on_refusal is not None:
+            self._on_refusal()
 
     def pause(self, seconds: float) -> None:
         """Let no request start for so long."""

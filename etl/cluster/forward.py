@@ -6,6 +6,7 @@ would tear each other's lines, and the live display, on the one that they share.
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -44,9 +45,12 @@ PROCESS: Final = EventLog()
 TASK: Final[ContextVar[EventLog]] = ContextVar("aht_etl_task", default=PROCESS)
 
 
-def collect() -> None:
-    """Collect this process's events from now on, unless it has a set-up of structlog already."""
-    if structlog.is_configured():
+def collect(*, anew: bool = False) -> None:
+    """Collect this process's events from now on, unless it has a set-up of structlog already.
+
+    With `anew` that set-up is another process's, of which this is a copy.
+    """
+    if structlog.is_configured() and not anew:
         return
     structlog.configure(
         processors=[_collect],
@@ -63,3 +67,20 @@ def _collect(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         event = name_error(logger, method, event)
     log.add(method, dict(event))
     raise structlog.DropEvent
+
+
+def least_level() -> int:
+    """Return the least level that this process logs, as far as its set-up of structlog tells."""
+    logger = structlog.get_logger().bind()
+    try:
+        return int(logger.get_effective_level())
+    except AttributeError:
+        return logging.INFO
+
+
+def log_again(events: Iterable[dict[str, Any]], **more: str) -> None:
+    """Log here what was logged there, with more fields about where that is."""
+    for event in events:
+        fields = {key: value for key, value in event.items() if key not in {"level", "event"}}
+        level = logging.getLevelNamesMapping()[event["level"].upper()]
+        structlog.get_logger().log(level, event["event"], **{**fields, **more})

@@ -6,32 +6,30 @@ becomes of the cluster meanwhile.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from etl import __version__
 from etl.api.client import Client
+from etl.cluster import forward
 from etl.cluster.connection import connected
 from etl.cluster.recovery import look
-from etl.cluster.shares import cut, share_out
-from etl.cluster.words import EndRun, Order, Outcome, Word
+from etl.cluster.shares import cut, portable, share_out
+from etl.cluster.words import EndRun, Order, Outcome, Together, Word
 from etl.cluster.worker import exchange, leave, work
 from etl.errors import RunError, describe
-from etl.job import Job, Limits, UnderWay
+from etl.job import Job, UnderWay
 from etl.lake.store import LakeError, Store
 from etl.loader import deadline
-from etl.places import is_remote
 from etl.plan import Plan
 from etl.replay import Replay
 from etl.report import Tally
-from etl.settings import FetchSettings, Settings
+from etl.settings import FetchSettings
 
 if TYPE_CHECKING:
     import distributed
@@ -47,8 +45,6 @@ _PARTING_S: Final = 1.0
 # Exchanges after which a task that no worker has, though the run is to end, is taken back.
 _TAKEN_BACK_AFTER: Final = 3
 _WAITING_S: Final = 60.0
-# Workers end this long before the client's grace is over, to be heard.
-_HEARD_S: Final = 1.0
 
 
 async def load(plan: Plan, job: Job, _client: Client | Replay, store: Store) -> None:
@@ -87,8 +83,8 @@ class _Run:
         self._store = store
         self._dask = dask
         self._shares = enumerate(shares)
-        self._settings = _for_workers(job.settings)
-        self._level = _least_level()
+        self._settings = portable(job.settings)
+        self._level = forward.least_level()
         self._places: list[_Place] = []
         self._told = asyncio.Event()
         self._over = False
@@ -99,7 +95,7 @@ class _Run:
         job = self._job
         self._places = [_Place(each) for each in limits]
         if job.limiter is not None:
-            job.limiter = _Together(self._places, job.limiter)
+            job.limiter = Together(self._limits, job.limiter)
         job.stop.on_request(self._told.set)
         talk = asyncio.ensure_future(self._talk())
         try:
@@ -238,7 +234,7 @@ class _Run:
             end = EndRun(stop.signal, str(stop.error or "")) if stop.requested() else None
             answers = await self._run_on_workers(exchange, self._job.tally.run_id, end)
             for worker, (words, events) in answers.items():
-                _log_again(events, worker)
+                forward.log_again(events, worker=worker)
                 for word in words:
                     self._hear(word)
             self._show()
@@ -279,9 +275,12 @@ class _Run:
             files = len(place.paths)
             reason = f"the worker {next(reversed(place.words.values())).worker} was lost"
             log.warning("task.repeated", files=files, reason=reason)
-        _log_again(word.logs, word.worker)
+        forward.log_again(word.logs, worker=word.worker)
         place.words[word.attempt] = word
         place.last = word
+
+    def _limits(self) -> list[Word]:
+        return [place.last for place in self._places if place.last is not None]
 
     def _show(self) -> None:
         words = [place.last for place in self._places if place.last is not None and place.words]
@@ -291,68 +290,3 @@ class _Run:
                 for name in UnderWay.__dataclass_fields__
             )
         )
-
-
-class _Together:
-    """The limits of all places together; `before` the first word, the client's own."""
-
-    def __init__(self, places: list[_Place], before: Limits) -> None:
-        self._places = places
-        self._before = before
-
-    def _words(self) -> list[Word]:
-        return [place.last for place in self._places if place.last is not None]
-
-    @property
-    def allowed(self) -> int:
-        return sum(word.allowed for word in self._words()) or self._before.allowed
-
-    @property
-    def rate(self) -> float:
-        words = self._words()
-        return sum(word.rate for word in words) if words else self._before.rate
-
-    @property
-    def in_flight(self) -> int:
-        return sum(word.in_flight for word in self._words())
-
-    @property
-    def paused_s(self) -> float:
-        return max((word.paused_s for word in self._words()), default=0.0)
-
-
-def _for_workers(settings: Settings) -> Settings:
-    """Return the settings for any process: of the plain class, with no path that depends on it."""
-    plain = Settings.model_construct(
-        **{name: getattr(settings, name) for name in Settings.model_fields}
-    )
-    grace = settings.shutdown.grace
-    grace -= min(timedelta(seconds=_HEARD_S), grace / 4)
-    changed = {
-        "lake": settings.lake.model_copy(update={"uri": _anywhere(settings.lake.uri)}),
-        "raw": settings.raw.model_copy(
-            update={"uri": settings.raw.uri and _anywhere(settings.raw.uri)}
-        ),
-        "shutdown": settings.shutdown.model_copy(update={"grace": grace}),
-    }
-    return plain.model_copy(update=changed)
-
-
-def _anywhere(uri: str) -> str:
-    return uri if is_remote(uri) else str(Path(uri).absolute())
-
-
-def _least_level() -> int:
-    """Return the least level that this process logs, as far as its set-up of structlog tells."""
-    logger = structlog.get_logger().bind()
-    try:
-        return int(logger.get_effective_level())
-    except AttributeError:
-        return logging.INFO
-
-
-def _log_again(events: Iterable[dict[str, Any]], worker: str) -> None:
-    for event in events:
-        fields = {key: value for key, value in event.items() if key not in {"level", "event"}}
-        level = logging.getLevelNamesMapping()[event["level"].upper()]
-        structlog.get_logger().log(level, event["event"], **{**fields, "worker": worker})

@@ -1,10 +1,12 @@
 """What client and workers say to each other. No `repr` of these shows a secret."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etl.api.client import Found
 from etl.api.transport import HttpCounts
-from etl.job import UnderWay
+from etl.job import Limits, UnderWay
 from etl.report import Bytes, Tally
 from etl.settings import Settings
 
@@ -14,7 +16,8 @@ class Order:
     """A share of a plan for one task; `key` is Dask's name for it.
 
     `version` is the client's of this package, `level` the least that it logs. In `settings`
-    stand this task's own limits. `from_archive` is the job's.
+    stand this task's own limits. `from_archive` is the job's, `found` what its client knows of the
+    vendor by now. So many `processes` share cores and memory.
     """
 
     key: str
@@ -25,6 +28,8 @@ class Order:
     paths: tuple[str, ...]
     level: int
     from_archive: bool = False
+    found: Found | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,11 @@ class EndRun:
 
     signal: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What is not done yet is not to be done there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +69,32 @@ class Outcome:
     word: Word
     tally: Tally
     error: str | None
+
+
+class Together:
+    """The limits of several processes together; `before` any is known, this one's own."""
+
+    def __init__(self, each: Callable[[], Sequence[Limits]], before: Limits) -> None:
+        self._each = each
+        self._before = before
+
+    @property
+    def allowed(self) -> int:
+        """How many requests may be in flight now."""
+        return sum(limits.allowed for limits in self._each()) or self._before.allowed
+
+    @property
+    def rate(self) -> float:
+        """How many requests a second may start now; infinity if no limit is known."""
+        each = self._each()
+        return sum(limits.rate for limits in each) if each else self._before.rate
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests hold a place."""
+        return sum(limits.in_flight for limits in self._each())
+
+    @property
+    def paused_s(self) -> float:
+        """How long no request may start anywhere; 0 if one may."""
+        return max((limits.paused_s for limits in self._each()), default=0.0)

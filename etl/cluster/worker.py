@@ -83,7 +83,8 @@ class Station:
                 self.client = await asyncio.to_thread(open_replay, settings)
             else:
                 clock, told = asyncio.get_running_loop().time, self.redactor.add
-                self.client = await connect(self.transport, settings, account, clock, told)
+                found = self.order.found
+                self.client = await connect(self.transport, settings, account, clock, told, found)
         return self.client
 
     async def _sleep(self, seconds: float) -> None:
@@ -102,6 +103,18 @@ class Attempt:
         self.log = forward.EventLog(order.level, station.redactor)
         self._id = str(uuid.uuid4())
         self._worker = worker
+        self._left = False
+
+    def end(self, word: EndRun) -> None:
+        """End as the run does."""
+        error = RunError(word.reason) if word.signal is None else None
+        self.stop.request(signal=word.signal, error=error)
+
+    def leave(self) -> None:
+        """Do no more: what is not done yet is left to whoever gave the order."""
+        if not self.stop.requested():
+            self._left = True
+            self.stop.request(error=RunError("left to others"))
 
     def word(self) -> Word:
         """Tell how far it is."""
@@ -148,7 +161,7 @@ class Attempt:
                 # A task in another process may have used this share of the rate a moment ago.
                 await self.stop.sleep(1 / settings.fetch.rate)
             client = await self.stop.interruptible(station.connect())
-            await load(plan, job, client, station.store)
+            await load(plan, job, client, station.store, order.processes)
             if tally.already_loaded > there:
                 # By another run, or by an attempt that was taken for dead and is not.
                 self._recover((await look(station.store, order.paths, order.run_id))[1])
@@ -160,7 +173,7 @@ class Attempt:
             error = station.redactor.text(describe(failure))
         if not planned:
             tally.expect(order.paths)
-        if error is None and self.stop.error is not None:
+        if error is None and self.stop.error is not None and not self._left:
             error = station.redactor.text(str(self.stop.error))
         tally.failures = [
             replace(failure, message=station.redactor.text(failure.message))
@@ -195,9 +208,8 @@ class Post:
         """Tell how far the tasks of a run are, and tell them to end if they should."""
         attempts = [each for each in self._at_work.values() if each.order.run_id == run_id]
         if end is not None and self._loop is not None:
-            error = RunError(end.reason) if end.signal is None else None
             for attempt in attempts:
-                self._loop.call_soon_threadsafe(_tell, attempt.stop, end.signal, error)
+                self._loop.call_soon_threadsafe(attempt.end, end)
         return [attempt.word() for attempt in attempts]
 
     def leave(self, run_id: str) -> None:
@@ -236,10 +248,6 @@ class Post:
         for station in [each for each in self._idle if each.order.run_id == run_id]:
             self._idle.remove(station)
             await station.close()
-
-
-def _tell(stop: Stop, signal: int | None, error: RunError | None) -> None:
-    stop.request(signal=signal, error=error)
 
 
 _POST: Final = Post()
