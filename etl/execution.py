@@ -61,7 +61,8 @@ def execute(
     if _may_be_helped(job):
         from etl.cluster.helper import fork  # noqa: PLC0415 - it imports this module
 
-        job.helper = fork()
+        with suppress(OSError):  # no process more: then without
+            job.helper = fork()
     runner = asyncio.Runner()
     error = _error_of(job, runner, progress, log_format)
     if job.helper is not None:

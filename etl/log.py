@@ -4,9 +4,16 @@ Set up by the command line only; as a library the package logs through structlog
 configured it.
 """
 
+import importlib
 import logging
 import sys
 from typing import Any, Literal
+
+if not {"rich", "structlog"} & sys.modules.keys():
+    # It would import rich, a fifteenth of a run's start, to draw tracebacks; none is drawn here.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    importlib.import_module("structlog")
+    del sys.modules["rich"]
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger

@@ -82,7 +82,7 @@ Concurrency = Annotated[
 ]
 Engine = Annotated[
     Literal["local", "dask"] | None,
-    typer.Option("--engine", help="Who loads: this process (local, the default) or Dask."),
+    typer.Option("--engine", help="Who loads: this machine (local, the default) or Dask."),
 ]
 DaskScheduler = Annotated[
     str | None,

@@ -103,6 +103,7 @@ class _Half:
             client.found() if isinstance(client, Client) else None,
             _PROCESSES,
         )
+        log.debug("helper.began", files=len(self._paths))
         channel = await self._helper.channel()
         channel.say(order)
         stop = job.stop

@@ -106,6 +106,7 @@ async def _help(end: socket.socket) -> None:
     station = Station(order)
     await station.open()
     attempt = Attempt(order, "", station)
+    forward.TASK.set(attempt.log)
 
     def tell() -> None:
         channel.say(attempt.word())

@@ -1,17 +1,27 @@
 """One command, measured as a whole process: wall time, processor time, peak memory."""
 
 import os
+import resource
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Final
+
+_LOOK_EVERY_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run of a command took; `cpu_s` and `peak_bytes` are those of its children too."""
+    """What one run of a command took, its children included.
+
+    `peak_bytes` is what they had resident at once, or one of them alone for shorter than anybody
+    looked; what they share counts for each.
+    """
 
     wall_s: float
     cpu_s: float
@@ -29,12 +39,33 @@ def run(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = No
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
         )
+        seen, ended = [0], threading.Event()
+        watch = threading.Thread(target=_watch, args=(process.pid, seen, ended))
+        watch.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - begun
+        ended.set()
+        watch.join()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, log.read_bytes()[-4000:])
-    return Sample(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Sample(wall_s, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * 1024, *seen))
+
+
+def _watch(process: int, seen: list[int], ended: threading.Event) -> None:
+    while not ended.wait(_LOOK_EVERY_S):
+        seen.append(_resident_bytes(process))
+
+
+def _resident_bytes(process: int) -> int:
+    """Return what a process and its children have resident now."""
+    folder = Path(f"/proc/{process}")
+    with suppress(OSError):
+        pages = int(folder.joinpath("statm").read_text().split()[1])
+        children = folder.joinpath(f"task/{process}/children").read_text().split()
+        below = sum(_resident_bytes(int(child)) for child in children)
+        return pages * resource.getpagesize() + below
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
