@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-import yaml
 from pydantic import ByteSize, SecretStr
 
 from etl.keys import all_keys
@@ -166,5 +165,7 @@ def _value(value: Any) -> str:
 
 def flow(value: Any) -> str:
     """Return a value as YAML in one line."""
+    import yaml  # noqa: PLC0415 - for those who look at a configuration
+
     text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -100,7 +99,7 @@ def load_with_origins(
         Layer("flag", flags, flag_names),
         Layer("environment", _Variables(Loaded, variables)(), _names(variables, keep=True)),
         Layer("secret file", _Variables(Loaded, secrets)(), _names(secrets, keep=False)),
-        Layer("YAML", _yaml(config) if config is not None else {}, {"": str(config)}),
+        Layer("YAML", _written(config), {"": str(config)}),
     )
     origins = Origins(layers)
     try:
@@ -189,35 +188,9 @@ def _secret_files(folder: str | None) -> dict[str, str]:
         raise UsageError(f"{SECRETS_DIR}={folder}: cannot be read: {reason}") from None
 
 
-class _TextLoader(yaml.SafeLoader):
-    """Scalars stay the text that they are: an account id of digits is not a number.
-
-    The model parses them as it parses the environment's; only null is YAML's.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the base class's name for it
-        first: [(tag, regexp) for tag, regexp in resolvers if tag == "tag:yaml.org,2002:null"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(file.read_text("utf-8"), Loader=_TextLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise UsageError(f"--config {file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--config {file}: not UTF-8 text") from None
-    except yaml.MarkedYAMLError as error:
-        # The mark's own text quotes the line, and a secret may stand there.
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageError(f"--config {file}: not YAML: {error.problem}{where}") from None
-    except yaml.YAMLError:
-        raise UsageError(f"--config {file}: not YAML") from None
-    if content is None:
+def _written(config: Path | None) -> dict[str, Any]:
+    if config is None:
         return {}
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {file}: must be keys and values at the top level")
-    # `section:` with nothing behind it is an empty section, not a wrong one.
-    return {str(key): value for key, value in content.items() if value is not None}
+    from etl.config_file import read  # noqa: PLC0415 - YAML is for those who have some
+
+    return read(config)
