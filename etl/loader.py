@@ -129,8 +129,6 @@ async def load(
                 for _ in range(workers):
                     group.create_task(loader.work(queue))
             await sink.close()
-    except TimeoutError:
-        log.warning("shutdown.grace_over", reason="what was not committed is left to the next run")
     finally:
         sink.discard()
 
@@ -170,20 +168,26 @@ def _produce(
 
 @asynccontextmanager
 async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
-    """Once a signal tells the run to end, raise TimeoutError when the grace is over."""
+    """Once a signal tells the run to end, end the block when the grace is over."""
     loop = asyncio.get_running_loop()
     running = True
-    async with asyncio.timeout(None) as limit:
+    try:
+        async with asyncio.timeout(None) as limit:
 
-        def begin() -> None:
-            if running and stop.signal is not None:
-                limit.reschedule(loop.time() + grace.total_seconds())
+            def begin() -> None:
+                if running and stop.signal is not None:
+                    limit.reschedule(loop.time() + grace.total_seconds())
 
-        stop.on_request(begin)
-        try:
-            yield
-        finally:
-            running = False
+            stop.on_request(begin)
+            try:
+                yield
+            finally:
+                running = False
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        reason = "what was not committed is left to the next run"
+        log.warning("shutdown.grace_over", reason=reason)
 
 
 class _Loader:

@@ -112,12 +112,12 @@ class _Half:
             limiter.bound(ours.concurrency)
             limiter.on_refusal(lambda: channel.say(Leave()))
             job.limiter = Together(lambda: [limiter, *self._words()], limiter)
+        outcome = None
         try:
             async with deadline(stop, job.settings.shutdown.grace):
-                self._take(await self._outcome(channel))
-        except TimeoutError:
-            self._take(None)
+                outcome = await self._outcome(channel)
         finally:
+            self._take(outcome)
             self._helper.end()
             await channel.close()
             if limiter is not None:

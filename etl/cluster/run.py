@@ -105,9 +105,6 @@ class _Run:
             ):
                 for place in self._places:
                     group.create_task(self._work(place))
-        except TimeoutError:
-            reason = "what was not committed is left to the next run"
-            log.warning("shutdown.grace_over", reason=reason)
         finally:
             # What workers have said by now is heard to the end: it may be all there is of an event.
             self._over = True

@@ -1,7 +1,6 @@
 """One command, measured as a whole process: wall time, processor time, peak memory."""
 
 import os
-import resource
 import subprocess
 import threading
 import time
@@ -12,15 +11,15 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-_LOOK_EVERY_S: Final = 0.05
+_LOOK_EVERY_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What one run of a command took, its children included.
 
-    `peak_bytes` is what they had resident at once, or one of them alone for shorter than anybody
-    looked; what they share counts for each.
+    `peak_bytes` is the memory of all of them at one time (what several share counts once), or the
+    most that one of them ever had, if that is more.
     """
 
     wall_s: float
@@ -54,17 +53,17 @@ def run(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = No
 
 def _watch(process: int, seen: list[int], ended: threading.Event) -> None:
     while not ended.wait(_LOOK_EVERY_S):
-        seen.append(_resident_bytes(process))
+        seen.append(_memory_bytes(process))
 
 
-def _resident_bytes(process: int) -> int:
-    """Return what a process and its children have resident now."""
+def _memory_bytes(process: int) -> int:
+    """Return the memory of a process and its children now: its own, and its part of the shared."""
     folder = Path(f"/proc/{process}")
-    with suppress(OSError):
-        pages = int(folder.joinpath("statm").read_text().split()[1])
+    with suppress(OSError, StopIteration):
+        lines = folder.joinpath("smaps_rollup").read_text().splitlines()
+        own = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
         children = folder.joinpath(f"task/{process}/children").read_text().split()
-        below = sum(_resident_bytes(int(child)) for child in children)
-        return pages * resource.getpagesize() + below
+        return own + sum(_memory_bytes(int(child)) for child in children)
     return 0
 
 

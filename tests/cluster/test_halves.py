@@ -138,6 +138,7 @@ def test_a_signal_while_the_helper_hangs(run: Runner, serve: Serve) -> None:
     assert (143, "interrupted") == (ended.code, ended.report["status"]), ended.err
     assert parts_in(run.lake) == sorted(part["path"] for part in ended.report["parts"])
     assert ended.report["files"]["not_attempted"] > 0
+    assert 1 == ended.err.count("shutdown.grace_over")
     assert is_gone(helper)
 
 

@@ -1,0 +1,41 @@
+"""Giving a file on a local disk a name that nothing has: in one step, whoever else tries."""
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_EXCLUSIVE_CREATE: Final = (
+    "this disk has neither hard links nor a rename that does not replace, so two runs could "
+    "overwrite each other; put the lake on another one"
+)
+
+
+def give_name(source: Path, target: str) -> None:
+    """Name a file `target` too, or instead. Raises FileExistsError or another OSError."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        _rename_new(source, target)
+
+
+def _rename_new(source: Path, target: str) -> None:
+    """Rename without replacing (renameat2), for disks that have no hard links."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        renameat2 = libc.renameat2
+    except AttributeError:
+        raise OSError(errno.ENOTSUP, _NO_EXCLUSIVE_CREATE) from None
+    names = (os.fsencode(source), os.fsencode(target))
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code in {errno.EINVAL, errno.ENOSYS}:
+        raise OSError(errno.ENOTSUP, _NO_EXCLUSIVE_CREATE)
+    raise OSError(code, os.strerror(code))
