@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
+import shutil
 import signal
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 
 from etl.api.auth import Token
 from etl.api.client import Found
-from etl.emulator import Dataset, Fault
+from etl.emulator import Dataset, Emulator, Fault
 from tests.cluster.test_local import is_gone, parts_in
 from tests.conftest import Runner, Serve
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
@@ -201,6 +204,36 @@ def test_files_that_fail(run: Runner, serve: Serve) -> None:
     assert {4} == {failure["attempts"] for failure in ended.report["failures"]}
     assert 2 == ended.err.count("file.failed")
     assert 6 == ended.report["http"]["retries"] == ended.err.count("request.retry")
+
+
+def strike(run: Runner, emulator: Emulator, rng: random.Random, kill: int) -> None:
+    """Strike either process of a run in the middle of whatever it does; look what is left."""
+    answers = emulator.count("file") + rng.randrange(1, 250)
+    process = run.start(emulator, *WINDOW, "--concurrency", "6")
+    wait_until(lambda: emulator.count("file") >= answers)
+    time.sleep(rng.random() / 50)
+    helpers = helpers_of(process.pid)
+    target = helpers[0] if kill % 4 >= 2 and helpers else process.pid
+    os.kill(target, signal.SIGTERM if kill % 4 == 0 else signal.SIGKILL)
+    ended = run.end(process)
+    wait_until(lambda: all(is_gone(helper) for helper in helpers))
+    assert_lake_is_sound(run.lake, MANY)
+    if ended.report:
+        assert parts_in(run.lake) == sorted(part["path"] for part in ended.report["parts"])
+    if target in helpers:
+        assert 0 == ended.code, ended.err
+
+
+@pytest.mark.timeout(1800)
+def test_either_is_struck_at_random_moments(run: Runner, serve: Serve, kills: int) -> None:
+    """The lake is sound, the report is what it holds, nobody is left; the next run completes it."""
+    emulator = serve(MANY, latency_s=0.01)
+    rng = random.Random(3)
+    for kill in range(kills):
+        strike(run, emulator, rng, kill)
+        assert 0 == run(emulator, *WINDOW).code
+        assert_lake_holds(run.lake, MANY)
+        shutil.rmtree(run.lake)
 
 
 def test_what_is_handed_over_shows_no_token() -> None:
