@@ -35,7 +35,7 @@ def engine_of(job: Job, plan: Plan) -> Engine:
         return load
     from etl.cluster import halves  # noqa: PLC0415
 
-    if halves.pays(plan):
+    if halves.pays(plan, job):
         return halves.load
     job.helper.end()
     return load

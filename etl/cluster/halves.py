@@ -38,9 +38,10 @@ _LEAST_FILES: Final = 256
 _PARTING_S: Final = 1.0
 
 
-def pays(plan: Plan) -> bool:
-    """Tell whether two processes take less time than one."""
-    return plan.to_load >= _LEAST_FILES and len(_loadable(plan)) > 1
+def pays(plan: Plan, job: Job) -> bool:
+    """Tell whether two processes take less time than one, as far as the server lets them."""
+    many = plan.to_load >= _LEAST_FILES and len(_loadable(plan)) > 1
+    return many and not job.tally.http.throttled
 
 
 def _loadable(plan: Plan) -> list[PartitionPlan]:
