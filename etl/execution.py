@@ -92,7 +92,7 @@ def execute(
 
 
 def _may_be_helped(job: Job) -> bool:
-    """Tell whether a second process may be of use; where there are threads none is forked."""
+    """Tell whether a second process may be of use; beside threads of Python none is forked."""
     settings = job.settings
     return (
         settings.engine.kind == "local"

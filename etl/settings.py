@@ -269,7 +269,7 @@ class EngineSettings(_Section):
     processes: Annotated[int, Field(ge=1, le=2)] = Field(
         default=2,
         description="local: processes that share a load of many files, fetch.concurrency and "
-        "limits.memory. 1: never a second one.",
+        "limits.memory, unless fetch.rate is set. 1: never a second one.",
     )
     scheduler: SchedulerAddress | None = Field(
         default=None,

@@ -134,8 +134,14 @@ class Limiter:
         self._freed.set()
 
     def on_refusal(self, callback: Callable[[], None] | None) -> None:
-        """Call back whenever the server refuses a request (429 or 503)."""
+        """Call back whenever the server refuses a request (429) or asks to wait."""
         self._on_refusal = callback
+
+    def refused_elsewhere(self, pause_s: float) -> None:
+        """Take into account that the server refused a request of another process just now."""
+        # With no place that says anything: the limit may be of the rate.
+        self.refused(Slot(self._clock(), 0), throttled=True)
+        self.pause(pause_s)
 
     @property
     def allowed(self) -> int:
@@ -209,13 +215,15 @@ class Limiter:
         if slot.started_at >= self._cut_at or self._refused:
             self._refused.append(slot)
             self._cut_at = self._clock()
-        if self._on_refusal is not None:
+        if throttled and self._on_refusal is not None:
             self._on_refusal()
 
     def pause(self, seconds: float) -> None:
         """Let no request start for so long."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
         self._opens_at = max(self._opens_at, self._paused_until)
+        if seconds > 0 and self._on_refusal is not None:
+            self._on_refusal()
 
     def _learn(self) -> None:
         """Learn from the round that was refused, now that most of its answers are there."""

@@ -17,7 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 from etl.log import name_error
 from etl.redact import Redactor
 
-# Beyond that the oldest are dropped: the client takes them once a second.
+# Beyond that the oldest are dropped: they are taken once a second or more often.
 _MOST_EVENTS: Final = 10_000
 
 

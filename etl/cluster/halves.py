@@ -8,7 +8,7 @@ is left to this process alone: one limiter finds out what it allows.
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -17,9 +17,9 @@ from etl.api.client import Client
 from etl.api.throttle import Limiter
 from etl.cluster import forward
 from etl.cluster.helper import Channel
-from etl.cluster.recovery import look
+from etl.cluster.recovery import OwnPart, look
 from etl.cluster.shares import portable, share_out
-from etl.cluster.words import EndRun, Leave, Order, Outcome, Together, Word
+from etl.cluster.words import EndRun, Leave, Order, Outcome, Refused, Together, Word
 from etl.errors import RunError
 from etl.job import Job, UnderWay
 from etl.lake.store import Store
@@ -28,12 +28,15 @@ from etl.loader import load as load_alone
 from etl.plan import PartitionPlan, Plan
 from etl.replay import Replay
 from etl.report import Tally
+from etl.stop import StoppedError
 
 log = structlog.stdlib.get_logger()
 
 _PROCESSES: Final = 2
 # With fewer files one process is as quick.
 _LEAST_FILES: Final = 256
+# It says how far it is several times a second: after so long it is as good as lost.
+_SILENCE_S: Final = 60.0
 # What is done at the end of a run that was told to end may take so long.
 _PARTING_S: Final = 1.0
 
@@ -41,7 +44,7 @@ _PARTING_S: Final = 1.0
 def pays(plan: Plan, job: Job) -> bool:
     """Tell whether two processes take less time than one, as far as the server lets them."""
     many = plan.to_load >= _LEAST_FILES and len(_loadable(plan)) > 1
-    return many and not job.tally.http.throttled
+    return many and not (job.tally.http.throttled or job.tally.http.retries)
 
 
 def _loadable(plan: Plan) -> list[PartitionPlan]:
@@ -53,26 +56,25 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
     theirs = _loadable(plan)[1::2]
     not_ours = {partition.partition for partition in theirs}
     ours = [each for each in plan.partitions if each.partition not in not_ours]
+    if isinstance(client, Client):
+        await job.stop.interruptible(client.authenticate())  # one token for both
     half = _Half(job, store, [path.text for each in theirs for path in each.to_load])
     helped = asyncio.ensure_future(half.load(client))
-    patience_s: float | None = _PARTING_S
-    rest = Plan((), (), ())
+    failed = True
     try:
         await load_alone(Plan((), (), tuple(ours)), job, client, store, _PROCESSES)
-        await helped
-        patience_s = None
+        await asyncio.wait({helped})
+        failed = False
     finally:
         half.end()
-        await helped
-        if job.stop.requested():
-            patience_s = _PARTING_S
-        # A lake that does not answer does not keep a run that ends: what is not known is not
-        # attempted.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                rest = await half.left()
+        await asyncio.wait({helped})
+        rest = await half.left(at_once=failed)
+    helped.result()
     if not job.stop.requested():
+        there = job.tally.already_loaded
         await load_alone(rest, job, client, store)
+        if job.tally.already_loaded > there:
+            await half.recover()
 
 
 class _Half:
@@ -87,16 +89,20 @@ class _Half:
         self._limiter = job.limiter if isinstance(job.limiter, Limiter) else None
         self._word: Word | None = None
         self._ended = False
+        self._ours, self._its = share_out(job.settings.fetch, _PROCESSES)
+        if self._limiter is not None:
+            self._limiter.bound(self._ours.concurrency)
+            before = self._limiter
+            job.limiter = Together(lambda: [before, *self._words()], before)
 
     async def load(self, client: Client | Replay) -> None:
         """Let the helper do what it can; return when it has ended, whatever ended it."""
-        job, fetch, limiter = self._job, self._job.settings.fetch, self._limiter
-        ours, its = share_out(fetch, _PROCESSES)
+        job, limiter = self._job, self._limiter
         order = Order(
             "",
             __version__,
             job.tally.run_id,
-            portable(job.settings).model_copy(update={"fetch": its}),
+            portable(job.settings).model_copy(update={"fetch": self._its}),
             job.account,
             tuple(self._paths),
             forward.least_level(),
@@ -110,48 +116,77 @@ class _Half:
         stop = job.stop
         stop.on_request(lambda: channel.say(EndRun(stop.signal, str(stop.error or ""))))
         if limiter is not None:
-            limiter.bound(ours.concurrency)
             limiter.on_refusal(lambda: channel.say(Leave()))
-            job.limiter = Together(lambda: [limiter, *self._words()], limiter)
         outcome = None
         try:
             async with deadline(stop, job.settings.shutdown.grace):
                 outcome = await self._outcome(channel)
         finally:
             self._take(outcome)
-            self._helper.end()
+            self.end()
             await channel.close()
-            if limiter is not None:
-                limiter.bound(fetch.concurrency)
-                limiter.on_refusal(None)
-                job.limiter = limiter
 
     def end(self) -> None:
-        """End the helper at once, if it has not ended."""
+        """End the helper at once, if it has not ended: all that may be sent is sent from here."""
         self._ended = True
         self._helper.end()
+        if self._limiter is not None:
+            self._limiter.bound(self._job.settings.fetch.concurrency)
+            self._limiter.on_refusal(None)
+            self._job.limiter = self._limiter
 
-    async def left(self) -> Plan:
-        """Account for what the helper did and did not tell of; return what is left to do."""
+    async def left(self, *, at_once: bool) -> Plan:
+        """Account for what the helper did and did not tell of; return what is left to do.
+
+        Of a run that ends, or is to be done `at_once`, what is not soon known is not attempted: a
+        lake that does not answer keeps nobody.
+        """
+        with suppress(StoppedError):
+            if not at_once:
+                return await self._job.stop.interruptible(self._look())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING_S):
+                return await self._look()
+        return Plan((), (), ())
+
+    async def recover(self) -> None:
+        """Take parts of this run that came into the lake after the helper was lost."""
+        _, own = await look(self._store, self._paths, self._job.tally.run_id)
+        for part in self._untold(own):
+            self._job.tally.recovered(*part)
+
+    async def _look(self) -> Plan:
         job, tally = self._job, self._job.tally
         paths = tally.open(self._paths)
         share = Tally(tally.run_id, job.account, None, datetime.now(UTC))
         plan, own = await look(self._store, paths, tally.run_id)
         share.planned(plan)
-        told = {part["path"] for part in tally.parts}
-        for name, sources, size in own:
-            if name not in told:
-                share.recovered(name, sources, size)
+        for part in self._untold(own):
+            if {source.path for source in part[1]}.issubset(paths):
+                share.recovered(*part)
         tally.add(share, paths)
         return plan
 
+    def _untold(self, own: list[OwnPart]) -> list[OwnPart]:
+        told = {part["path"] for part in self._job.tally.parts}
+        return [part for part in own if part[0] not in told]
+
     async def _outcome(self, channel: Channel) -> Outcome | None:
-        while (said := await channel.hear()) is not None:
-            if isinstance(said, Outcome):
-                self._hear(said.word)
-                return said
-            self._hear(said)
+        with suppress(TimeoutError):
+            while (said := await self._hear(channel)) is not None:
+                match said:
+                    case Outcome():
+                        self._heard(said.word)
+                        return said
+                    case Refused() if self._limiter is not None:
+                        self._limiter.refused_elsewhere(said.paused_s)
+                    case Word():
+                        self._heard(said)
         return None
+
+    async def _hear(self, channel: Channel) -> Any:
+        async with asyncio.timeout(_SILENCE_S):
+            return await channel.hear()
 
     def _take(self, outcome: Outcome | None) -> None:
         job, tally = self._job, self._job.tally
@@ -170,12 +205,10 @@ class _Half:
         self._word = None
         job.under_way = UnderWay()
 
-    def _hear(self, word: Word) -> None:
+    def _heard(self, word: Word) -> None:
         self._word = word
         self._job.under_way = word.done
         forward.log_again(word.logs)
-        if word.paused_s and self._limiter is not None:
-            self._limiter.pause(word.paused_s)
 
     def _words(self) -> list[Word]:
         return [] if self._word is None else [self._word]

@@ -9,11 +9,12 @@ import pickle
 import random
 import signal
 import socket
+import warnings
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from etl.cluster import forward
-from etl.cluster.words import EndRun, Leave, Order
+from etl.cluster.words import EndRun, Leave, Order, Refused
 from etl.cluster.worker import Attempt, Station
 from etl.execution import threads_for
 from etl.signals import HANDLED
@@ -65,19 +66,25 @@ class Helper:
 
     def end(self) -> None:
         """End it at once, whatever it does."""
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-        self._pid = None
+        pid, self._pid = self._pid, None
+        if pid is not None:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def fork() -> Helper:
     """Fork the second process. Raises OSError.
 
-    Nobody else may run in this one: no thread, no event loop.
+    Nobody else may run in this one: no thread of Python's, no event loop.
     """
+    # Whoever started this one may have it that children are never waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     here, there = socket.socketpair()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Of other threads: Arrow's allocator has one, made for forks, and numpy an idle one.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         here.close()
         _live(there)
@@ -113,7 +120,8 @@ async def _help(end: socket.socket) -> None:
 
     def refused() -> None:
         attempt.leave()
-        loop.call_soon(tell)  # with the pause that the refusal brings
+        # Behind the pause that comes with it.
+        loop.call_soon(lambda: channel.say(Refused(station.limiter.paused_s)))
 
     async def told() -> None:
         while (word := await channel.hear()) is not None:
@@ -134,4 +142,4 @@ async def _help(end: socket.socket) -> None:
     outcome = await attempt.do()
     tasks[1].cancel()
     channel.say(outcome)
-    await channel.close()
+    await tasks[0]  # until it is heard: the first process ends this one

@@ -46,6 +46,13 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """The server has refused a request there; for so many seconds none may start."""
+
+    paused_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """How far an attempt of a task is, and what it logged since its last word."""
 

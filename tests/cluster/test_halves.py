@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from etl.api.auth import Token
 from etl.api.client import Found
 from etl.emulator import Dataset, Emulator, Fault
 from tests.cluster.test_local import is_gone, parts_in
-from tests.conftest import Runner, Serve
+from tests.conftest import Runner, Serve, environment, keys_of
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds, receipts, through_pyarrow
 
@@ -103,6 +105,38 @@ def test_the_helper_is_killed(run: Runner, serve: Serve) -> None:
     assert parts_in(run.lake) == sorted(part["path"] for part in ended.report["parts"])
     assert_lake_holds(run.lake, MANY)
     assert 1 == ended.err.count("helper.lost")
+
+
+def test_a_helper_that_says_nothing_any_more(run: Runner, serve: Serve) -> None:
+    """It is taken for lost after a while, and ended."""
+    emulator = serve(MANY, latency_s=0.02)
+    [_, *arguments] = run.arguments(emulator, *WINDOW, "--concurrency", "4", report="report.json")
+    code = "from etl.cluster import halves; halves._SILENCE_S = 1; from etl.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    process = subprocess.Popen(command, env=environment(**keys_of(emulator)), cwd=run.folder)
+    wait_until(lambda: len(parts_in(run.lake)) >= 4)
+    [helper] = helpers_of(process.pid)
+    os.kill(helper, signal.SIGSTOP)
+    assert 0 == process.wait(60)
+    assert is_gone(helper)
+    assert_lake_holds(run.lake, MANY)
+
+
+def test_where_children_are_not_waited_for(run: Runner, serve: Serve) -> None:
+    """Whoever starts the command may have SIGCHLD ignored."""
+    emulator = serve(MANY)
+    arguments = run.arguments(emulator, *WINDOW, report="report.json")
+    command = ["bash", "-c", "trap '' CHLD; exec \"$@\"", "bash", *arguments]
+    done = subprocess.run(
+        command,
+        env=environment(**keys_of(emulator)),
+        cwd=run.folder,
+        check=False,
+        capture_output=True,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert_lake_holds(run.lake, MANY)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
