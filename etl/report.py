@@ -130,6 +130,12 @@ class Tally:
         self.bytes.add(share.bytes)
         self.http.add(share.http)
 
+    def sent(self, http: HttpCounts, moved: Bytes) -> None:
+        """Count what was sent by a process that did not live to tell what became of it."""
+        self.http.add(http)
+        self.bytes.downloaded += moved.downloaded
+        self.bytes.decompressed += moved.decompressed
+
     def archived(self, path: str, *, by_others: bool) -> None:
         """Take a file that is in the archive now, in a run that writes no lake.
 

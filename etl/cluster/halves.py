@@ -7,7 +7,6 @@ is left to this process alone: one limiter finds out what it allows.
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -17,7 +16,7 @@ from etl.api.client import Client
 from etl.api.throttle import Limiter
 from etl.cluster import forward
 from etl.cluster.helper import Channel
-from etl.cluster.recovery import OwnPart, look
+from etl.cluster.recovery import account_for, look, untold
 from etl.cluster.shares import portable, share_out
 from etl.cluster.words import EndRun, Leave, Order, Outcome, Refused, Together, Word
 from etl.errors import RunError
@@ -27,7 +26,6 @@ from etl.loader import deadline
 from etl.loader import load as load_alone
 from etl.plan import PartitionPlan, Plan
 from etl.replay import Replay
-from etl.report import Tally
 from etl.stop import StoppedError
 
 log = structlog.stdlib.get_logger()
@@ -89,11 +87,10 @@ class _Half:
         self._limiter = job.limiter if isinstance(job.limiter, Limiter) else None
         self._word: Word | None = None
         self._ended = False
-        self._ours, self._its = share_out(job.settings.fetch, _PROCESSES)
-        if self._limiter is not None:
-            self._limiter.bound(self._ours.concurrency)
-            before = self._limiter
-            job.limiter = Together(lambda: [before, *self._words()], before)
+        ours, self._its = share_out(job.settings.fetch, _PROCESSES)
+        if (limiter := self._limiter) is not None:
+            limiter.bound(ours.concurrency)
+            job.limiter = Together(lambda: [limiter, *self._words()])
 
     async def load(self, client: Client | Replay) -> None:
         """Let the helper do what it can; return when it has ended, whatever ended it."""
@@ -152,24 +149,15 @@ class _Half:
     async def recover(self) -> None:
         """Take parts of this run that came into the lake after the helper was lost."""
         _, own = await look(self._store, self._paths, self._job.tally.run_id)
-        for part in self._untold(own):
+        for part in untold(own, self._job.tally):
             self._job.tally.recovered(*part)
 
     async def _look(self) -> Plan:
-        job, tally = self._job, self._job.tally
+        tally = self._job.tally
         paths = tally.open(self._paths)
-        share = Tally(tally.run_id, job.account, None, datetime.now(UTC))
-        plan, own = await look(self._store, paths, tally.run_id)
-        share.planned(plan)
-        for part in self._untold(own):
-            if {source.path for source in part[1]}.issubset(paths):
-                share.recovered(*part)
+        share, plan = await account_for(self._store, paths, tally)
         tally.add(share, paths)
         return plan
-
-    def _untold(self, own: list[OwnPart]) -> list[OwnPart]:
-        told = {part["path"] for part in self._job.tally.parts}
-        return [part for part in own if part[0] not in told]
 
     async def _outcome(self, channel: Channel) -> Outcome | None:
         with suppress(TimeoutError):
@@ -196,9 +184,7 @@ class _Half:
                 job.stop.request(error=RunError(outcome.error))
         else:
             for word in self._words():
-                tally.http.add(word.http)
-                tally.bytes.downloaded += word.bytes.downloaded
-                tally.bytes.decompressed += word.bytes.decompressed
+                tally.sent(word.http, word.bytes)
             if not (job.stop.requested() or self._ended):
                 reason = "the second process was lost, for want of memory perhaps; this one goes on"
                 log.warning("helper.lost", reason=reason)

@@ -115,9 +115,6 @@ async def _help(end: socket.socket) -> None:
     attempt = Attempt(order, "", station)
     forward.TASK.set(attempt.log)
 
-    def tell() -> None:
-        channel.say(attempt.word())
-
     def refused() -> None:
         attempt.leave()
         # Behind the pause that comes with it.
@@ -135,7 +132,7 @@ async def _help(end: socket.socket) -> None:
     async def telling() -> None:
         while True:
             await asyncio.sleep(_WORD_EVERY_S)
-            tell()
+            channel.say(attempt.word())
 
     station.limiter.on_refusal(refused)
     tasks = [asyncio.ensure_future(told()), asyncio.ensure_future(telling())]

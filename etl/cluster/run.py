@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -18,7 +17,7 @@ from etl import __version__
 from etl.api.client import Client
 from etl.cluster import forward
 from etl.cluster.connection import connected
-from etl.cluster.recovery import look
+from etl.cluster.recovery import account_for
 from etl.cluster.shares import cut, portable, share_out
 from etl.cluster.words import EndRun, Order, Outcome, Together, Word
 from etl.cluster.worker import exchange, leave, work
@@ -95,7 +94,8 @@ class _Run:
         job = self._job
         self._places = [_Place(each) for each in limits]
         if job.limiter is not None:
-            job.limiter = Together(self._limits, job.limiter)
+            own = job.limiter
+            job.limiter = Together(lambda: self._limits() or [own])
         job.stop.on_request(self._told.set)
         talk = asyncio.ensure_future(self._talk())
         try:
@@ -197,12 +197,8 @@ class _Run:
         """Account for a share whose task did not come back: the lake has what it committed."""
         if not place.paths:
             return
-        tally = Tally(self._job.tally.run_id, self._job.account, None, datetime.now(UTC))
-        plan, own = await look(self._store, place.paths, tally.run_id)
-        tally.planned(plan)
-        for part in own:
-            tally.recovered(*part)
-        self._add(place, tally, None)
+        share, _ = await account_for(self._store, place.paths, self._job.tally)
+        self._add(place, share, None)
 
     def _add(self, place: _Place, share: Tally, attempt: str | None) -> None:
         """Count a share, and what attempts that are not this one had sent until they were lost."""
@@ -210,9 +206,7 @@ class _Run:
         tally.add(share, place.paths)
         for word in place.words.values():
             if word.attempt != attempt:
-                tally.http.add(word.http)
-                tally.bytes.downloaded += word.bytes.downloaded
-                tally.bytes.decompressed += word.bytes.decompressed
+                tally.sent(word.http, word.bytes)
         place.paths, place.key, place.future = [], "", None
         place.words.clear()
         self._show()

@@ -79,22 +79,20 @@ class Outcome:
 
 
 class Together:
-    """The limits of several processes together; `before` any is known, this one's own."""
+    """The limits of several processes together."""
 
-    def __init__(self, each: Callable[[], Sequence[Limits]], before: Limits) -> None:
+    def __init__(self, each: Callable[[], Sequence[Limits]]) -> None:
         self._each = each
-        self._before = before
 
     @property
     def allowed(self) -> int:
         """How many requests may be in flight now."""
-        return sum(limits.allowed for limits in self._each()) or self._before.allowed
+        return sum(limits.allowed for limits in self._each())
 
     @property
     def rate(self) -> float:
         """How many requests a second may start now; infinity if no limit is known."""
-        each = self._each()
-        return sum(limits.rate for limits in each) if each else self._before.rate
+        return sum(limits.rate for limits in self._each())
 
     @property
     def in_flight(self) -> int:

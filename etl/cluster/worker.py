@@ -18,7 +18,7 @@ from etl.api.client import Client, connect
 from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.cluster import forward
-from etl.cluster.recovery import OwnPart, look
+from etl.cluster.recovery import OwnPart, look, untold
 from etl.cluster.words import EndRun, Order, Outcome, Word
 from etl.errors import AhtEtlError, RunError, describe
 from etl.execution import threads_for
@@ -183,10 +183,8 @@ class Attempt:
         return Outcome(self.word(), tally, error)
 
     def _recover(self, own: list[OwnPart]) -> None:
-        known = {part["path"] for part in self.tally.parts}
-        for name, sources, size in own:
-            if name not in known:
-                self.tally.recovered(name, sources, size)
+        for part in untold(own, self.tally):
+            self.tally.recovered(*part)
 
 
 class Post:
