@@ -71,14 +71,14 @@ def _memory(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
     # The vendor keeps a month: ten times W1 are more files an hour, too.
     for name, files, hours in (
         ("W1", W1.files, W1.hours),
-        ("W1 in 72 hours", W1.files, 72),
-        ("ten times that in 720 hours", 10 * W1.files, 720),
+        ("W1 in {} hours", W1.files, 72),
+        ("ten times that in {} hours", 10 * W1.files, 720),
     ):
         workload = Workload("W1", round(files * scale), W1.rows_per_file, round(hours * scale))
         data = make(workload, folder / f"W1-{workload.files}-{workload.hours}")
         with serve(data) as base:
             peak = max(_load(base, workload, folder).peak_bytes for _ in range(runs))
-        yield f"peak memory, {name}", f"{peak / 1e6:.0f} MB"
+        yield f"peak memory, {name.format(workload.hours)}", f"{peak / 1e6:.0f} MB"
 
 
 def _large(folder: Path, _runs: int, scale: float) -> Iterator[Figure]:
