@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
 import structlog
 
 from etl import log, pipeline, termination
@@ -29,9 +28,6 @@ _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
 # Some more wait for an archive's disk, as many more for an object store to take what is committed.
 _KEEPING_THREADS: Final = 2
 _WAITING_THREADS: Final = 8
-# How long Arrow keeps what it freed. Its own second takes 345 MB at W2's peak, this 321 MB and a
-# hundredth more time; 200 ms 280 MB and a fiftieth, 0 a third.
-_KEPT_FREE_MS: Final = 500
 
 
 def threads_for(settings: Settings) -> ThreadPoolExecutor:
@@ -55,8 +51,6 @@ def execute(
     After a signal it does not return: the process ends here.
     """
     structlog.contextvars.bind_contextvars(run_id=job.tally.run_id)
-    with suppress(NotImplementedError):  # an Arrow without jemalloc
-        pa.jemalloc_set_decay_ms(_KEPT_FREE_MS)
     gc.freeze()  # what was imported is no garbage and need not be looked through again
     if _may_be_helped(job):
         from etl.cluster.helper import fork  # noqa: PLC0415 - it imports this module

@@ -31,8 +31,8 @@ from etl.stop import StoppedError
 log = structlog.stdlib.get_logger()
 
 _PROCESSES: Final = 2
-# With fewer files one process is as quick.
-_LEAST_FILES: Final = 256
+# Two processes are not slower with fewer, but where there is little to share they are of no use.
+_LEAST_FILES: Final = 16
 # It says how far it is several times a second: after so long it is as good as lost.
 _SILENCE_S: Final = 60.0
 # What is done at the end of a run that was told to end may take so long.

@@ -111,10 +111,10 @@ class Attempt:
         self.stop.request(signal=word.signal, error=error)
 
     def leave(self) -> None:
-        """Do no more: what is not done yet is left to whoever gave the order."""
+        """Begin no more: what is not begun yet is left to whoever gave the order."""
         if not self.stop.requested():
             self._left = True
-            self.stop.request(error=RunError("left to others"))
+            self.stop.request(error=RunError("left to others"), gently=True)
 
     def word(self) -> Word:
         """Tell how far it is."""

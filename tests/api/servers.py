@@ -51,7 +51,8 @@ async def transport(
     naps = [] if slept is None else slept
 
     async def sleep(seconds: float) -> None:
-        naps.append(seconds)
+        if seconds > 0:
+            naps.append(seconds)
 
     limiter = Limiter(8, None, lambda: sum(naps), sleep)
     opened = Transport(
