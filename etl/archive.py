@@ -10,17 +10,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from aiofiles.os import wrap
 
 from etl.api.body import Body
 from etl.copies import name_beside, note_of
-from etl.decode import Decoded
 from etl.decode.unpack import file_pieces, unwrapped
 from etl.errors import FailureKind, FileError
 from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store, never_there
+
+if TYPE_CHECKING:
+    from etl.decode import Decoded
 
 log = structlog.stdlib.get_logger()
 
@@ -33,7 +35,7 @@ class Download:
 
     path: str
     body: Body
-    outcome: Decoded | FileError
+    outcome: "Decoded | FileError"
 
 
 class Kept(Enum):
@@ -111,7 +113,7 @@ class Archive:
         staged = self._store.stage()
         closing.callback(staged.close)
         outcome = file.outcome
-        if isinstance(outcome, Decoded):
+        if not isinstance(outcome, FileError):
             if outcome.encodings or not file.body.in_memory:
                 pieces = unwrapped(file.body.stream, outcome.encodings, self._max_file_size)
                 for piece in pieces:

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from etl.decode import Decoded
 from etl.errors import FailureKind
 from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
@@ -17,6 +16,9 @@ from etl.lake.store import LakeError, StagedFile, Store
 from etl.plan import PartitionPlan
 from etl.report import Tally
 from etl.settings import Compression
+
+if TYPE_CHECKING:
+    from etl.decode import Decoded
 
 log = structlog.stdlib.get_logger()
 
@@ -32,7 +34,7 @@ class SourceFile:
     """
 
     path: str
-    decoded: Decoded
+    decoded: "Decoded"
     attempts: int
     kept_before: bool = False
 

@@ -211,3 +211,40 @@ atexit.register(end)
     arguments = [sys.executable, "-c", script, "--version"]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     assert "[]" == done.stdout.splitlines()[-1]
+
+
+def test_the_server_is_asked_before_arrow_is_loaded() -> None:
+    """What a run imports before its first request is without what decodes and encodes."""
+    before = "etl.cli.run, etl.cli.common, etl.sources, etl.execution, etl.cluster.halves"
+    script = f"import sys, {before}; print([m for m in sys.modules if m.startswith('pyarrow')])"
+    arguments = [sys.executable, "-c", script]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert "[]" == done.stdout.strip()
+
+
+def test_threads_share_what_they_have_freed() -> None:
+    """Rows that one thread has freed leave their memory to the next: one arena for all."""
+    script = """
+import re, threading
+from etl import cli
+def resident_mb():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+def app():
+    import pyarrow as pa
+    over, seen = threading.Event(), []
+    def use(used):
+        pa.array(range(4_000_000), pa.int64())
+        used.set()
+        over.wait()
+    for _ in range(8):
+        used = threading.Event()
+        threading.Thread(target=use, args=(used,)).start()
+        used.wait()
+        seen.append(resident_mb())
+    over.set()
+    print(seen[-1] - seen[0], flush=True)
+cli.app = app
+cli.main()"""
+    arguments = [sys.executable, "-c", script]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 64

@@ -1,7 +1,30 @@
-"""A downloaded file → rows in Arrow columns, and the rows that are none (bad rows)."""
+"""A downloaded file → rows in Arrow columns, and the rows that are none (bad rows).
 
-from etl.decode.decoded import Decoded, Sized
-from etl.decode.file import DecodeLimits, decode
-from etl.decode.together import Packed, decode_all
+What needs pyarrow is loaded when it is first asked for: a run asks its server first.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from etl.decode.limits import DecodeLimits
+
+if TYPE_CHECKING:
+    from etl.decode.decoded import Decoded, Sized
+    from etl.decode.file import decode
+    from etl.decode.together import Packed, decode_all
 
 __all__ = ["DecodeLimits", "Decoded", "Packed", "Sized", "decode", "decode_all"]
+
+_HOMES: Final = {
+    "Decoded": "decoded",
+    "Packed": "together",
+    "Sized": "decoded",
+    "decode": "file",
+    "decode_all": "together",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,11 +1,11 @@
 """One file → its rows. `decode` reads top to bottom."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from etl.decode.decoded import Decoded
+from etl.decode.limits import DecodeLimits
 from etl.decode.rows import Rows
 from etl.decode.unpack import Unpacked
 from etl.decode.values import ArrayReader, NotAnArrayError
@@ -17,15 +17,6 @@ from etl.errors import FailureKind, FileError
 _BLOCK_BYTES: Final = 2 * 2**20
 # A block takes some times its own size in memory while it is read.
 _BLOCK_SHARE: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """How large and how bad a file may be, and how much of it is held in memory, in bytes."""
-
-    max_file_size: int
-    max_bad_row_ratio: float
-    spill_bytes: int
 
 
 def decode(

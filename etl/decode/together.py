@@ -7,7 +7,8 @@ from typing import BinaryIO, Final
 
 from etl.decode.decoded import Decoded, Sized
 from etl.decode.fast import read
-from etl.decode.file import DecodeLimits, decode
+from etl.decode.file import decode
+from etl.decode.limits import DecodeLimits
 from etl.decode.template import learn
 from etl.decode.unpack import Unpacked
 from etl.errors import FileError

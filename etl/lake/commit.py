@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from etl.lake.part import Encoded, PartBuilder, without
+from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
 from etl.lake.store import AlreadyExistsError, LakeError, Store, never_there
 
@@ -128,6 +128,8 @@ def commit(
             known = state.loaded & {source.path for source in left.sources}
             if known:
                 # Learned just now, or when an earlier part of this run met another run's.
+                from etl.lake.encoding import without  # noqa: PLC0415 - it is loaded by now
+
                 theirs |= known
                 left = without(left, known, new_builder())
                 continue

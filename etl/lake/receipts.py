@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from etl import __version__
 
 SCHEMA_VERSION: Final = "1"
@@ -60,6 +57,10 @@ def _as_json(receipt: Receipt) -> dict[str, str | int]:
 
 def read_receipts(part: BinaryIO) -> PartReceipts:
     """Read a part's receipts from its footer; UnreadablePartError says what is wrong with it."""
+    # An empty lake is planned without.
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     try:
         metadata: dict[bytes, bytes] = pq.read_metadata(part).metadata or {}
     except (pa.ArrowException, OSError) as error:
