@@ -235,14 +235,20 @@ class _Loader:
                 await self._sink.failed(partition)
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
-        stop = self._job.stop
-        async for attempt in self._client.attempts(path):
-            with attempt:
-                body = await stop.interruptible(self._download(path))
-                self._job.tally.bytes.downloaded += body.size
-                # Decoding is inside the attempt: half a gzip stream or a damaged one is asked for
-                # again.
-                await self._batches.load(partition, path, body, attempt.number, last=attempt.last)
+        stop, tally = self._job.stop, self._job.tally
+        attempts = self._client.attempts(path, tally.spent.pop(path.text, None))
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    body = await stop.interruptible(self._download(path))
+                    tally.bytes.downloaded += body.size
+                    # Decoding is inside the attempt: half a gzip stream or a damaged one is asked
+                    # for again.
+                    number, last = attempt.number, attempt.last
+                    await self._batches.load(partition, path, body, number, last=last)
+        except StoppedError:
+            tally.spent[path.text] = attempts.spent
+            raise
 
     async def _download(self, path: BreakdownPath) -> Body:
         await self._batches.room()

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from etl import __version__
 from etl.api.listing import Listing
+from etl.api.retry import Spent
 from etl.api.transport import HttpCounts
 from etl.errors import FailureKind
 from etl.lake.commit import Committed
@@ -75,6 +76,8 @@ class Tally:
     rows_quarantined: int = 0
     failures: list[Failure] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
+    #: What was spent on files that this process has left to another.
+    spent: dict[str, Spent] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
 
     def planned(self, plan: Plan) -> None:
@@ -127,6 +130,7 @@ class Tally:
         self.rows_quarantined += share.rows_quarantined
         self.failures += share.failures
         self.parts += share.parts
+        self.spent.update(share.spent)
         self.bytes.add(share.bytes)
         self.http.add(share.http)
 

@@ -268,7 +268,7 @@ class EngineSettings(_Section):
     )
     processes: Annotated[int, Field(ge=1, le=2)] = Field(
         default=2,
-        description="local: processes that share a load of many files, fetch.concurrency and "
+        description="local: processes that share a load of 16 files or more, fetch.concurrency and "
         "limits.memory, unless fetch.rate is set. 1: never a second one.",
     )
     scheduler: SchedulerAddress | None = Field(

@@ -9,7 +9,7 @@ from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2, Token
 from etl.api.body import Body, download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
-from etl.api.retry import Attempts, Unauthorized
+from etl.api.retry import Attempts, Spent, Unauthorized
 from etl.api.transport import Transport
 from etl.errors import FileError, RunError
 from etl.paths import BreakdownPath
@@ -63,9 +63,9 @@ class Client:
             self._transport, self._auth, f"{self._base}/breakdown", self._source, windows
         )
 
-    def attempts(self, path: BreakdownPath) -> Attempts:
-        """Return the attempts of one file, by the vendor's retry policy."""
-        return self._transport.attempts(path.text)
+    def attempts(self, path: BreakdownPath, spent: Spent | None = None) -> Attempts:
+        """Return the attempts of one file, by the vendor's retry policy, behind those `spent`."""
+        return self._transport.attempts(path.text, spent)
 
     async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         """Make one attempt to download a file, whole; FileError says what went wrong."""

@@ -1,6 +1,6 @@
 """A second process on this machine: forked before there are threads, told what to load or to end.
 
-It is a copy of the first, so nothing is imported twice, and it ends with it, whatever ends that.
+It is a copy of the first, so little is imported twice, and it ends with it, whatever ends that.
 """
 
 import asyncio

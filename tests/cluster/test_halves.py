@@ -240,6 +240,20 @@ def test_files_that_fail(run: Runner, serve: Serve) -> None:
     assert 6 == ended.report["http"]["retries"] == ended.err.count("request.retry")
 
 
+def test_what_the_helper_has_tried_counts(run: Runner, serve: Serve) -> None:
+    """A file that makes it leave, for its answers ask to wait, is tried as often as any other."""
+    broken = min(path for path in MANY.files if path.startswith(f"{HOURS[1]}/"))
+    wait = {"Retry-After": "1"}
+    fault = Fault("file", "status", broken, status=503, headers=wait, times=None)
+    emulator = serve(MANY, latency_s=0.01, faults=(fault,))
+    ended = run(emulator)
+    assert (3, len(MANY.files) - 1) == (ended.code, ended.report["files"]["loaded"]), ended.err
+    [failure] = ended.report["failures"]
+    assert (4, broken) == (failure["attempts"], failure["path"])
+    assert {**dict.fromkeys(MANY.files, 1), broken: 4} == emulator.file_requests()
+    assert 3 == ended.report["http"]["retries"] == ended.err.count("request.retry")
+
+
 def strike(run: Runner, emulator: Emulator, rng: random.Random, kill: int) -> None:
     """Strike either process of a run in the middle of whatever it does; look what is left."""
     answers = emulator.count("file") + rng.randrange(1, 250)
