@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+from etl.api.trust import trusted
 from etl.errors import RunError
 from etl.scalars import is_loopback
 
@@ -37,10 +38,10 @@ async def resolve(origin: str, timeout_s: float) -> str:
 async def greet(origin: str, timeout_s: float) -> str:
     """Connect to `https://host` and shake hands as every request does; return what was seen.
 
-    The certificate is judged as the API client judges it, by the same defaults. Raises RunError.
+    The certificate is judged as the API client judges it. Raises RunError.
     """
     host, port = _host_and_port(origin)
-    context = ssl.create_default_context() if origin.startswith("https:") else None
+    context = trusted() if origin.startswith("https:") else None
     try:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(

@@ -1,7 +1,9 @@
 """One HTTP attempt: limited, signed, sent once, its status and its errors made sense of."""
 
+import asyncio
 import json
 import os
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from etl import __version__
 from etl.api.auth import Authenticator
 from etl.api.retry import Attempts, Spent, Unauthorized, retry_after_s
 from etl.api.throttle import Limiter, Slot
+from etl.api.trust import trusted
 from etl.errors import FailureKind, FileError
 from etl.settings import RetrySettings
 
@@ -88,6 +91,7 @@ class Transport:
         self._limiter = limiter
         self._retry = retry
         self._timeout_s = timeout.total_seconds()
+        self._trusted: asyncio.Future[ssl.SSLContext] | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -167,17 +171,25 @@ class Transport:
     async def _send(
         self, method: str, url: str, headers: dict[str, str], form: dict[str, str] | None
     ) -> AsyncIterator[ClientResponse]:
+        target = URL(url, encoded=True)
+        judge = await self._judge() if target.scheme == "https" else True
         await self._sleep(0)  # which nothing does that is told to end
         self.counts.requests += 1
         answered = False
         try:
             async with self._session.request(
-                method, URL(url, encoded=True), data=form, headers=headers, allow_redirects=False
+                method, target, data=form, headers=headers, ssl=judge, allow_redirects=False
             ) as response:
                 answered = True
                 yield response
         except (TimeoutError, _NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, answered=answered) from error
+
+    async def _judge(self) -> ssl.SSLContext:
+        """Return what judges servers; the first who asks has it read, by a thread."""
+        if self._trusted is None:
+            self._trusted = asyncio.ensure_future(asyncio.to_thread(trusted))
+        return await asyncio.shield(self._trusted)
 
     def _broken(self, error: Exception, *, answered: bool) -> FileError:
         if isinstance(error, TimeoutError):

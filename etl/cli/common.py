@@ -74,6 +74,9 @@ def prepare(
     archive_only: bool,
 ) -> "Job":
     """Return the job that the flags and all other sources describe; UsageError where none."""
+    from etl.api.trust import import_aiohttp
+
+    import_aiohttp()
     from etl.job import new_job, parse_shard, require, settle_window
 
     settings = configured(config, flags).settings

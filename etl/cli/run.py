@@ -55,7 +55,6 @@ def run(
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """
     from etl import log
-    from etl.engine import require_engine
     from etl.redact import Redactor
 
     redactor = Redactor()
@@ -74,6 +73,8 @@ def run(
             from_archive=from_archive,
             archive_only=archive_only,
         )
+        from etl.engine import require_engine
+
         require_engine(job.settings)
     from etl.execution import execute
 

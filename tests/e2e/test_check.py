@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import signal
-import ssl
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,11 +15,11 @@ from typing import Any
 
 import pytest
 import structlog
-import trustme
 from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.emulator import Dataset, Emulator, Fault
+from tests.certificates import certified
 from tests.conftest import COMMAND, Serve, environment, keys_of
 from tests.e2e.test_endings import wait_until
 
@@ -180,18 +179,6 @@ def test_an_account_that_the_vendor_does_not_know(check: Check, serve: Serve) ->
     assert (1, {**OUTCOME, "host": "failed", **NOT_TRIED}) == (checked.code, checked.outcomes)
     assert "404, not found" in checked.said["host"]
     assert "check account" in checked.said["host"]
-
-
-def certified(
-    folder: Path, name: str, not_after: datetime | None = None
-) -> tuple[ssl.SSLContext, Path]:
-    """Return what a server shows for this name, and the file of the CA that vouches for it."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name, not_after=not_after).configure_cert(context)
-    file = folder / "ca.pem"
-    authority.cert_pem.write_to_path(str(file))
-    return context, file
 
 
 @pytest.mark.parametrize("looked_up", [False, True])

@@ -1,0 +1,50 @@
+"""Whose certificates a run trusts, and when it reads them."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.emulator import Dataset
+from tests.certificates import certified
+from tests.conftest import Runner, Serve
+from tests.lakes import assert_lake_holds
+
+# Enough files for a second process.
+DATA = Dataset.generate(
+    7,
+    datetime(2022, 6, 1, tzinfo=UTC),
+    datetime(2022, 6, 1, 4, tzinfo=UTC),
+    rows_per_file=10,
+    files_per_hour=6,
+)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_whoever_the_variable_names_is_trusted(
+    run: Runner, serve: Serve, tmp_path_factory: pytest.TempPathFactory, processes: str
+) -> None:
+    """Both processes load over https with `SSL_CERT_FILE`; without it nothing is even listed."""
+    context, authority = certified(tmp_path_factory.mktemp("ca"), "127.0.0.1")
+    emulator = serve(DATA, tls=context, auth="oauth2")
+    env = {"AHT_ETL_ENGINE__PROCESSES": processes}
+    ended = run(emulator, **env, AHT_ETL_RETRY__SERVER_DELAYS="[0,0,0]")
+    assert (1, 0) == (ended.code, ended.report["files"]["listed"])
+    assert "certificate verify failed" in ended.report["error"]
+    assert [] == emulator.requests
+    assert 0 == run(emulator, **env, SSL_CERT_FILE=str(authority)).code
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_over_http_no_certificate_is_read(run: Runner, serve: Serve, tmp_path: Path) -> None:
+    """Who opened this file would wait for ever: nobody writes to it."""
+    certificates = tmp_path / "certificates"
+    os.mkfifo(certificates)
+    process = run.start(serve(DATA), SSL_CERT_FILE=str(certificates))
+    try:
+        assert 0 == run.end(process).code
+    finally:
+        process.kill()
+        process.wait()
+    assert_lake_holds(run.lake, DATA)
