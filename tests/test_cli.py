@@ -222,18 +222,22 @@ def test_the_server_is_asked_before_arrow_is_loaded() -> None:
     assert "[]" == done.stdout.strip()
 
 
-def test_threads_share_what_they_have_freed() -> None:
-    """Rows that one thread has freed leave their memory to the next: one arena for all."""
-    script = """
+@pytest.mark.parametrize(
+    "rows", ["pa.array(range(4_000_000), pa.int64())", "[b'x' * 100_000 for _ in range(320)]"]
+)
+def test_threads_share_what_they_have_freed(rows: str) -> None:
+    """Rows that one thread has freed leave their memory to the next, Arrow's or Python's."""
+    script = f"""
 import re, threading
 from etl import cli
 def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
 def app():
     import pyarrow as pa
+    b"x" * 30_000_000  # from now on the C library keeps what is smaller, if left alone
     over, seen = threading.Event(), []
     def use(used):
-        pa.array(range(4_000_000), pa.int64())
+        {rows}
         used.set()
         over.wait()
     for _ in range(8):
