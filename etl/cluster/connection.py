@@ -26,6 +26,8 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
     They end with this process, too, whatever its end. Raises RunError.
     """
     dask = _imported()
+    from dask import config  # noqa: PLC0415 - an extra
+
     if engine.scheduler is not None:
         client = dask.Client(
             engine.scheduler, asynchronous=True, set_as_default=False, name="aht-etl"
@@ -45,6 +47,8 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
         # Nobody else on this machine can join in, or read what is said.
         security=dask.Security.temporary(),
         dashboard_address=None,
+        # The scheduler listens for http all the same, at a port that other runs want, too.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         # `limits.memory` bounds it; what bounds a container ends the whole of it.
         memory_limit=None,
         local_directory=scratch_folder(),
@@ -54,7 +58,8 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
     try:
         advice = "a script that calls run needs `if __name__ == '__main__':` around it"
         # What has begun to start is closed when it has started, and not in between.
-        await _to_its_end(_started(cluster, "Dask's workers on this machine", advice))
+        with config.set({"distributed.scheduler.http.routes": []}):  # no page for anybody
+            await _to_its_end(_started(cluster, "Dask's workers on this machine", advice))
         client = dask.Client(cluster, asynchronous=True, set_as_default=False, name="aht-etl")
         try:
             await client

@@ -3,17 +3,22 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import structlog
+from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from etl import run_async
+from etl.cluster.connection import connected
 from etl.emulator import Dataset, Fault
+from etl.settings import EngineSettings
 from tests.cluster.test_cluster import DAY, START, WINDOW
 from tests.conftest import Runner, Serve, environment, keys_of
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
@@ -224,6 +229,32 @@ async def test_from_a_notebook(serve: Serve, tmp_path: Path) -> None:
     committed = [event for event in logs if event["event"] == "part.committed"]
     assert len(report.parts) == len(committed)
     assert {report.run_id} == {event["run_id"] for event in committed}
+
+
+async def test_beside_another_cluster(serve: Serve, tmp_path: Path) -> None:
+    """The port that Dask likes best is not asked for: a warning would fail this test."""
+    emulator = serve(DAY)
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody else has it already
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        report = await run_async(
+            settings_for(emulator, tmp_path / "lake", engine={"kind": "dask", "workers": 1})
+        )
+    assert ("ok", None) == (report.status, report.error)
+
+
+async def test_nobody_reads_along() -> None:
+    """Dask's scheduler has no page for whoever else is on this machine."""
+    async with (
+        connected(EngineSettings(kind="dask", workers=1), 1) as client,
+        ClientSession() as web,
+    ):
+        assert client.cluster is not None
+        server = client.cluster.scheduler.http_server
+        for page in ("info/main/workers.html", "json/counts.json", "metrics", "health"):
+            async with web.get(f"http://127.0.0.1:{server.port}/{page}") as answer:
+                assert (404, "127.0.0.1") == (answer.status, server.address)
 
 
 NOT_INSTALLED = "import sys; sys.modules['distributed'] = None; from etl.cli import main; main()"
