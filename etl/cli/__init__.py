@@ -91,7 +91,7 @@ def _share_memory() -> None:
     Against Arrow's own choice jemalloc takes a fifth less memory at the peak, and is no slower;
     with one arena it is a third less again, and a twentieth of the time, the more so as what is
     free may be kept for some seconds. The C library's is Python's own: an eighth less memory on
-    many small files, and no more for ten times as many.
+    many small files, and hardly more for ten times as many.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "narenas:1,dirty_decay_ms:4000,muzzy_decay_ms:0")

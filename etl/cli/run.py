@@ -73,6 +73,7 @@ def run(
             from_archive=from_archive,
             archive_only=archive_only,
         )
+        # Behind `prepare`, which imports aiohttp in a way of its own.
         from etl.engine import require_engine
 
         require_engine(job.settings)

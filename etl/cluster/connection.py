@@ -26,8 +26,6 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
     They end with this process, too, whatever its end. Raises RunError.
     """
     dask = _imported()
-    from dask import config  # noqa: PLC0415 - an extra
-
     if engine.scheduler is not None:
         client = dask.Client(
             engine.scheduler, asynchronous=True, set_as_default=False, name="aht-etl"
@@ -39,6 +37,8 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
         finally:
             await _to_its_end(client.close())
         return
+    from dask import config  # noqa: PLC0415 - an extra
+
     workers = min(engine.workers or len(os.sched_getaffinity(0)), most_workers)
     cluster = dask.LocalCluster(
         n_workers=workers,
