@@ -225,6 +225,7 @@ class Batches:
                     rows=outcome.rows,
                     bad_rows=outcome.quarantined,
                     fast_blocks=outcome.fast_blocks,
+                    known_blocks=outcome.known_blocks,
                     parsed_blocks=outcome.parsed_blocks,
                     patient_blocks=outcome.patient_blocks,
                 )

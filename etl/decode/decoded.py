@@ -55,6 +55,7 @@ class Decoded:
         self.encodings = 0
         #: How many blocks of text went which way: see etl.decode.rows.
         self.fast_blocks = 0
+        self.known_blocks = 0
         self.parsed_blocks = 0
         self.patient_blocks = 0
 

@@ -8,7 +8,7 @@ the same, and why a row is bad is the patient path's to say.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final
@@ -30,7 +30,8 @@ _read_object: Final = msgspec.json.Decoder(_Object, float_hook=msgspec.Raw).deco
 _write_lines: Final = msgspec.json.Encoder().encode_lines
 _split_values: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _split_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: What is raised for a text that is not what it was taken for.
+REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # So few objects stay in the processor's cache: all of a block's take a sixth more time.
 _AT_ONCE: Final = 500
 _NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r\n]*\{")
@@ -45,41 +46,34 @@ _DIGITS: Final = r"^-?[0-9]{1,18}$"
 Text = bytes | msgspec.Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The text of each value in a block, and where the last of them ends."""
-
-    texts: Sequence[Text]
-    end: int
+def end_of_objects(block: bytes, begin: int) -> int:
+    """Return where the last object ends that another follows; `begin` if that is nowhere."""
+    marks = list(_NEXT_OBJECT.finditer(block, max(begin, len(block) - _TAILS_BYTES[-1])))
+    return marks[-1].start() + 1 if marks else begin
 
 
-def split_objects(block: bytes, begin: int, *, final: bool) -> Split | None:
-    """Split a text at `begin` into the values that stand there; None where it is not JSON.
-
-    The last of them may go on behind a block that is not `final`.
-    """
-    end = len(block)
-    if not final:
-        marks = list(_NEXT_OBJECT.finditer(block, max(begin, end - _TAILS_BYTES[-1])))
-        end = marks[-1].start() + 1 if marks else begin
-    try:
-        if end > begin:
-            return Split(_split_values(block[begin:end]), end)
-    except _REFUSALS:
-        pass
-    return None
+def split_objects(text: bytes) -> Sequence[Text] | None:
+    """Split a text into the values that stand there; None where it is not JSON."""
+    return _tried(_split_values, text) if text else None
 
 
-def split_elements(block: bytes, begin: int) -> Split | None:
-    """Split the elements of an array that stand at `begin`, but for the last; None as above."""
+def ends_of_elements(block: bytes, begin: int) -> Iterator[int]:
+    """Yield where the elements of an array that stand at `begin` may end, but for the last."""
     for tail in _TAILS_BYTES:
-        end = _end_of_elements(block, max(begin, len(block) - tail))
-        try:
-            if end:
-                return Split(_split_array(b"[%b]" % block[begin:end]), end)
-        except _REFUSALS:
-            continue
-    return None
+        if end := _end_of_elements(block, max(begin, len(block) - tail)):
+            yield end
+
+
+def split_elements(text: bytes) -> Sequence[Text] | None:
+    """Split the elements of an array, all that stands between its brackets; None as above."""
+    return _tried(_split_array, b"[%b]" % text)
+
+
+def _tried(split: Callable[[bytes], list[msgspec.Raw]], text: bytes) -> Sequence[Text] | None:
+    try:
+        return split(text)
+    except REFUSALS:
+        return None
 
 
 def _end_of_elements(block: bytes, begin: int) -> int:
@@ -114,18 +108,23 @@ def read_objects(texts: Sequence[Text]) -> Parsed | None:
 
     A text of white space is neither a row nor left.
     """
-    columns = _Columns()
+    values: dict[str, list[Any]] = {name: [] for name in DECODED_SCHEMA.names[:-1]}
+    extras: list[bytes] = []
     odd: set[int] = set()
     for first in range(0, len(texts), _AT_ONCE):
         objects, refused = _parse(texts[first : first + _AT_ONCE])
         odd.update(first + position for position in refused)
         if 2 * len(odd) > first + _AT_ONCE:
             return None
+        for name, column in values.items():
+            column.extend(map(dict.pop, objects, repeat(name), repeat(None)))
         try:
-            columns.add(objects)
+            extras.append(_write_lines(objects))
         except RecursionError:  # what is read may be too deep to be written
             return None
-    batch, misfits = columns.take()
+    # A line each: no line ends stand in JSON that msgspec writes.
+    rests = pc.split_pattern(pa.array([b"".join(extras)], pa.string()), "\n").values[:-1]
+    batch, misfits = to_rows(values, pc.if_else(pc.equal(rests, "{}"), None, rests))
     numbers = [number for number in range(len(texts)) if number not in odd]
     if misfits:
         odd.update(numbers[position] for position in misfits)
@@ -143,64 +142,57 @@ def _parse(texts: Iterable[Text]) -> tuple[list[_Object], list[int]]:
         try:
             # What was read before a text that is refused stays; it goes on behind that one.
             objects.extend(map(_read_object, remaining))
-        except _REFUSALS:
+        except REFUSALS:
             refused.append(len(objects) + len(refused))
         else:
             return objects, refused
 
 
+def to_rows(values: Mapping[str, Sequence[Any]], extras: Any) -> tuple[pa.RecordBatch, set[int]]:
+    """Return the rows of each column's values, and the positions of what is none, left out."""
+    columns = _Columns()
+    arrays = [
+        columns.integers(name, column) if name in RANGES else columns.strings(name, column)
+        for name, column in values.items()
+    ]
+    batch = pa.record_batch([*arrays, extras], schema=DECODED_SCHEMA)
+    if columns.misfits:
+        fit = [position not in columns.misfits for position in range(batch.num_rows)]
+        batch = batch.filter(pa.array(fit))
+    return batch, columns.misfits
+
+
 class _Columns:
-    """Objects on their way into columns."""
+    """Values on their way into columns, and the positions of those that do not fit."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[Any]] = {name: [] for name in DECODED_SCHEMA.names[:-1]}
-        self._extras: list[bytes] = []
-        self._misfits: set[int] = set()
+        self.misfits: set[int] = set()
 
-    def add(self, objects: list[_Object]) -> None:
-        """Take objects apart. Raises RecursionError."""
-        for name, values in self._values.items():
-            values.extend(map(dict.pop, objects, repeat(name), repeat(None)))
-        self._extras.append(_write_lines(objects))
-
-    def take(self) -> tuple[pa.RecordBatch, set[int]]:
-        """Return the rows, and the positions of the objects that are none."""
-        # A line each: no line ends stand in JSON that msgspec writes.
-        extras = pc.split_pattern(pa.array([b"".join(self._extras)], pa.string()), "\n").values[:-1]
-        columns = [
-            self._integers(name, values) if name in RANGES else self._strings(name, values)
-            for name, values in self._values.items()
-        ]
-        columns.append(pc.if_else(pc.equal(extras, "{}"), None, extras))
-        batch = pa.record_batch(columns, schema=DECODED_SCHEMA)
-        if self._misfits:
-            fit = [position not in self._misfits for position in range(batch.num_rows)]
-            batch = batch.filter(pa.array(fit))
-        return batch, self._misfits
-
-    def _strings(self, name: str, values: list[Any]) -> Any:
+    def strings(self, name: str, values: Sequence[Any]) -> Any:
         try:
             array = pa.array(values, pa.string())
         except pa.ArrowException:
             array = pa.array(self._each(to_string, name, values), pa.string())
         if name == "segmentId" and array.null_count:
-            self._misfits.update(n for n, value in enumerate(array.to_pylist()) if value is None)
+            self.misfits.update(n for n, value in enumerate(array.to_pylist()) if value is None)
         return array
 
-    def _integers(self, name: str, values: list[Any]) -> Any:
+    def integers(self, name: str, values: Sequence[Any]) -> Any:
         array = _to_int64(values)
         if array is None or not _are_within(array, *RANGES[name]):
             array = pa.array(self._each(to_integer, name, values), pa.int64())
         return array.cast(TIMESTAMP) if name in TIMESTAMP_COLUMNS else array
 
-    def _each(self, convert: Callable[[str, Any], Any], name: str, values: list[Any]) -> list[Any]:
+    def _each(
+        self, convert: Callable[[str, Any], Any], name: str, values: Sequence[Any]
+    ) -> list[Any]:
         converted = []
         for position, value in enumerate(values):
             try:
                 converted.append(convert(name, _number(value)))
             except BadRowError:
                 converted.append(None)
-                self._misfits.add(position)
+                self.misfits.add(position)
         return converted
 
 
@@ -212,7 +204,7 @@ def _number(value: Any) -> Any:
     return int(text[:-2]) if text.endswith(".0") and len(text) < 20 else Number(text)
 
 
-def _to_int64(values: list[Any]) -> Any:
+def _to_int64(values: Sequence[Any]) -> Any:
     """Return integers, or strings of few digits; None where there is anything else."""
     try:
         return pa.array(values, pa.int64())

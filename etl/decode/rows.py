@@ -1,7 +1,8 @@
-"""Text, block by block → rows and bad rows, in the first of three ways that takes the block.
+"""Text, block by block → rows and bad rows, in the first of four ways that takes the block.
 
-All its objects by one template (etl.decode.fast), or most of them by msgspec (etl.decode.parsed)
-and what that leaves by Python's json, or all by Python's json. Each gives the same rows.
+All its objects by one template (etl.decode.fast), or all by their members' names
+(etl.decode.structs), or most of them by msgspec (etl.decode.parsed) and what that leaves by
+Python's json, or all by Python's json. Each gives the same rows.
 """
 
 import re
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from etl.decode.columns import BadRowError, Columns
 from etl.decode.decoded import RAW_MAX_BYTES, Decoded, Sized
-from etl.decode.fast import Objects, as_lines, read
+from etl.decode.fast import as_lines, read
 from etl.decode.template import Template, learn
 from etl.decode.values import (
     ArrayReader,
@@ -33,10 +34,31 @@ if TYPE_CHECKING:
 # A longer row is a bad row: as Python objects it may take twenty times its length.
 _ROW_MAX_BYTES: Final = 16 * 2**20
 _BATCH_ROWS: Final = 2**14
+# After so many failures in a row a way is tried on every eighth block.
+_FAILURES_MAX: Final = 3
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _WHITE_SPACE: Final = b" \t\r\n"
 # Whether what stands in a line's end is an error is told by so much more.
 _PADDING: Final = b"\n" * 17
+
+
+class _Trial:
+    """Whether a way is worth trying on a block: the more often it failed in a row, the rarer."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._left_out = 0
+
+    def is_due(self) -> bool:
+        """Tell whether to try it now."""
+        self._left_out -= 1
+        return self._left_out < 0
+
+    def tell(self, *, succeeded: bool) -> bool:
+        """Take note of how it went, and return that."""
+        self._failures = 0 if succeeded else min(self._failures + 1, _FAILURES_MAX)
+        self._left_out = 2**self._failures - 1
+        return succeeded
 
 
 class Rows:
@@ -47,6 +69,8 @@ class Rows:
         self._block_bytes = block_bytes
         self._columns = Columns()
         self._row = 0
+        self._alike = _Trial()
+        self._known = _Trial()
 
     def read(self, window: Window, array: ArrayReader | None) -> None:
         """Read the text to its end, a block at a time; a row may be longer than a block.
@@ -88,18 +112,24 @@ class Rows:
         begin = _behind_space(block)
         template = learn(block, begin)
         end = _end_of_objects(block, template, final=final)
-        objects = as_lines(block[begin:end], template) if template else None
-        if objects and self._read_alike(objects):
+        if self._read_alike(block[begin:end], template):
             return end
         behind = block[end:] if final else None
         is_line = template.is_line if template else _is_line(block, begin)
-        if is_line and self._read_parsed(block[begin:end].split(b"\n"), b"\n", behind):
-            return end
+        if is_line:
+            text = block[begin:end]
+            if self._read_known(text) or self._read_parsed(text.split(b"\n"), b"\n", behind):
+                return end
         from etl.decode import parsed  # noqa: PLC0415 - 5 ms that most runs do not need
 
-        found = parsed.split_objects(block, begin, final=final)
-        if found and self._read_parsed(found.texts, b"\n"):
-            return found.end
+        close = len(block) if final else parsed.end_of_objects(block, begin)
+        text = block[begin:close]
+        if not is_line and self._read_known(text):
+            return close
+        texts = parsed.split_objects(text)
+        if texts and self._read_parsed(texts, b"\n"):
+            return close
+        objects = as_lines(block[begin:end], template) if template else None
         if is_line or (template and not objects):
             return 0
         # What does not begin like lines, and one of it is broken.
@@ -112,26 +142,51 @@ class Rows:
         begin = array.begin_of_element(block)
         template = learn(block, begin, ",")
         end = _end_of_objects(block, template, final=False)
-        objects = as_lines(block[begin:end], template) if template else None
-        if not (objects and self._read_alike(objects)):
-            from etl.decode import parsed  # noqa: PLC0415 - see above
+        if self._read_alike(block[begin:end], template) or (
+            end := self._read_unlike_elements(block, begin, array)
+        ):
+            array.went_on()
+            return end
+        return 0
 
-            found = parsed.split_elements(block, begin)
-            if not (found and self._read_parsed(found.texts, b"\n", array=array)):
-                return 0
-            end = found.end
-        array.went_on()
-        return end
+    def _read_unlike_elements(self, block: bytes, begin: int, array: ArrayReader) -> int:
+        from etl.decode import parsed  # noqa: PLC0415 - see above
 
-    def _read_alike(self, objects: Objects) -> bool:
-        """Take objects if all of them fit their template."""
-        batch = read(objects.text, objects.template)
-        if batch is None:
+        for end in parsed.ends_of_elements(block, begin):
+            text = block[begin:end]
+            if self._read_known(text, array=True):
+                return end
+            texts = parsed.split_elements(text)
+            if texts:
+                return end if self._read_parsed(texts, b"\n", array=array) else 0
+        return 0
+
+    def _read_alike(self, text: bytes, template: Template | None) -> bool:
+        """Take objects if all of them fit a template."""
+        if template is None or not self._alike.is_due():
             return False
-        self._decoded.fast_blocks += 1
+        objects = as_lines(text, template)
+        batch = read(objects.text, objects.template) if objects else None
+        if batch is not None:
+            self._decoded.fast_blocks += 1
+            self._add(batch)
+        return self._alike.tell(succeeded=batch is not None)
+
+    def _read_known(self, text: bytes, *, array: bool = False) -> bool:
+        """Take objects if all of them are rows and their members' names are few."""
+        if not text or not self._known.is_due():
+            return False
+        from etl.decode.structs import read_structs  # noqa: PLC0415 - see above
+
+        batch = read_structs(text, array=array)
+        if batch is not None:
+            self._decoded.known_blocks += 1
+            self._add(batch)
+        return self._known.tell(succeeded=batch is not None)
+
+    def _add(self, batch: pa.RecordBatch) -> None:
         self._decoded.add(Sized.of(batch))
         self._row += batch.num_rows
-        return True
 
     def _read_parsed(
         self,

@@ -1,5 +1,6 @@
 """What no other program is measured against: start-up, nothing to do, memory, shapes, limits."""
 
+import gc
 import gzip
 import io
 import json
@@ -119,6 +120,8 @@ def _shapes(_folder: Path, runs: int, scale: float) -> Iterator[Figure]:
     rows = units(rng, ACCOUNT, hour_ms, hour_ms + 4_800_000, round(100_000 * max(scale, 0.2)))
     written = {name: write(rows) for name, write in SHAPES.items()}
     seconds: dict[str, list[float]] = {name: [] for name in written}
+    gc.freeze()
+    gc.set_threshold(100_000)  # as the command does
     for _ in range(max(5, runs)):
         for name, text in written.items():
             begun = time.process_time()

@@ -1,0 +1,152 @@
+"""Objects of which the members' names are known, in any order, any of them missing.
+
+msgspec makes a structure of each, which takes two thirds of a dictionary's time, and keeps an
+unknown member's value as it stands, without an object for each thing within it. A text is taken as
+a whole or not at all: one object that is no row, or has a name that is new, and others read it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute
+
+from etl.decode.parsed import REFUSALS, to_rows
+from etl.schema import DECODED_SCHEMA
+
+# Its stubs do not know which types follow from which.
+pc: Any = pyarrow.compute
+
+_COLUMNS: Final = DECODED_SCHEMA.names[:-1]
+# Each name costs each object some 25 ns: with so many a dictionary takes as long.
+_NAMES_MAX: Final = 32
+# An object takes up to 1.4 kB: of shorter ones a text would take more than its share of memory.
+_BYTES_MIN: Final = 64
+_SAMPLED_BYTES: Final = 2**16
+# A name that stands first in each object of unknown members, and nowhere in what was read: so it
+# tells where an object begins.
+_MARK: Final = "\x7f"
+_BEGIN: Final = b'{"\x7f":0'
+# What msgspec takes for a member's name.
+_NAME: Final = re.compile(r'[^"\\\x00-\x1f\x7f]*')
+
+_write: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Readers:
+    """What reads a text of objects, one after another or in an array."""
+
+    of_lines: Callable[[bytes], list[Any]]
+    of_array: Callable[[bytes], list[Any]]
+
+    @classmethod
+    def of(cls, kind: Any) -> "_Readers":
+        """Make them for objects of a kind. A number with a point stays the text that it was."""
+        return cls(
+            msgspec.json.Decoder(kind, float_hook=msgspec.Raw).decode_lines,
+            msgspec.json.Decoder(list[kind], float_hook=msgspec.Raw).decode,
+        )
+
+    def read(self, text: bytes, *, array: bool) -> list[Any]:
+        """Return the objects. Raises what is in REFUSALS."""
+        return self.of_array(b"[%b]" % text) if array else self.of_lines(text)
+
+
+_DICTIONARIES: Final = _Readers.of(dict[str, msgspec.Raw])
+# The unknown members' names that this process met last, in order.
+_names: tuple[str, ...] = ()
+
+
+def read_structs(text: bytes, *, array: bool) -> pa.RecordBatch | None:
+    """Return the rows of objects that stand one after another or are the elements of an `array`.
+
+    None if anything else stands there, one of them is no row, or they are very short or have too
+    many names. Of unknown members the texts are kept, without white space, in the order of their
+    names.
+    """
+    if _is_of_short_objects(text) or _MARK.encode() in text:
+        return None
+    if not _is_utf8(text):  # msgspec does not look at what it skips
+        return None
+    try:
+        names, objects = _read(text, array=array)
+        values = list(zip(*map(msgspec.structs.astuple, objects), strict=True))
+        extras = _extras(names, len(objects), values[len(_COLUMNS) :])
+    except REFUSALS:
+        return None
+    if not objects:
+        return None
+    rows, misfits = to_rows(dict(zip(_COLUMNS, values, strict=False)), extras)
+    return None if misfits else rows
+
+
+def _read(text: bytes, *, array: bool) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the unknown members' names, in order, and the objects; no objects if too many."""
+    global _names  # noqa: PLW0603 - what another thread makes of it at the same time is as good
+    names = _names
+    try:
+        return names, _structs(names).read(text, array=array)
+    except msgspec.ValidationError:
+        objects = _DICTIONARIES.read(text, array=array)
+    new = set().union(*objects).difference(_COLUMNS)
+    both = new.union(names)
+    if len(both) > _NAMES_MAX:
+        both = new
+    if len(both) > _NAMES_MAX or not all(map(_NAME.fullmatch, both)):
+        return (), []
+    _names = names = tuple(sorted(both))
+    return names, _structs(names).read(text, array=array)
+
+
+@lru_cache(8)
+def _structs(names: tuple[str, ...]) -> _Readers:
+    """Return what reads objects with these members besides the columns."""
+    known: list[Any] = [(f"c{n}", Any, None) for n in range(len(_COLUMNS))]
+    unknown = [(f"n{n}", msgspec.Raw, msgspec.UNSET) for n in range(len(names))]
+    return _Readers.of(_struct([*known, *unknown], [*_COLUMNS, *names], forbid=True))
+
+
+@lru_cache(8)
+def _rest(names: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the structure of the mark and unknown members, in this order."""
+    unknown = [(f"n{n}", msgspec.Raw, msgspec.UNSET) for n in range(len(names))]
+    rest: type = _struct([("mark", int, 0), *unknown], [_MARK, *names], forbid=False)
+    return rest
+
+
+def _struct(fields: Sequence[Any], names: Sequence[str], *, forbid: bool) -> Any:
+    named = {field[0]: name for field, name in zip(fields, names, strict=True)}
+    return msgspec.defstruct(
+        "_Object", fields, rename=named, forbid_unknown_fields=forbid, gc=False
+    )
+
+
+def _extras(names: tuple[str, ...], count: int, values: Sequence[Sequence[Any]]) -> Any:
+    """Return unknown members of so many objects as JSON, null where there are none."""
+    if not names:
+        return pa.nulls(count, pa.string())
+    rests = list(map(_rest(names), repeat(0), *values))
+    text = msgspec.json.format(_write(rests), indent=-1)  # once for all: a call each takes longer
+    begin = b"," + _BEGIN
+    tails = pc.split_pattern(pa.array([text[len(begin) : -1]], pa.string()), begin).values
+    return pc.if_else(pc.equal(tails, "}"), None, pc.binary_replace_slice(tails, 0, 1, "{"))
+
+
+def _is_of_short_objects(text: bytes) -> bool:
+    """Tell by a sample of a long text, for to count all takes as long as a tenth of the rest."""
+    sample = text[:: 1 + len(text) // _SAMPLED_BYTES]
+    return sample.count(b"}") * _BYTES_MIN > len(sample)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
