@@ -77,8 +77,8 @@ def _measured(name: str, base: str, workload: Workload, data: Path, folder: Path
     if name == OURS:
         command = our_command(base, workload, lake)
     else:
-        paths = str(data / "paths.txt")
-        command = [sys.executable, "-m", "tests.bench.rivals", name, base, paths, str(lake)]
+        days = str((workload.end - START).days)
+        command = [sys.executable, "-m", "tests.bench.rivals", name, base, days, str(lake)]
     sample = run(command, log=folder / "log")
     _check(data, lake, workload)
     return sample

@@ -1,11 +1,12 @@
-"""What users would take instead: each loads a listing of paths into Parquet, an hour a folder.
+"""What users would take instead: each loads what a server lists into Parquet, an hour a folder.
 
-Run as a process of its own: `python -m tests.bench.rivals NAME BASE_URL PATHS_FILE LAKE`. None of
-them retries, checks what came, keeps bad rows, commits atomically or remembers what is loaded.
+Run as a process of its own: `python -m tests.bench.rivals NAME BASE_URL DAYS LAKE`. None of them
+retries, checks what came, keeps bad rows, commits atomically or remembers what is loaded.
 """
 
 import asyncio
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -14,10 +15,13 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.workload import ACCOUNT
+from etl.times import to_millis
+from tests.bench.workload import ACCOUNT, START
 
 _COLUMNS: Final = (
     "{segmentId: 'VARCHAR', sequence: 'BIGINT', startReason: 'VARCHAR', endReason: 'VARCHAR', "
@@ -38,6 +42,26 @@ COPY ({select}) TO '{lake}' (FORMAT parquet, COMPRESSION zstd,
 """
 
 
+def _listings(base: str, days: int) -> list[str]:
+    """Return where the server lists its files, a day each."""
+    api = f"{base}/api/account/{ACCOUNT}/agent-segments/breakdown?source=bench"
+    midnights = [to_millis(START + timedelta(days=day)) for day in range(days + 1)]
+    return [f"{api}&fromMillis={first}&toMillis={end}" for first, end in pairwise(midnights)]
+
+
+def _listed(base: str, days: int) -> list[str]:
+    """Ask for all days at once."""
+    from urllib.request import urlopen
+
+    def ask(url: str) -> list[str]:
+        with urlopen(url) as answer:
+            files: list[str] = json.load(answer)["files"]
+            return files
+
+    with ThreadPoolExecutor(days) as pool:
+        return [path for files in pool.map(ask, _listings(base, days)) for path in files]
+
+
 def _duckdb(files: list[str], lake: str, threads: int, *, httpfs: bool) -> None:
     import duckdb
 
@@ -55,20 +79,23 @@ def _duckdb(files: list[str], lake: str, threads: int, *, httpfs: bool) -> None:
     connection.execute(_COPY.format(select=select, lake=lake))
 
 
-def duckdb_httpfs(base: str, paths: list[str], lake: str) -> None:
+def duckdb_httpfs(base: str, days: int, lake: str) -> None:
     """DuckDB alone, with a thread for each core."""
-    _duckdb([base + path for path in paths], lake, len(os.sched_getaffinity(0)), httpfs=True)
+    files = [base + path for path in _listed(base, days)]
+    _duckdb(files, lake, len(os.sched_getaffinity(0)), httpfs=True)
 
 
-def duckdb_httpfs_32(base: str, paths: list[str], lake: str) -> None:
+def duckdb_httpfs_32(base: str, days: int, lake: str) -> None:
     """DuckDB alone, with threads enough to wait for a slow server side by side."""
-    _duckdb([base + path for path in paths], lake, 32, httpfs=True)
+    files = [base + path for path in _listed(base, days)]
+    _duckdb(files, lake, 32, httpfs=True)
 
 
-def aria2_duckdb(base: str, paths: list[str], lake: str) -> None:
+def aria2_duckdb(base: str, days: int, lake: str) -> None:
     """aria2c to disk, 16 files at once, then DuckDB."""
     if not shutil.which("aria2c"):
         subprocess.run(["apt-get", "install", "-y", "-qq", "aria2"], check=True)
+    paths = _listed(base, days)
     with tempfile.TemporaryDirectory() as folder:
         lines = "".join(f"{base}{path}\n  out={path[1:]}\n" for path in paths)
         subprocess.run(
@@ -81,12 +108,12 @@ def aria2_duckdb(base: str, paths: list[str], lake: str) -> None:
         _duckdb(files, lake, len(os.sched_getaffinity(0)), httpfs=False)
 
 
-def aiohttp_pyarrow(base: str, paths: list[str], lake: str) -> None:
+def aiohttp_pyarrow(base: str, days: int, lake: str) -> None:
     """Run a careful script: 16 downloads at once, isal and pyarrow.json in threads."""
-    asyncio.run(_aiohttp_pyarrow(base, paths, lake))
+    asyncio.run(_aiohttp_pyarrow(base, days, lake))
 
 
-async def _aiohttp_pyarrow(base: str, paths: list[str], lake: str) -> None:
+async def _aiohttp_pyarrow(base: str, days: int, lake: str) -> None:
     import aiohttp
     import pyarrow as pa
     import pyarrow.json as pj
@@ -124,12 +151,15 @@ async def _aiohttp_pyarrow(base: str, paths: list[str], lake: str) -> None:
         pq.write_table(table, f"{folder}/part.parquet", compression="zstd")
 
     by_hour: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        by_hour[path.rpartition("/")[0]].append(path)
     places = asyncio.Semaphore(16)
     loop = asyncio.get_running_loop()
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     async with aiohttp.ClientSession(auto_decompress=False) as session:
+
+        async def listed(url: str) -> list[str]:
+            async with session.get(url) as answer:
+                files: list[str] = (await answer.json(content_type=None))["files"]
+                return files
 
         async def load(path: str) -> Any:
             async with places:
@@ -142,10 +172,13 @@ async def _aiohttp_pyarrow(base: str, paths: list[str], lake: str) -> None:
             tables = await asyncio.gather(*(load(path) for path in files))
             await loop.run_in_executor(pool, write, list(tables), lake + folder)
 
+        for files in await asyncio.gather(*map(listed, _listings(base, days))):
+            for path in files:
+                by_hour[path.rpartition("/")[0]].append(path)
         await asyncio.gather(*(load_hour(folder, files) for folder, files in by_hour.items()))
 
 
-RIVALS: Final[dict[str, Callable[[str, list[str], str], None]]] = {
+RIVALS: Final[dict[str, Callable[[str, int, str], None]]] = {
     "DuckDB httpfs": duckdb_httpfs,
     "DuckDB httpfs, 32 threads": duckdb_httpfs_32,
     "aria2c + DuckDB": aria2_duckdb,
@@ -153,5 +186,5 @@ RIVALS: Final[dict[str, Callable[[str, list[str], str], None]]] = {
 }
 
 if __name__ == "__main__":
-    name, base_url, paths_file, target = sys.argv[1:]
-    RIVALS[name](base_url, Path(paths_file).read_text().split(), target)
+    name, base_url, count, target = sys.argv[1:]
+    RIVALS[name](base_url, int(count), target)

@@ -78,7 +78,7 @@ def make(workload: Workload, folder: Path, write: Write = compact_lines) -> Path
     """Make the files and the listing of each day under `folder`, unless they are there.
 
     The files lie under their own paths, the answers of the Breakdown API under
-    `listing/<fromMillis>.json`, all paths in `paths.txt`.
+    `listing/<fromMillis>.json`.
     """
     done = folder / "done"
     key = json.dumps([workload.name, workload.files, workload.rows_per_file, workload.hours])
@@ -94,7 +94,6 @@ def make(workload: Workload, folder: Path, write: Write = compact_lines) -> Path
         ]
         for job in jobs:
             job.result()
-    folder.joinpath("paths.txt").write_text("".join(path + "\n" for path in paths))
     listing = folder / "listing"
     listing.mkdir(exist_ok=True)
     day = START
