@@ -80,7 +80,7 @@ async def make_plan(
     """
     invalid: list[InvalidPath] = []
     skipped: list[BreakdownPath] = []
-    by_partition: dict[Partition, list[BreakdownPath]] = {}
+    by_directory: dict[str, list[BreakdownPath]] = {}
     for entry in entries:
         try:
             path = BreakdownPath.parse(entry)
@@ -93,13 +93,13 @@ async def make_plan(
         if skips(skip, entry):
             skipped.append(path)
         else:
-            by_partition.setdefault(path.partition, []).append(path)
+            by_directory.setdefault(path.partition.directory, []).append(path)
 
     def split(partitions: Sequence[Partition]) -> list[PartitionPlan]:
         plans = []
         states = read_states([partition.directory for partition in partitions])
         for partition, state in zip(partitions, states, strict=True):
-            files = by_partition[partition]
+            files = by_directory[partition.directory]
             plans.append(
                 PartitionPlan(
                     partition,
@@ -110,7 +110,7 @@ async def make_plan(
             )
         return plans
 
-    oldest_first = sorted(by_partition)
+    oldest_first = sorted(files[0].partition for files in by_directory.values())
     groups = await asyncio.gather(
         *(
             asyncio.to_thread(split, oldest_first[start : start + _READ_AT_ONCE])
