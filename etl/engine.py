@@ -2,20 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
+from etl.api.client import Client
 from etl.errors import UsageError
 from etl.job import Job
 from etl.lake.store import Store
+from etl.loader import load
 from etl.plan import Plan
+from etl.replay import Replay
 from etl.settings import Settings
 
-if TYPE_CHECKING:
-    from etl.api.client import Client
-    from etl.replay import Replay
-
 #: Does what a plan says, as `etl.loader.load` does; the outcomes are in the job's tally.
-Engine = Callable[[Plan, Job, "Client | Replay", Store], Awaitable[None]]
+Engine = Callable[[Plan, Job, Client | Replay, Store], Awaitable[None]]
 
 
 def require_engine(settings: Settings) -> None:
@@ -27,22 +25,12 @@ def require_engine(settings: Settings) -> None:
         )
 
 
-def get_ready(job: Job) -> None:
-    """Import what fetches and commits, 20 ms for which a server's answer need not be waited for."""
-    from etl import loader  # noqa: F401, PLC0415
-
-    if job.helper is not None:
-        from etl.cluster import halves  # noqa: F401, PLC0415
-
-
 def engine_of(job: Job, plan: Plan) -> Engine:
     """Return the engine; what a local run does not need is imported by the others alone."""
     if job.settings.engine.kind == "dask":
         from etl.cluster.run import load as load_on_a_cluster  # noqa: PLC0415
 
         return load_on_a_cluster
-    from etl.loader import load  # noqa: PLC0415 - see above
-
     if job.helper is None:
         return load
     from etl.cluster import halves  # noqa: PLC0415

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import structlog
 
@@ -14,17 +14,16 @@ from etl.api.client import Client, connect
 from etl.api.listing import Listing, read_listing
 from etl.api.throttle import Limiter
 from etl.api.transport import Transport
-from etl.engine import engine_of, get_ready
+from etl.engine import engine_of
 from etl.errors import RunError
 from etl.job import Job
 from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
+from etl.landing import read_archived
 from etl.plan import Plan, make_plan
+from etl.replay import Replay, open_replay
 from etl.stop import StoppedError
 from etl.stores import open_archive, open_lake
-
-if TYPE_CHECKING:
-    from etl.replay import Replay
 
 log = structlog.stdlib.get_logger()
 
@@ -52,9 +51,7 @@ async def run(job: Job) -> None:
         await job.stop.interruptible(_open(store, job))
         await job.stop.interruptible(asyncio.to_thread(store.clean_up))
         client = await job.stop.interruptible(_connect(job, transport))
-        listing, _ = await asyncio.gather(
-            job.stop.interruptible(_list(job, client)), asyncio.to_thread(get_ready, job)
-        )
+        listing = await job.stop.interruptible(_list(job, client))
         what_to_do = await job.stop.interruptible(_plan(job, listing, store))
         _say(what_to_do, job)
         await engine_of(job, what_to_do)(what_to_do, job, client, store)
@@ -127,16 +124,14 @@ async def _open(store: Store, job: Job) -> None:
         raise RunError(f"{error}; check {key}") from error
 
 
-async def _connect(job: Job, transport: Transport | None) -> "Client | Replay":
+async def _connect(job: Job, transport: Transport | None) -> Client | Replay:
     if transport is None:
-        from etl.replay import open_replay  # noqa: PLC0415 - what is asked of a server needs none
-
         return await asyncio.to_thread(open_replay, job.settings)
     clock = asyncio.get_running_loop().time
     return await connect(transport, job.settings, job.account, clock, job.redactor.add)
 
 
-async def _list(job: Job, client: "Client | Replay | None") -> Listing:
+async def _list(job: Job, client: Client | Replay | None) -> Listing:
     if job.saved_listing is not None:
         return await asyncio.to_thread(_read, job.saved_listing)
     window = job.window
@@ -166,12 +161,9 @@ def _read(saved_listing: BinaryIO) -> Listing:
 
 async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
     job.tally.listing = listing
-    read = partial(read_states, store)
-    if job.archive_only:
-        from etl.landing import read_archived  # noqa: PLC0415 - for the archive alone
-
-        read = partial(read_archived, store)
-    made = await make_plan(listing.entries, job.settings.fetch.skip, job.shard, read)
+    skip = job.settings.fetch.skip
+    read = read_archived if job.archive_only else read_states
+    made = await make_plan(listing.entries, skip, job.shard, partial(read, store))
     job.tally.planned(made)
     return made
 

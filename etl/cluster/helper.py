@@ -1,7 +1,6 @@
 """A second process on this machine: forked before there are threads, told what to load or to end.
 
 It is a copy of the first, so little is imported twice, and it ends with it, whatever ends that.
-What it alone needs is imported while the first process asks for the listing.
 """
 
 import asyncio
@@ -12,13 +11,13 @@ import signal
 import socket
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from etl.cluster import forward
+from etl.cluster.words import EndRun, Leave, Order, Refused
+from etl.cluster.worker import Attempt, Station
+from etl.execution import threads_for
 from etl.signals import HANDLED
-
-if TYPE_CHECKING:
-    from etl.cluster.words import Order
 
 _WORD_EVERY_S: Final = 0.2
 
@@ -105,10 +104,6 @@ def _live(end: socket.socket) -> NoReturn:
 
 
 async def _help(end: socket.socket) -> None:
-    from etl.cluster.words import EndRun, Leave, Refused  # noqa: PLC0415 - see above
-    from etl.cluster.worker import Attempt, Station  # noqa: PLC0415
-    from etl.execution import threads_for  # noqa: PLC0415
-
     channel = await Channel.open(end)
     order: Order | None = await channel.hear()
     if order is None:
