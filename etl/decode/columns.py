@@ -73,7 +73,7 @@ def to_string(name: str, value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise BadRowError(f"{name} is not a string")
-    if not _is_unicode(value):
+    if not is_unicode(value):
         raise BadRowError(f"{name} holds half a surrogate pair, which is no character")
     return value
 
@@ -115,7 +115,7 @@ def _to_json(fields: dict[str, Any]) -> str:
     """Return the fields as JSON, each number as it was written."""
     try:
         text = _dump(fields, ensure_ascii=False)
-        return text if _is_unicode(text) else _dump(fields, ensure_ascii=True)
+        return text if is_unicode(text) else _dump(fields, ensure_ascii=True)
     except RecursionError:
         raise BadRowError("not readable: nested too deeply") from None
 
@@ -159,7 +159,8 @@ def _tokens(value: Any, *, ensure_ascii: bool) -> Iterator[str]:
             yield json.dumps(value, ensure_ascii=ensure_ascii)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Tell whether it is text: half of a surrogate pair is no character."""
     if text.isascii():
         return True
     try:

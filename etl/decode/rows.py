@@ -49,8 +49,8 @@ class _Trial:
         self._failures = 0
         self._left_out = 0
 
-    def is_due(self) -> bool:
-        """Tell whether to try it now."""
+    def take_turn(self) -> bool:
+        """Tell whether to try it on this block."""
         self._left_out -= 1
         return self._left_out < 0
 
@@ -84,6 +84,8 @@ class Rows:
             done = self._read_block(block, array, final=window.final)
             window.drop(done)
             if window.final and (done == len(block) or not done):
+                if array and array.is_open:
+                    raise NotAnArrayError
                 break
             if done:
                 size = self._block_bytes
@@ -163,7 +165,7 @@ class Rows:
 
     def _read_alike(self, text: bytes, template: Template | None) -> bool:
         """Take objects if all of them fit a template."""
-        if template is None or not self._alike.is_due():
+        if template is None or not self._alike.take_turn():
             return False
         objects = as_lines(text, template)
         batch = read(objects.text, objects.template) if objects else None
@@ -174,7 +176,7 @@ class Rows:
 
     def _read_known(self, text: bytes, *, array: bool = False) -> bool:
         """Take objects if all of them are rows and their members' names are few."""
-        if not text or not self._known.is_due():
+        if not text or not self._known.take_turn():
             return False
         from etl.decode.structs import read_structs  # noqa: PLC0415 - see above
 

@@ -1,8 +1,9 @@
 """Objects of which the members' names are known, in any order, any of them missing.
 
 msgspec makes a structure of each, which takes two thirds of a dictionary's time, and keeps an
-unknown member's value as it stands, without an object for each thing within it. A text is taken as
-a whole or not at all: one object that is no row, or has a name that is new, and others read it.
+unknown member's value as it stands, without an object for each thing within it. New names are
+learnt by dictionaries. A text is taken as a whole or not at all: where one object is no row, or
+there are too many names, etl.decode.parsed reads it.
 """
 
 import re
@@ -23,17 +24,18 @@ from etl.schema import DECODED_SCHEMA
 pc: Any = pyarrow.compute
 
 _COLUMNS: Final = DECODED_SCHEMA.names[:-1]
-# Each name costs each object some 25 ns: with so many a dictionary takes as long.
-_NAMES_MAX: Final = 32
-# An object takes up to 1.4 kB: of shorter ones a text would take more than its share of memory.
+# Each name costs each object some 25 ns, also one that only others have: with twenty a dictionary
+# takes as long.
+_NAMES_MAX: Final = 16
+# An object takes up to a kilobyte: of shorter ones a text would take more than its share of memory.
 _BYTES_MIN: Final = 64
 _SAMPLED_BYTES: Final = 2**16
 # A name that stands first in each object of unknown members, and nowhere in what was read: so it
 # tells where an object begins.
 _MARK: Final = "\x7f"
 _BEGIN: Final = b'{"\x7f":0'
-# What msgspec takes for a member's name.
-_NAME: Final = re.compile(r'[^"\\\x00-\x1f\x7f]*')
+# What msgspec takes for a member's name, if it is not too long to be kept.
+_NAME: Final = re.compile(r'[^"\\\x00-\x1f\x7f]{0,200}')
 
 _write: Final = msgspec.json.Encoder().encode
 
@@ -70,17 +72,17 @@ def read_structs(text: bytes, *, array: bool) -> pa.RecordBatch | None:
     many names. Of unknown members the texts are kept, without white space, in the order of their
     names.
     """
-    if _is_of_short_objects(text) or _MARK.encode() in text:
-        return None
-    if not _is_utf8(text):  # msgspec does not look at what it skips
+    # msgspec does not look at the characters that it skips.
+    if _is_of_short_objects(text) or _MARK.encode() in text or not _is_utf8(text):
         return None
     try:
         names, objects = _read(text, array=array)
+        # The sample may have missed what is short.
+        if not objects or len(objects) * _BYTES_MIN > len(text):
+            return None
         values = list(zip(*map(msgspec.structs.astuple, objects), strict=True))
         extras = _extras(names, len(objects), values[len(_COLUMNS) :])
     except REFUSALS:
-        return None
-    if not objects:
         return None
     rows, misfits = to_rows(dict(zip(_COLUMNS, values, strict=False)), extras)
     return None if misfits else rows
@@ -131,8 +133,9 @@ def _extras(names: tuple[str, ...], count: int, values: Sequence[Sequence[Any]])
     """Return unknown members of so many objects as JSON, null where there are none."""
     if not names:
         return pa.nulls(count, pa.string())
+    # All are written, rid of white space (a call for each would take longer) and cut at the marks.
     rests = list(map(_rest(names), repeat(0), *values))
-    text = msgspec.json.format(_write(rests), indent=-1)  # once for all: a call each takes longer
+    text = msgspec.json.format(_write(rests), indent=-1)
     begin = b"," + _BEGIN
     tails = pc.split_pattern(pa.array([text[len(begin) : -1]], pa.string()), begin).values
     return pc.if_else(pc.equal(tails, "}"), None, pc.binary_replace_slice(tails, 0, 1, "{"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from etl.decode.columns import is_unicode
 from etl.schema import INTEGER_COLUMNS, STRING_COLUMNS, TIMESTAMP_COLUMNS
 
 _HEAD_BYTES: Final = 2**16
@@ -68,7 +69,7 @@ def learn(text: bytes, begin: int = 0, separator: str = "") -> Template | None:
 
     `separator` stands between two objects, in white space: a comma in an array. Objects that no
     template is learnt from: those that do not end in the first 64 KiB, have no `segmentId`, a key
-    twice, or a value that makes them bad rows.
+    twice or one that is no text, or a value that makes them bad rows.
     """
     head = text[begin : begin + _HEAD_BYTES].decode("utf-8", "ignore")
     try:
@@ -125,6 +126,8 @@ def _flatten(text: str, extras: list[str | int]) -> list[_Place]:
     """Return the leaves of an object and add to its extras; none where it does not fit."""
     places: list[_Place] = []
     for key, tokens in _members(text):
+        if not is_unicode(key):
+            return []
         if key not in _KNOWN:
             extras += ["," if extras else "{", json.dumps(key, ensure_ascii=False), ":"]
             extras += _undocumented(tokens, places)

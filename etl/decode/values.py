@@ -127,6 +127,11 @@ class ArrayReader:
     def __init__(self) -> None:
         self._expected = "["  # "," behind an element, "" behind the end
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its end is still to come."""
+        return bool(self._expected)
+
     def begin_of_element(self, text: bytes) -> int:
         """Return where the next element begins, if one does; `text` begins as in `read`."""
         mark = re.compile(rb"[ \t\r\n]*" + re.escape(self._expected.encode()) + rb"[ \t\r\n]*")

@@ -226,14 +226,28 @@ def test_invalid_utf8_is_a_bad_row_with_it_replaced() -> None:
     assert (expected, len(ROWS)) == (found.bad, len(found.rows))
 
 
+@pytest.mark.usefixtures("_block")
 @pytest.mark.parametrize(
     "text",
-    ["[{}]\n" + lines(ROWS), lines(ROWS) + "[{}]", "[" + lines(ROWS), "[1,]\n" + lines(ROWS)],
+    [
+        *("[{}]\n" + lines(ROWS), lines(ROWS) + "[{}]", "[" + lines(ROWS), "[1,]\n" + lines(ROWS)),
+        # Cut off behind an element, on one line.
+        *("[" + lines(ROWS[:1]), json.dumps(ROWS)[:-1]),
+        *(json.dumps([{**ROW, f"u{n}": n} for n in range(9)])[:-1] + end for end in ("", " ", ",")),
+    ],
 )
 def test_an_array_that_is_not_the_whole_file_is_one_bad_row(text: str) -> None:
     """Only a whole file is taken apart."""
     found = load(text.encode())
     assert (1, truth(text.encode())) == (len(found.bad), found)
+
+
+def test_a_long_array_that_is_cut_off_is_no_array() -> None:
+    """Wherever its last block ends, nothing of it is taken for the whole."""
+    elements = [json.dumps(row) for row in ROWS]
+    for count in (7900, 8000, 40_000):
+        found = load(("[" + ",".join(elements * (count // len(elements)))).encode())
+        assert (0, 1) == (len(found.rows), len(found.bad))
 
 
 def test_a_row_of_several_megabytes_and_one_of_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
