@@ -119,16 +119,16 @@ class Rows:
         behind = block[end:] if final else None
         is_line = template.is_line if template else _is_line(block, begin)
         if is_line:
-            text = block[begin:end]
-            if self._read_known(text) or self._read_parsed(text.split(b"\n"), b"\n", behind):
+            lines = block[begin:end]
+            if self._read_known(lines) or self._read_parsed(lines.split(b"\n"), b"\n", behind):
                 return end
         from etl.decode import parsed  # noqa: PLC0415 - 5 ms that most runs do not need
 
         close = len(block) if final else parsed.end_of_objects(block, begin)
-        text = block[begin:close]
-        if not is_line and self._read_known(text):
+        values = block[begin:close]
+        if not is_line and self._read_known(values):
             return close
-        texts = parsed.split_objects(text)
+        texts = parsed.split_objects(values)
         if texts and self._read_parsed(texts, b"\n"):
             return close
         objects = as_lines(block[begin:end], template) if template else None

@@ -251,20 +251,24 @@ KEYS = st.sampled_from([*ROW, "u", "v", "\\u0075", "ü"])
 MEMBERS = st.lists(st.tuples(KEYS, VALUES), max_size=5)
 
 
-@settings(max_examples=2 * settings().max_examples)
-@given(
+def _body(objects: list[list[tuple[str, str]]], between: str) -> bytes:
+    body = between.join(object_of([("segmentId", '"s"'), *each]) for each in objects).encode()
+    return b"[%b]" % body if between == "," else body
+
+
+#: Texts of objects with any members, one after another or in an array.
+BODIES = st.builds(
+    _body,
     st.lists(MEMBERS, min_size=1, max_size=8),
     st.sampled_from(["\n", "\r\n", "", "\n\ufeff", ","]),
-    st.sampled_from([64, 2**21]),
 )
-def test_parsed_or_patient_any_object_is_the_same(
-    objects: list[list[tuple[str, str]]], between: str, block: int
-) -> None:
+BLOCKS = st.sampled_from([64, 2**21])
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(BODIES, BLOCKS)
+def test_parsed_or_patient_any_object_is_the_same(body: bytes, block: int) -> None:
     """Whatever the members of objects, both readers give the same, letter for letter."""
-    texts = [object_of([("segmentId", '"s"'), *members]) for members in objects]
-    body = between.join(texts).encode()
-    if between == ",":
-        body = b"[%b]" % body
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("etl.decode.file._BLOCK_BYTES", block)
         expected = patient_content(body)

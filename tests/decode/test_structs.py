@@ -5,19 +5,18 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from etl.decode import rows, structs
 from tests.decode.oracle import truth
 from tests.decode.test_file import ROW, as_written, lines, load
 from tests.decode.test_parsed import (
+    BLOCKS,
+    BODIES,
     LAYOUTS,
     MANY,
-    MEMBERS,
     PITFALLS,
     UNLIKE,
     content,
-    object_of,
     patient_content,
     ways,
 )
@@ -149,19 +148,9 @@ def test_a_way_that_fails_is_tried_rarely(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @settings(max_examples=2 * settings().max_examples)
-@given(
-    st.lists(MEMBERS, min_size=1, max_size=8),
-    st.sampled_from(["\n", "\r\n", "", "\n\ufeff", ","]),
-    st.sampled_from([64, 2**21]),
-)
-def test_any_object_is_what_json_says_it_is(
-    objects: list[list[tuple[str, str]]], between: str, block: int
-) -> None:
+@given(BODIES, BLOCKS)
+def test_any_object_is_what_json_says_it_is(body: bytes, block: int) -> None:
     """Whatever the members of objects, the rows are those of an independent reader."""
-    texts = [object_of([("segmentId", '"s"'), *members]) for members in objects]
-    body = between.join(texts).encode()
-    if between == ",":
-        body = b"[%b]" % body
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BLOCK, block)
         patch.setattr(rows, "learn", lambda *_: None)
