@@ -30,6 +30,9 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _KEPT_BYTES: Final = 8 * 2**20
+#: After so many objects more Python looks for garbage: imports make many and hardly any garbage,
+#: and to look as often as it does by itself took 80 of 570 ms before the first request.
+GARBAGE_AFTER: Final = 100_000
 
 app = typer.Typer(
     name="aht-etl",
@@ -61,9 +64,7 @@ def main() -> None:
     _share_memory()
     # To look for pydantic's plugins is to read about every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Imports make many objects and hardly any garbage: looking for it as often as Python does by
-    # itself took 80 of 570 ms before the first request.
-    gc.set_threshold(100_000)
+    gc.set_threshold(GARBAGE_AFTER)
     code: object = 0
     try:
         app()

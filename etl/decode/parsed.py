@@ -28,8 +28,6 @@ _Object = dict[str, Any]
 # A number as Raw is written as it stood.
 _read_object: Final = msgspec.json.Decoder(_Object, float_hook=msgspec.Raw).decode
 _write_lines: Final = msgspec.json.Encoder().encode_lines
-_split_values: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
-_split_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 #: What is raised for a text that is not what it was taken for.
 REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # So few objects stay in the processor's cache: all of a block's take a sixth more time.
@@ -46,15 +44,33 @@ _DIGITS: Final = r"^-?[0-9]{1,18}$"
 Text = bytes | msgspec.Raw
 
 
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """What reads a text of values of one kind, one after another or in an array."""
+
+    of_lines: Callable[[bytes], list[Any]]
+    of_array: Callable[[bytes], list[Any]]
+
+    @classmethod
+    def of(cls, kind: Any) -> "Readers":
+        """Make them. A number with a point stays the text that it was."""
+        return cls(
+            msgspec.json.Decoder(kind, float_hook=msgspec.Raw).decode_lines,
+            msgspec.json.Decoder(list[kind], float_hook=msgspec.Raw).decode,
+        )
+
+    def read(self, text: bytes, *, array: bool) -> list[Any]:
+        """Return the values; of an `array`, what stands in it. Raises what is in REFUSALS."""
+        return self.of_array(b"[%b]" % text) if array else self.of_lines(text)
+
+
+_TEXTS: Final = Readers.of(msgspec.Raw)
+
+
 def end_of_objects(block: bytes, begin: int) -> int:
     """Return where the last object ends that another follows; `begin` if that is nowhere."""
     marks = list(_NEXT_OBJECT.finditer(block, max(begin, len(block) - _TAILS_BYTES[-1])))
     return marks[-1].start() + 1 if marks else begin
-
-
-def split_objects(text: bytes) -> Sequence[Text] | None:
-    """Split a text into the values that stand there; None where it is not JSON."""
-    return _tried(_split_values, text) if text else None
 
 
 def ends_of_elements(block: bytes, begin: int) -> Iterator[int]:
@@ -64,16 +80,12 @@ def ends_of_elements(block: bytes, begin: int) -> Iterator[int]:
             yield end
 
 
-def split_elements(text: bytes) -> Sequence[Text] | None:
-    """Split the elements of an array, all that stands between its brackets; None as above."""
-    return _tried(_split_array, b"[%b]" % text)
-
-
-def _tried(split: Callable[[bytes], list[msgspec.Raw]], text: bytes) -> Sequence[Text] | None:
+def split(text: bytes, *, array: bool = False) -> Sequence[Text]:
+    """Return the values that stand in a text, or in an `array`; none where it is not JSON."""
     try:
-        return split(text)
+        return _TEXTS.read(text, array=array)
     except REFUSALS:
-        return None
+        return []
 
 
 def _end_of_elements(block: bytes, begin: int) -> int:

@@ -114,28 +114,29 @@ class Rows:
         begin = _behind_space(block)
         template = learn(block, begin)
         end = _end_of_objects(block, template, final=final)
-        if self._read_alike(block[begin:end], template):
+        text = block[begin:end]
+        if self._read_alike(text, template):
             return end
         behind = block[end:] if final else None
         is_line = template.is_line if template else _is_line(block, begin)
-        if is_line:
-            lines = block[begin:end]
-            if self._read_known(lines) or self._read_parsed(lines.split(b"\n"), b"\n", behind):
-                return end
+        if is_line and (
+            self._read_known(text) or self._read_parsed(text.split(b"\n"), b"\n", behind)
+        ):
+            return end
         from etl.decode import parsed  # noqa: PLC0415 - 5 ms that most runs do not need
 
         close = len(block) if final else parsed.end_of_objects(block, begin)
         values = block[begin:close]
         if not is_line and self._read_known(values):
             return close
-        texts = parsed.split_objects(values)
+        texts = parsed.split(values)
         if texts and self._read_parsed(texts, b"\n"):
             return close
-        objects = as_lines(block[begin:end], template) if template else None
+        objects = as_lines(text, template) if template else None
         if is_line or (template and not objects):
             return 0
         # What does not begin like lines, and one of it is broken.
-        texts = objects.lines() if objects else block[begin:end].split(b"\n")
+        texts = objects.lines() if objects else text.split(b"\n")
         between = objects.between if objects else b"\n"
         return end if self._read_parsed(texts, between, behind) else 0
 
@@ -158,7 +159,7 @@ class Rows:
             text = block[begin:end]
             if self._read_known(text, array=True):
                 return end
-            texts = parsed.split_elements(text)
+            texts = parsed.split(text, array=True)
             if texts:
                 return end if self._read_parsed(texts, b"\n", array=array) else 0
         return 0

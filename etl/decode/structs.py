@@ -8,7 +8,6 @@ there are too many names, etl.decode.parsed reads it.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final
@@ -17,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute
 
-from etl.decode.parsed import REFUSALS, to_rows
+from etl.decode.parsed import REFUSALS, Readers, to_rows
 from etl.schema import DECODED_SCHEMA
 
 # Its stubs do not know which types follow from which.
@@ -40,27 +39,7 @@ _NAME: Final = re.compile(r'[^"\\\x00-\x1f\x7f]{0,200}')
 _write: Final = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class _Readers:
-    """What reads a text of objects, one after another or in an array."""
-
-    of_lines: Callable[[bytes], list[Any]]
-    of_array: Callable[[bytes], list[Any]]
-
-    @classmethod
-    def of(cls, kind: Any) -> "_Readers":
-        """Make them for objects of a kind. A number with a point stays the text that it was."""
-        return cls(
-            msgspec.json.Decoder(kind, float_hook=msgspec.Raw).decode_lines,
-            msgspec.json.Decoder(list[kind], float_hook=msgspec.Raw).decode,
-        )
-
-    def read(self, text: bytes, *, array: bool) -> list[Any]:
-        """Return the objects. Raises what is in REFUSALS."""
-        return self.of_array(b"[%b]" % text) if array else self.of_lines(text)
-
-
-_DICTIONARIES: Final = _Readers.of(dict[str, msgspec.Raw])
+_DICTIONARIES: Final = Readers.of(dict[str, msgspec.Raw])
 # The unknown members' names that this process met last, in order.
 _names: tuple[str, ...] = ()
 
@@ -107,25 +86,33 @@ def _read(text: bytes, *, array: bool) -> tuple[tuple[str, ...], list[Any]]:
 
 
 @lru_cache(8)
-def _structs(names: tuple[str, ...]) -> _Readers:
+def _structs(names: tuple[str, ...]) -> Readers:
     """Return what reads objects with these members besides the columns."""
-    known: list[Any] = [(f"c{n}", Any, None) for n in range(len(_COLUMNS))]
-    unknown = [(f"n{n}", msgspec.Raw, msgspec.UNSET) for n in range(len(names))]
-    return _Readers.of(_struct([*known, *unknown], [*_COLUMNS, *names], forbid=True))
+    columns = [(name, Any, None) for name in _COLUMNS]
+    return Readers.of(_struct([*columns, *_unknown(names)], forbid=True))
 
 
 @lru_cache(8)
 def _rest(names: tuple[str, ...]) -> Callable[..., Any]:
     """Return the structure of the mark and unknown members, in this order."""
-    unknown = [(f"n{n}", msgspec.Raw, msgspec.UNSET) for n in range(len(names))]
-    rest: type = _struct([("mark", int, 0), *unknown], [_MARK, *names], forbid=False)
+    rest: type = _struct([(_MARK, int, 0), *_unknown(names)], forbid=False)
     return rest
 
 
-def _struct(fields: Sequence[Any], names: Sequence[str], *, forbid: bool) -> Any:
-    named = {field[0]: name for field, name in zip(fields, names, strict=True)}
+#: A member's name, type and default.
+_Member = tuple[str, Any, Any]
+
+
+def _unknown(names: tuple[str, ...]) -> list[_Member]:
+    return [(name, msgspec.Raw, msgspec.UNSET) for name in names]
+
+
+def _struct(members: Sequence[_Member], *, forbid: bool) -> Any:
+    # Python's names are not any text.
+    fields = [(f"m{n}", kind, default) for n, (_, kind, default) in enumerate(members)]
+    rename = {f"m{n}": name for n, (name, _, _) in enumerate(members)}
     return msgspec.defstruct(
-        "_Object", fields, rename=named, forbid_unknown_fields=forbid, gc=False
+        "_Object", fields, rename=rename, forbid_unknown_fields=forbid, gc=False
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from etl.cli import GARBAGE_AFTER
 from etl.decode import DecodeLimits, decode
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread, shapes
 from etl.emulator.dataset import units
@@ -121,7 +122,7 @@ def _shapes(_folder: Path, runs: int, scale: float) -> Iterator[Figure]:
     written = {name: write(rows) for name, write in SHAPES.items()}
     seconds: dict[str, list[float]] = {name: [] for name in written}
     gc.freeze()
-    gc.set_threshold(100_000)  # as the command does
+    gc.set_threshold(GARBAGE_AFTER)  # as the command does
     for _ in range(max(5, runs)):
         for name, text in written.items():
             begun = time.process_time()
