@@ -22,6 +22,7 @@ from etl.api.retry import Attempts, Spent, Unauthorized, retry_after_s
 from etl.api.throttle import Limiter, Slot
 from etl.api.trust import trusted
 from etl.errors import FailureKind, FileError
+from etl.printable import one_line
 from etl.settings import RetrySettings
 
 log = structlog.stdlib.get_logger()
@@ -278,8 +279,5 @@ async def _said(response: ClientResponse, redact: Callable[[str], str]) -> str:
     parts = [content.get("reason"), content.get("internalCode"), content.get("message")]
     parts += causes if isinstance(causes, list) else [causes]
     text = "; ".join(dict.fromkeys(str(part) for part in parts if part not in (None, "")))
-    text = redact(text)  # whole, before anything is cut off
-    # A server's text goes to terminals: no control characters.
-    text = "".join(character if character.isprintable() else " " for character in text)
-    text = " ".join(text.split())[:_MESSAGE_MAX_CHARS]
+    text = one_line(redact(text))[:_MESSAGE_MAX_CHARS]  # redacted whole, before it is cut
     return f": {text}" if text else ""
