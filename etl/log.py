@@ -19,6 +19,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from etl import termination
+from etl.printable import one_line
 from etl.redact import Redactor
 
 LogFormat = Literal["auto", "console", "json"]
@@ -44,6 +45,7 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if level == "debug" else name_error,
             hide_secrets,
+            *(() if as_json else (_make_printable,)),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -52,6 +54,14 @@ def configure(log_format: LogFormat, level: LogLevel, redactor: Redactor) -> Non
     )
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
+
+
+def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Make foreign text safe for a terminal. The console shows other values by their `repr`."""
+    return {
+        key: one_line(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
 
 
 def _one_line(exc_info: ExcInfo) -> str:
@@ -73,6 +83,7 @@ def is_json(log_format: LogFormat) -> bool:
 
 def complain(line: str, event: str, log_format: LogFormat) -> None:
     """Say in one line why the command ends: on standard error, and to Kubernetes."""
+    line = one_line(line)
     termination.leave(line)
     if is_json(log_format):
         structlog.get_logger().error(event, reason=line)

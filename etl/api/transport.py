@@ -21,7 +21,8 @@ from etl.api.auth import Authenticator
 from etl.api.retry import Attempts, Unauthorized, retry_after_s
 from etl.api.throttle import Limiter, Slot
 from etl.api.trust import trusted
-from etl.errors import FailureKind, FileError
+from etl.errors import FailureKind, FileError, RunError
+from etl.machine import lack
 from etl.printable import one_line
 from etl.settings import RetrySettings
 
@@ -181,6 +182,8 @@ class Transport:
                 answered = True
                 yield response
         except (TimeoutError, _NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
+            if (reason := lack(error)) is not None:
+                raise RunError(reason) from error
             raise self._broken(error, answered=answered) from error
 
     async def _judge(self) -> ssl.SSLContext:

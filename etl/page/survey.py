@@ -1,17 +1,17 @@
 """Reading a lake for the page: every part once, some side by side."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final
 
 from etl.lake.layout import lay_out
 from etl.lake.store import Store
+from etl.machine import cores
 from etl.page.facts import Facts
 from etl.page.part import read_part
 from etl.page.quarantine import read_quarantine
 
-_THREADS: Final = min(8, os.cpu_count() or 1)
+_THREADS: Final = min(8, cores())
 _AT_A_TIME: Final = 256
 
 
