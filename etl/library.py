@@ -25,7 +25,7 @@ from etl import pipeline
 from etl.engine import require_engine
 from etl.errors import AhtEtlError, RunError, UsageError, describe
 from etl.estimate import estimate
-from etl.job import Job, new_job, parse_shard, require, settle_window
+from etl.job import LONGEST_WINDOW, Job, new_job, parse_shard, require, settle_window
 from etl.outcome import Report
 from etl.plan_report import PlanReport, report_on
 from etl.progress import shown
@@ -171,7 +171,8 @@ def _job(
 ) -> Job:
     require(settings, from_archive=from_archive, archive_only=archive_only)
     now = datetime.now(UTC)
-    window = settle_window(settings, now) if paths is None else None
+    longest = None if from_archive else LONGEST_WINDOW
+    window = settle_window(settings, now, longest=longest) if paths is None else None
     job = new_job(settings, window, now, Redactor())
     job.from_archive, job.archive_only = from_archive, archive_only
     job.shard = parse_shard(shard)

@@ -30,7 +30,7 @@ from etl.errors import FailureKind
 from etl.plan import Shard
 from etl.report import Status
 from etl.settings import MetricsSettings
-from etl.times import parse_instant
+from etl.times import read_rfc3339
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
@@ -113,7 +113,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     """Return the metrics of a run, each sample with these labels beside its own."""
     from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
 
-    ended_at = parse_instant(report["finished_at"]).timestamp()
+    ended_at = read_rfc3339(report["finished_at"]).timestamp()
     failures = Counter(failure["kind"] for failure in report["failures"])
     values: dict[str, Any] = {
         "aht_etl_last_run_timestamp_seconds": ended_at,
@@ -137,7 +137,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     if exit_code == 0:
         values[_LAST_SUCCESS] = ended_at
     if (hour := report["newest_complete_hour"]) is not None:
-        values[_NEWEST_HOUR] = parse_instant(hour).timestamp()
+        values[_NEWEST_HOUR] = read_rfc3339(hour).timestamp()
         values["aht_etl_lag_seconds"] = ended_at - values[_NEWEST_HOUR]
     metrics = []
     for name, value in values.items():

@@ -6,14 +6,14 @@ digits without quotes.
 
 import ipaddress
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, WithJsonSchema
 
 from etl.places import normalised
-from etl.times import parse_duration, parse_instant
+from etl.times import EARLIEST, TIME_FORMS, parse_duration, parse_instant, since_2015, to_millis
 
 # A host's name or address, perhaps a port, perhaps a path; no user, no query, nothing quoted.
 _URL: Final = re.compile(
@@ -36,6 +36,20 @@ def text_then(parse: Any) -> BeforeValidator:
         return parse(value) if isinstance(value, str) else value
 
     return BeforeValidator(validate)
+
+
+def _instant(value: object) -> datetime:
+    """Read a time from any source: text, or from Python a number, a date or an aware datetime."""
+    match value:
+        case datetime(tzinfo=None):
+            raise ValueError(f"{value.isoformat()} has no time zone: add tzinfo=datetime.UTC")
+        case datetime():
+            return since_2015(value.astimezone(UTC), value.isoformat())
+        case date():
+            return parse_instant(value.isoformat())
+        case str() | int() if not isinstance(value, bool):
+            return parse_instant(str(value))
+    raise ValueError(f"not a time: write {TIME_FORMS}")
 
 
 def _origin(url: str) -> str:
@@ -62,11 +76,12 @@ Secret = Annotated[
 ]
 Instant = Annotated[
     datetime,
-    text_then(parse_instant),
+    BeforeValidator(_instant),
     WithJsonSchema(
         {
             "type": ["string", "integer"],
-            "pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9:.]+([Zz]|[+-][0-9:]+))?|-?[0-9]+)$",
+            "pattern": r"^([0-9]{4}(-[0-9]{2}){2}([Tt ][0-9:.]+([Zz]|[+-][0-9:]+))?|[0-9]{13,15})$",
+            "minimum": to_millis(EARLIEST),
         }
     ),
 ]

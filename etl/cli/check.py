@@ -110,18 +110,12 @@ def check(
 
 def _window(settings: "Settings") -> "Window":
     """Return the span in which a file may be looked for: a month, unless a begin is set."""
-    from etl.times import Window, rfc3339, whole_millis
+    from etl.job import settle_window
 
     if settings.account is None:
         raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
-    end = whole_millis(settings.window.end or datetime.now(UTC).replace(microsecond=0))
-    try:
-        start = whole_millis(settings.window.start or end - _MONTH)
-    except OverflowError:
-        raise UsageError("--to: there is no month before it") from None
-    if start >= end:
-        raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
-    return Window(start, end)
+    now = datetime.now(UTC).replace(microsecond=0)
+    return settle_window(settings, now, lookback=_MONTH)
 
 
 def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool) -> bool:

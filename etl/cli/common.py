@@ -77,13 +77,14 @@ def prepare(
     from etl.api.trust import import_aiohttp
 
     import_aiohttp()
-    from etl.job import new_job, parse_shard, require, settle_window
+    from etl.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window
 
     settings = configured(config, flags).settings
     require(settings, from_archive=from_archive, archive_only=archive_only)
     now = datetime.now(UTC)
     # A list of paths has no window; one that is configured is for other runs.
-    window = settle_window(settings, now) if paths is None else None
+    longest = None if from_archive else LONGEST_WINDOW
+    window = settle_window(settings, now, longest=longest) if paths is None else None
     job = new_job(settings, window, now, redactor)
     job.from_archive, job.archive_only = from_archive, archive_only
     job.shard = parse_shard(shard)

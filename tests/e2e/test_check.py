@@ -404,7 +404,8 @@ def test_a_server_that_shows_what_it_was_sent(check: Check, serve: Serve) -> Non
         (("--config", "missing.yaml"), "--config missing.yaml"),
         (("--account", "a-b"), "account"),
         (("--from", "2022-06-02", "--to", "2022-06-01"), "is not before"),
-        (("--to", "0001-01-05"), "--to: there is no month before it"),
+        (("--from", "1654041600"), "seconds instead of milliseconds? write 1654041600000"),
+        (("--from", "2020-06-01", "--to", "2022-06-01"), "730 days long, and 400 are allowed"),
     ],
 )
 def test_a_wrong_configuration(
