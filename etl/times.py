@@ -50,7 +50,9 @@ def parse_instant(text: str) -> datetime:
         meant = _meant(text)
         raise ValueError(f"no such time ({_shown(text)}){meant and f': {meant}'}") from None
     if at is None:
-        raise ValueError(f"not a time ({_shown(text)}): {_meant(text) or f'write {TIME_FORMS}'}")
+        raise ValueError(
+            f"not a time ({_shown(text)}): {_meant(text) or f'write for example {TIME_FORMS}'}"
+        )
     return since_2015(at, text)
 
 
@@ -63,7 +65,7 @@ def since_2015(at: datetime, text: str) -> datetime:
         return at
     raise ValueError(
         f"{_shown(text)} is {at:%Y-%m-%d}, and the vendor has data from 2015 on: "
-        f"{_meant(text) or f'write {TIME_FORMS}'}"
+        f"{_meant(text) or f'write for example {TIME_FORMS}'}"
     )
 
 

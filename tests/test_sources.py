@@ -247,6 +247,30 @@ def test_unknown_secret_file(tmp_path: Path) -> None:
     assert "hush" not in str(caught.value)
 
 
+def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:
+    """All of them at once, and nothing of what they hold."""
+    (tmp_path / "account").symlink_to("..data/account")
+    (tmp_path / "auth__client_id").mkdir()
+    (tmp_path / "auth__client_secret").write_bytes("hush-hush".encode("utf-16"))
+    with pytest.raises(UsageError) as caught:
+        load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
+    said = str(caught.value)
+    for name, reason in (
+        ("account", "cannot be read: it is a link to ..data/account, which is not there"),
+        ("auth__client_id", "is a folder"),
+        ("auth__client_secret", "is not UTF-8 text"),
+    ):
+        assert f"secret file {tmp_path / name}: {reason}" in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa1\r\n", b"\xef\xbb\xbfa1", b"a1\n"])
+def test_a_byte_order_mark_is_no_part_of_a_secret(content: bytes, tmp_path: Path) -> None:
+    """Editors put one at the begin of a file."""
+    (tmp_path / "account").write_bytes(content)
+    assert "a1" == load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}).account
+
+
 @pytest.mark.parametrize(
     ("auth", "said"),
     [
