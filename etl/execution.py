@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -52,15 +51,8 @@ def execute(
     """
     structlog.contextvars.bind_contextvars(run_id=job.tally.run_id)
     gc.freeze()  # what was imported is no garbage and need not be looked through again
-    if _may_be_helped(job):
-        from etl.cluster.helper import fork  # noqa: PLC0415 - it imports this module
-
-        with suppress(OSError):  # no process more: then without
-            job.helper = fork()
     runner = asyncio.Runner()
     error = _error_of(job, runner, progress, log_format)
-    if job.helper is not None:
-        job.helper.end()
     report = job.tally.to_report(error, job.stop.signal)
     code: int = report["exit_code"]
     _log_end(report)
@@ -83,20 +75,6 @@ def execute(
         os._exit(code)
     runner.close()
     return code
-
-
-def _may_be_helped(job: Job) -> bool:
-    """Tell whether a second process may be of use; beside threads of Python none is forked."""
-    settings = job.settings
-    return (
-        settings.engine.kind == "local"
-        and settings.engine.processes > 1
-        and settings.fetch.concurrency > 1
-        and settings.fetch.rate is None
-        and not job.archive_only
-        and len(os.sched_getaffinity(0)) > 1
-        and threading.active_count() == 1
-    )
 
 
 def _error_of(

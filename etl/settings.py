@@ -277,11 +277,6 @@ class EngineSettings(_Section):
         description="local: this machine. dask: the workers of a Dask cluster (configs/dask.md; "
         "needs the extra aht-etl[dask]).",
     )
-    processes: Annotated[int, Field(ge=1, le=2)] = Field(
-        default=2,
-        description="local: processes that share a load of 16 files or more, fetch.concurrency and "
-        "limits.memory, unless fetch.rate is set. 1: never a second one.",
-    )
     scheduler: SchedulerAddress | None = Field(
         default=None,
         description="Dask: the scheduler's address, tls://host:8786 or tcp://host:8786. Empty: "
