@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline, termination
+from etl import log, pipeline
 from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
@@ -69,7 +69,9 @@ def execute(
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
     elif report["exit_code"]:
-        termination.leave(job.redactor.text(in_one_line(report)))
+        line = job.redactor.text(in_one_line(report))
+        event = "run.interrupted" if job.stop.signal is not None else "run.partial"
+        log.complain(line, event, log_format)
     if job.stop.signal is not None:
         # Threads that were decoding cannot be called back; nothing that they do counts any more.
         os._exit(code)

@@ -104,8 +104,15 @@ def check(
     for secret in read.settings.secret_values():
         redactor.add(secret)
     with failures("check.failed", log_format, redactor):
-        ok = _check(read, window, redactor, as_json=as_json)
-    raise typer.Exit(0 if ok else 1)
+        checks = _check(read, window, redactor, as_json=as_json)
+    failed = [check for check in checks if check.outcome == "failed"]
+    if not failed:
+        raise typer.Exit
+    names = ", ".join(check.name for check in failed)
+    why = f"{failed[0].name}: {failed[0].message}"
+    line = redactor.text(f"Not ready for a run: mend {names} and check again; {why}")
+    log.complain(line, "check.failed", log_format)
+    raise typer.Exit(1)
 
 
 def _window(settings: "Settings") -> "Window":
@@ -118,12 +125,13 @@ def _window(settings: "Settings") -> "Window":
     return settle_window(settings, now, lookback=_MONTH)
 
 
-def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool) -> bool:
-    """Check all, print it as it comes, or as JSON at the end; return whether all is ok."""
+def _check(
+    read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool
+) -> list["Check"]:
+    """Check all, print it as it comes, or as JSON at the end."""
     from rich.console import Console
     from rich.text import Text
 
-    from etl import termination
     from etl.check import Checkup, configuration
     from etl.origins import shown
 
@@ -146,22 +154,12 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
             if status is not None:
                 status.update(f"checking {name}")
 
-        ok = SIGNALS.run(Checkup(read.settings, window, redactor, tell, begin).run())
+        SIGNALS.run(Checkup(read.settings, window, redactor, tell, begin).run())
     if as_json:
         _print_json(checks)
-    else:
-        _say(console, Text(f"\n{_summary(checks)}"))
-    if not ok:
-        why = next(check.message for check in checks if check.outcome == "failed")
-        termination.leave(f"{_summary(checks)} {why}")
-    return ok
-
-
-def _summary(checks: Sequence["Check"]) -> str:
-    failed = [check.name for check in checks if check.outcome == "failed"]
-    if failed:
-        return f"Not ready for a run: mend {', '.join(failed)} and check again."
-    return "Ready: all that a run needs is there."
+    elif all(check.outcome == "ok" for check in checks):
+        _say(console, Text("\nReady: all that a run needs is there."))
+    return checks
 
 
 @contextmanager

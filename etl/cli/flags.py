@@ -143,4 +143,11 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option("--log-level", help="The least that is logged."),
 ]
+RunLogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option(
+        "--log-level",
+        help="The least that is logged; without it warning on a terminal, info elsewhere.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON instead, for programs.")]

@@ -17,11 +17,11 @@ from etl.cli.flags import (
     FromArchive,
     Lake,
     LogFormat,
-    LogLevel,
     Lookback,
     Paths,
     Progress,
     ReportFile,
+    RunLogLevel,
     ShardOption,
     To,
 )
@@ -46,7 +46,7 @@ def run(
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
-    log_level: LogLevel = "info",
+    log_level: RunLogLevel = None,
 ) -> None:
     """Load what is listed and not yet in the lake.
 

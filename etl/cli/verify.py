@@ -47,7 +47,7 @@ def verify(
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl import log, termination
+    from etl import log
     from etl.redact import Redactor
     from etl.stores import open_archive, open_lake
     from etl.verified import shown, to_json, to_text
@@ -84,10 +84,9 @@ def verify(
         typer.echo(to_text(result, settings.lake.uri), nl=False)
     if not result.ok:
         worst = result.findings[0]
-        termination.leave(
-            redactor.text(
-                f"{len(result.findings):,} findings in {result.parts:,} parts; the first: "
-                f"{worst.kind.value}: {worst.path}: {worst.message}"
-            )
+        line = (
+            f"{len(result.findings):,} findings in {result.parts:,} parts; the first: "
+            f"{worst.kind.value}: {worst.path}: {worst.message}"
         )
+        log.complain(redactor.text(line), "verify.failed", log_format)
     raise typer.Exit(0 if result.ok else 3)
