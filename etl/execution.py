@@ -13,7 +13,8 @@ from typing import Any, Final
 import structlog
 
 from etl import log, pipeline, streams
-from etl.errors import AhtEtlError, describe
+from etl.defects import explain
+from etl.errors import is_foreseen
 from etl.job import Job
 from etl.log import LogFormat
 from etl.places import is_remote
@@ -103,9 +104,9 @@ def _error_of(
     try:
         runner.run(go())
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
-        if not isinstance(failure, AhtEtlError):
+        if not is_foreseen(failure):
             structlog.get_logger().debug("run.crashed", exc_info=True)
-        return job.redactor.text(describe(failure))
+        return explain(failure, job.redactor.text)
     return None
 
 

@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 import structlog
 
 from etl import pipeline
+from etl.defects import explain
 from etl.engine import require_engine
-from etl.errors import AhtEtlError, RunError, UsageError, describe
+from etl.errors import RunError, UsageError, is_foreseen
 from etl.estimate import estimate
 from etl.job import LONGEST_WINDOW, Job, new_job, parse_shard, require, settle_window
 from etl.outcome import Report
@@ -90,9 +91,9 @@ async def run_async(
             async with shown(job, "auto", live=False):
                 await _gracefully(pipeline.run(job), job)
         except Exception as failure:  # noqa: BLE001 - the boundary of a run: the report is due
-            if not isinstance(failure, AhtEtlError):
+            if not is_foreseen(failure):
                 structlog.get_logger().debug("run.crashed", exc_info=True)
-            error = job.redactor.text(describe(failure))
+            error = explain(failure, job.redactor.text)
     return Report.of(job.redactor.tree(job.tally.to_report(error, None)))
 
 

@@ -73,22 +73,20 @@ def _for_people(level: LogLevel) -> list[Processor]:
         said.add(cause)
         return event
 
-    def printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event.pop("run_id", None)  # one run a terminal
-        trace = event.pop("exception", None)
-        shown = {
-            key: one_line(value) if isinstance(value, str) else value
-            for key, value in event.items()
-        }
-        if trace is not None:
-            shown["exception"] = "\n".join(
-                "".join(letter if letter.isprintable() else " " for letter in line)
-                for line in str(trace).split("\n")
-            )
-        return shown
-
     renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    return [*([] if level == "debug" else [once]), printable, renderer]
+    return [*([] if level == "debug" else [once]), _make_printable, renderer]
+
+
+def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Make foreign text safe for a terminal. The console shows other values by their `repr`.
+
+    A terminal has one run at a time, so its id says nothing there.
+    """
+    return {
+        key: one_line(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+        if key != "run_id"
+    }
 
 
 def _one_line(exc_info: ExcInfo) -> str:

@@ -28,7 +28,7 @@ import structlog
 
 from etl.errors import FailureKind
 from etl.plan import Shard
-from etl.report import Status
+from etl.report import Status, write_whole
 from etl.settings import MetricsSettings
 from etl.times import read_rfc3339
 
@@ -167,8 +167,11 @@ def _push(gateway: str, labels: dict[str, str], metrics: "list[Metric]") -> None
 
 
 def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
-    """Write the text file anew, in one step, with all in it that is not this run's to say."""
-    from prometheus_client import write_to_textfile  # noqa: PLC0415
+    """Write the text file anew, in one step, with all in it that is not this run's to say.
+
+    The node exporter, another user, can read it whatever the umask is.
+    """
+    from prometheus_client import generate_latest  # noqa: PLC0415
 
     with _locked(file.parent):
         known = {metric.name: metric for metric in metrics}
@@ -177,7 +180,7 @@ def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
             if metric is not old:
                 metric.samples += [s for s in old.samples if not _same_run(s.labels, labels)]
         in_order = [known[name] for name in HELP if name in known]
-        write_to_textfile(str(file), _registry(in_order))
+        write_whole(generate_latest(_registry(in_order)).decode(), file)
 
 
 def _read(file: Path) -> "list[Metric]":

@@ -80,17 +80,22 @@ def in_one_line(report: Mapping[str, Any]) -> str:
             f"{files['loaded']:,} files loaded, {files['not_attempted'] + files['failed']:,} left "
             "to the next run"
         )
-    kinds = Counter(failure["kind"] for failure in report["failures"])
+    said = []
+    if files["failed"]:
+        kinds = Counter(failure["kind"] for failure in report["failures"])
+        counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
+        said.append(
+            f"{files['failed']:,} of {files['listed']:,} files failed: {causes}; the next run "
+            "tries them again"
+        )
     if files["invalid"]:
-        kinds["invalid"] = files["invalid"]
-    counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
+        said.append(
+            f"{files['invalid']:,} of {files['listed']:,} listed entries are no paths of the API "
+            "and are never requested"
+        )
     first = [*report["failures"], *report["invalid_paths"]][0]
-    return (
-        f"partial: {files['failed'] + files['invalid']:,} of {files['listed']:,} files failed: "
-        f"{causes}; the next run tries them again; the first: {first['path'][:300]}: "
-        f"{first['message']}"
-    )
+    return f"partial: {'; '.join(said)}; the first: {first['path'][:300]}: {first['message']}"
 
 
 def size(count: int) -> str:

@@ -1,6 +1,7 @@
 """Metrics say what the report says, wherever they go, and never hold a run up."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -178,6 +179,17 @@ def test_a_gateway_behind_a_path(tmp_path: Path) -> None:
         settings = MetricsSettings(pushgateway=f"{url}/push/")
         metrics.publish(report(), 0, Shard(), settings)
         assert set(metrics.HELP) - {HOUR} == set(at_gateway(f"{url}/push"))
+
+
+def test_the_node_exporter_can_read_the_text_file(tmp_path: Path) -> None:
+    """Whatever the umask is: it runs as another user."""
+    file = tmp_path / "aht.prom"
+    before = os.umask(0o077)
+    try:
+        metrics.publish(report(), 0, Shard(), MetricsSettings(textfile=str(file)))
+    finally:
+        os.umask(before)
+    assert 0o644 == file.stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize("old", ["", "no metrics {", "aht_etl_last_run_status{", "other 1\n"])

@@ -74,10 +74,14 @@ def main() -> None:
             termination.leave(f"wrong usage: {ending.__context__.format_message()}")
         elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
             termination.leave(f"interrupted: {signal.Signals(code - 128).name}")
-    except Exception as failure:
-        # Its text is in the traceback only: nobody has looked it through for secrets.
-        termination.leave(f"error: unexpected {type(failure).__name__}; the log has more")
-        raise
+    except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
+        from etl import log
+        from etl.defects import explain_blindly
+        from etl.redact import Redactor
+
+        log.configure("auto", "error", Redactor())
+        log.complain(f"error: {explain_blindly(failure)}", "command.failed", "auto")
+        code = 1
     finally:
         streams.settle()
     if code is None or isinstance(code, int):

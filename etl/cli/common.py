@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 from etl.cli.configured import configured
-from etl.errors import AhtEtlError, UsageError, describe
+from etl.errors import UsageError, is_foreseen
 
 if TYPE_CHECKING:
     from etl.job import Job
@@ -56,10 +56,11 @@ def failures(event: str, log_format: "LogFormatName", redactor: "Redactor") -> I
         import structlog
 
         from etl import log
+        from etl.defects import explain
 
-        if not isinstance(failure, AhtEtlError):
+        if not is_foreseen(failure):
             structlog.get_logger().debug("command.crashed", exc_info=True)
-        log.complain(f"error: {redactor.text(describe(failure))}", event, log_format)
+        log.complain(f"error: {explain(failure, redactor.text)}", event, log_format)
         raise typer.Exit(1) from None
 
 
