@@ -41,6 +41,9 @@ def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> st
         lines.append(
             f"  partial        {window['from']} to {window['to']}: the vendor misses paths"
         )
+    for window in report["listing"]["unanswered_windows"]:
+        span = f"{window['from']} to {window['to']}"
+        lines.append(f"  unanswered     {span}: not answered by the API; the next run asks again")
     for failure in report["failures"][:_SHOWN_FAILURES]:
         lines.append(f"  {failure['kind']}: {failure['path']}: {failure['message']}")
     if len(report["failures"]) > _SHOWN_FAILURES:
@@ -65,12 +68,20 @@ def in_one_line(report: Mapping[str, Any]) -> str:
         kinds["invalid"] = files["invalid"]
     counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
-    first = [*report["failures"], *report["invalid_paths"]][0]
-    return (
-        f"partial: {files['failed'] + files['invalid']:,} of {files['listed']:,} files failed: "
-        f"{causes}; the next run tries them again; the first: {first['path'][:300]}: "
-        f"{first['message']}"
-    )
+    parts = []
+    for first in [*report["failures"], *report["invalid_paths"]][:1]:
+        parts.append(
+            f"{files['failed'] + files['invalid']:,} of {files['listed']:,} files failed: "
+            f"{causes}; the next run tries them again; the first: {first['path'][:300]}: "
+            f"{first['message']}"
+        )
+    if unanswered := report["listing"]["unanswered_windows"]:
+        parts.append(
+            f"{len(unanswered):,} windows were not answered by the API, the first from "
+            f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
+            "check says what answers"
+        )
+    return f"partial: {'; '.join(parts)}"
 
 
 def size(count: int) -> str:
