@@ -31,7 +31,7 @@ GROUP BY day ORDER BY day"""
 def served() -> Iterator[Emulator]:
     """Serve the demo's data to callers with the emulator's OAuth 1.0a keys."""
     dataset = Dataset.generate(_SEED, WINDOW.start, WINDOW.end)
-    with run_in_thread(dataset, EmulatorOptions(auth="oauth1", now=NOW)) as emulator:
+    with run_in_thread(dataset, EmulatorOptions(DEFAULT_ACCOUNT, "oauth1", NOW)) as emulator:
         yield emulator
 
 

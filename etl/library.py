@@ -156,7 +156,7 @@ async def plan_of(job: Job) -> PlanReport:
         job.window,
         settings.lake.uri,
         settings.raw.uri if job.archive_only else None,
-        tally.listing.partial_windows,
+        tally.listing,
         expected,
         job.redactor,
     )

@@ -16,11 +16,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ListingOutcome:
-    """How the listing went: requests, and the windows that were empty or partial."""
+    """How the listing went: requests, and the windows that were empty, partial or unanswered."""
 
     requests: int
     empty_windows: Sequence[Window]
     partial_windows: Sequence[Window]
+    unanswered_windows: Sequence[Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What is odd about the data: accounts that files are of, other than the one asked for."""
+
+    other_accounts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,7 @@ class Report:
     finished_at: datetime
     duration_seconds: float
     listing: ListingOutcome
+    quality: Quality
     files: FileCounts
     rows: RowCounts
     bytes: ByteCounts
@@ -140,7 +149,9 @@ class Report:
                 listing["requests"],
                 tuple(map(_window, listing["empty_windows"])),
                 tuple(map(_window, listing["partial_windows"])),
+                tuple(map(_window, listing["unanswered_windows"])),
             ),
+            quality=_known(Quality, report["quality"]),
             files=_known(FileCounts, report["files"]),
             rows=_known(RowCounts, report["rows"]),
             bytes=_known(ByteCounts, report["bytes"]),

@@ -71,6 +71,16 @@ class ApiSettings(_Section):
     request_window: Annotated[Duration, Field(ge=timedelta(seconds=1)), DURATION_SCHEMA] = Field(
         default=timedelta(days=1), description="The longest window of one listing request."
     )
+    any_404_is_empty: bool = Field(
+        default=False,
+        description="Whether every 404 to a listing is an empty window. false: only one that can "
+        "be the vendor's, which is empty, a JSON object or says 'no paths'.",
+    )
+    use_proxy: bool = Field(
+        default=False,
+        description="Whether requests to the vendor go by the proxy that HTTPS_PROXY or HTTP_PROXY "
+        "names, except to hosts in NO_PROXY.",
+    )
 
     @field_validator("base_url", "domain_url")
     @classmethod
@@ -171,6 +181,10 @@ class FetchSettings(_Section):
     )
     timeout: Duration = Field(
         default=timedelta(seconds=60), description="How long to wait without a byte arriving."
+    )
+    least_rate: Size = Field(
+        default=ByteSize(2**10),
+        description="Bytes a second at least, over a minute; a slower answer is a timeout.",
     )
     skip: tuple[str, ...] = Field(
         default=(),

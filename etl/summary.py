@@ -63,9 +63,14 @@ def _counted(files: Mapping[str, int]) -> str:
 
 def _windows(report: dict[str, Any]) -> list[str]:
     """Return a line for each window whose listing is not whole."""
+    listing = report["listing"]
     return [
-        f"  partial        {window['from']} to {window['to']}: the vendor misses paths"
-        for window in report["listing"]["partial_windows"]
+        f"  {name:<14} {window['from']} to {window['to']}: {words}"
+        for name, words in (
+            ("partial", "the vendor misses paths"),
+            ("unanswered", "not answered by the API; the next run asks again"),
+        )
+        for window in listing[f"{name}_windows"]
     ]
 
 
@@ -94,8 +99,16 @@ def in_one_line(report: Mapping[str, Any]) -> str:
             f"{files['invalid']:,} of {files['listed']:,} listed entries are no paths of the API "
             "and are never requested"
         )
-    first = [*report["failures"], *report["invalid_paths"]][0]
-    return f"partial: {'; '.join(said)}; the first: {first['path'][:300]}: {first['message']}"
+    if said:
+        first = [*report["failures"], *report["invalid_paths"]][0]
+        said.append(f"the first: {first['path'][:300]}: {first['message']}")
+    if unanswered := report["listing"]["unanswered_windows"]:
+        said.append(
+            f"{len(unanswered):,} windows were not answered by the API, the first from "
+            f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
+            "check says what answers"
+        )
+    return f"partial: {'; '.join(said)}"
 
 
 def size(count: int) -> str:

@@ -12,7 +12,8 @@ def emulator(
         int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")
     ] = 8080,
     account: Annotated[
-        str, typer.Option("--account", metavar="ID", help="Whose data it is.")
+        str,
+        typer.Option("--account", metavar="ID", help="Whose data it is; another one is refused."),
     ] = "le79344075",
     from_: Annotated[
         str | None,
@@ -74,7 +75,7 @@ def emulator(
         dataset = serve.dataset(
             account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
         )
-        options = serve.options(auth, latency, rate, at_once, fault or [])
+        options = serve.options(account, auth, latency, rate, at_once, fault or [])
     try:
         serve.serve(dataset, options, port, account, called_as())
     except OSError as error:

@@ -58,10 +58,12 @@ class Station:
         transport = Transport(
             self.limiter,
             settings.retry,
-            settings.fetch.timeout,
+            settings.fetch,
             HttpCounts(),
+            clock,
             self._sleep,
             self.redactor.text,
+            use_proxy=settings.api.use_proxy,
         )
         self.transport = await transport.__aenter__()
         self.store = open_lake(settings)
