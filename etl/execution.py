@@ -75,8 +75,7 @@ def execute(
         log.complain(f"error: {error}", "run.failed", log_format)
     elif report["exit_code"]:
         line = job.redactor.text(in_one_line(report))
-        event = "run.interrupted" if job.stop.signal is not None else "run.partial"
-        log.complain(line, event, log_format)
+        log.complain(line, "run.interrupted" if job.stop.signal else "run.partial", log_format)
     if error is not None or job.stop.signal is not None:
         # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
         # Nothing that they do counts any more.

@@ -51,7 +51,11 @@ def show(
 
     Example: aht-etl config show --config configs/daily.yaml
     """
-    with usage_errors("console"):
+    from etl import log
+    from etl.redact import Redactor
+
+    log.configure("auto", "warning", Redactor())
+    with usage_errors("auto"):
         span = (from_, to, lookback)
         where = (engine, dask_scheduler, dask_workers)
         flags = by_key(account, base_url, *span, lake, concurrency, *where)

@@ -145,10 +145,8 @@ def test_a_second_signal_is_named(serve: Serve, run: Runner, file: Path) -> None
     wait_until(lambda: not list((run.lake / "_staging").iterdir()))
     wait_until(lambda: ended_by(process, signal.SIGTERM))
     process.communicate()
-    assert (143, "interrupted: SIGTERM again before the end") == (
-        process.returncode,
-        file.read_text(),
-    )
+    assert 143 == process.returncode
+    assert file.read_text().startswith("interrupted: SIGTERM again before the end; ")
 
 
 @pytest.mark.parametrize(
