@@ -96,7 +96,8 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
     if (from_archive or archive_only) and settings.raw.uri is None:
         flag = "--from-archive" if from_archive else "--archive-only"
         raise UsageError(
-            f"raw.uri: is missing, and {flag} needs it; set AHT_ETL_RAW__URI or the YAML's key"
+            f"raw.uri: is missing, and {flag} needs it; set --raw, AHT_ETL_RAW__URI or the YAML's "
+            "key"
         )
     if archive_only and settings.engine.kind != "local":
         raise UsageError(

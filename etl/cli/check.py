@@ -28,6 +28,7 @@ from etl.cli.flags import (
     LogFormat,
     LogLevel,
     Lookback,
+    Raw,
     To,
 )
 from etl.errors import UsageError
@@ -64,12 +65,16 @@ def check(
     to: To = None,
     lookback: Lookback = None,
     lake: Lake = None,
+    raw: Raw = None,
     concurrency: Concurrency = None,
     engine: Engine = None,
     dask_scheduler: DaskScheduler = None,
     dask_workers: DaskWorkers = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="As JSON: ok, and the checks with name, ok and message.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the keys at their defaults as well.")
     ] = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "error",
@@ -90,7 +95,7 @@ def check(
     log.configure(log_format, log_level, redactor)
     span = (from_, to, lookback)
     where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *span, lake, concurrency, *where)
+    flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
     with usage_errors(log_format):
         try:
             read = configured(config, flags)
@@ -104,7 +109,7 @@ def check(
     for secret in read.settings.secret_values():
         redactor.add(secret)
     with failures("check.failed", log_format, redactor):
-        checks = _check(read, window, redactor, as_json=as_json)
+        checks = _check(read, window, redactor, as_json=as_json, verbose=verbose)
     failed = [check for check in checks if check.outcome == "failed"]
     if not failed:
         raise typer.Exit
@@ -126,7 +131,7 @@ def _window(settings: "Settings") -> "Window":
 
 
 def _check(
-    read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool
+    read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool, verbose: bool
 ) -> list["Check"]:
     """Check all, print it as it comes, or as JSON at the end."""
     from rich.console import Console
@@ -140,7 +145,7 @@ def _check(
     console = Console(highlight=False)
     width = _width()
     if not as_json:
-        _print_configuration(console, values, width)
+        _print_configuration(console, values, width, verbose=verbose)
 
     def tell(check: "Check") -> None:
         checks.append(check)
@@ -207,8 +212,10 @@ def _width() -> int | None:
     return max(40, columns) if columns else None
 
 
-def _print_configuration(console: "Console", values: Sequence["Shown"], width: int | None) -> None:
-    """Print each value that somebody set on a line of its own, and the defaults together."""
+def _print_configuration(
+    console: "Console", values: Sequence["Shown"], width: int | None, *, verbose: bool
+) -> None:
+    """Print each value that somebody set on a line of its own; if `verbose`, the defaults too."""
     from rich.text import Text
 
     chosen = [value for value in values if value.origin.kind != "default"]
@@ -221,7 +228,8 @@ def _print_configuration(console: "Console", values: Sequence["Shown"], width: i
         (f"{value.key:<{key_width}}  {_cut(value.text):<{value_width}}  {value.origin}", "")
         for value in chosen
     ]
-    rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
+    if verbose:
+        rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
     for row, style in rows:
         for line in textwrap.wrap(
             row,

@@ -20,6 +20,7 @@ from etl.cli.flags import (
     Lookback,
     Paths,
     Progress,
+    Raw,
     ReportFile,
     RunLogLevel,
     ShardOption,
@@ -36,6 +37,7 @@ def run(
     lookback: Lookback = None,
     paths: Paths = None,
     lake: Lake = None,
+    raw: Raw = None,
     concurrency: Concurrency = None,
     shard: ShardOption = None,
     from_archive: FromArchive = False,
@@ -61,7 +63,7 @@ def run(
     log.configure(log_format, log_level, redactor)
     span = (from_, to, lookback)
     where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *span, lake, concurrency, *where)
+    flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
     with usage_errors(log_format):
         check_report_file(report)
         job = prepare(
