@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline, streams
+from etl import events, log, pipeline, streams
 from etl.defects import explain
 from etl.errors import is_foreseen
 from etl.job import Job
@@ -104,7 +104,7 @@ def _error_of(
         runner.run(go())
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
         if not is_foreseen(failure):
-            structlog.get_logger().debug("run.crashed", exc_info=True)
+            events.log.debug("run.crashed", exc_info=True)
         return explain(failure, job.redactor.text)
     return None
 
@@ -127,7 +127,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
 
 def _log_end(report: dict[str, Any]) -> None:
     """Log the one summary of a run; why it failed is said once, by `run.failed`."""
-    structlog.get_logger().info(
+    events.log.info(
         "run.finished",
         status=report["status"],
         exit_code=report["exit_code"],

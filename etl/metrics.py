@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-import structlog
-
 from etl.errors import FailureKind
+from etl.events import log
 from etl.plan import Shard
 from etl.report import Status, write_whole
 from etl.settings import MetricsSettings
@@ -34,8 +33,6 @@ from etl.times import read_rfc3339
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
-
-log = structlog.stdlib.get_logger()
 
 JOB: Final = "aht_etl"
 #: How long a gateway and a disk, together, may take before the run ends without them.

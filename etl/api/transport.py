@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Final, Self
 
 import aiohttp
-import structlog
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
@@ -25,10 +24,9 @@ from etl.api.retry import Attempts, Unauthorized
 from etl.api.throttle import Limiter, Slot
 from etl.api.trust import explain_handshake, may_pass, trusted
 from etl.errors import FailureKind, FileError
+from etl.events import log
 from etl.printable import one_line
 from etl.settings import FetchSettings, RetrySettings
-
-log = structlog.stdlib.get_logger()
 
 # Servers close idle connections after five seconds or more; a request that meets the close would
 # be sent in vain.

@@ -53,13 +53,11 @@ def failures(event: str, log_format: "LogFormatName", redactor: "Redactor") -> I
     except typer.Exit:
         raise
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        import structlog
-
-        from etl import log
+        from etl import events, log
         from etl.defects import explain
 
         if not is_foreseen(failure):
-            structlog.get_logger().debug("command.crashed", exc_info=True)
+            events.log.debug("command.crashed", exc_info=True)
         log.complain(f"error: {explain(failure, redactor.text)}", event, log_format)
         raise typer.Exit(1) from None
 
