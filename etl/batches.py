@@ -13,12 +13,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import structlog
-
 from etl.api.body import NO_ROOM, Body, scratch_error, scratch_folder
 from etl.archive import Archive, Download, Kept, refused
 from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
+from etl.events import log
 from etl.lake.store import LakeError
 from etl.landing import Landing
 from etl.machine import lack
@@ -30,8 +29,6 @@ from etl.stop import Stop
 
 if TYPE_CHECKING:
     from etl.decode import Decoded, Scanner
-
-log = structlog.stdlib.get_logger()
 
 # A batch is large enough, as it came: some megabytes of text.
 _BATCH_BYTES: Final = 2**19

@@ -5,6 +5,7 @@ cannot do its work, stop) and `FileError` (set this one file aside, go on with t
 """
 
 from enum import StrEnum
+from typing import Final
 
 from etl.machine import lack
 from etl.printable import one_line
@@ -25,6 +26,14 @@ class FailureKind(StrEnum):
     LAKE = "lake"
 
 
+_PASSING: Final = {
+    FailureKind.TIMEOUT,
+    FailureKind.CONNECTION,
+    FailureKind.TRUNCATED,
+    FailureKind.CORRUPT,
+}
+
+
 class AhtEtlError(Exception):
     """The root of all errors that this package raises on purpose; its text is one line."""
 
@@ -41,28 +50,29 @@ class FileError(AhtEtlError):
     """One file cannot be loaded; the others can.
 
     `kind` is the report's; `message` says what happened and what to do, without the path, which
-    the report has beside it. `status` is the answer's, where there was one. `attempts` is how many
-    requests were sent for it, filled in by whoever counts them.
+    the report has beside it. `status` is the answer's, where there was one. `passing` tells whether
+    to try again; by default as the vendor asks for this kind and status (its documented retry
+    policy). `attempts` is how many requests were sent for it, filled in by whoever counts them.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int | None = None,
+        passing: bool | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.status = status
         self.attempts = 0
-
-    @property
-    def passing(self) -> bool:
-        """Whether the vendor asks to try again after this (its documented retry policy)."""
-        if self.kind is FailureKind.HTTP:
-            return self.status is not None and self.status >= 500
-        return self.kind in {
-            FailureKind.TIMEOUT,
-            FailureKind.CONNECTION,
-            FailureKind.TRUNCATED,
-            FailureKind.CORRUPT,
-        }
+        if passing is None:
+            passing = kind in _PASSING or (
+                kind is FailureKind.HTTP and status is not None and status >= 500
+            )
+        self.passing = passing
 
 
 def is_foreseen(failure: BaseException) -> bool:

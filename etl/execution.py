@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline, streams, termination
+from etl import events, log, pipeline, streams
 from etl.defects import explain
 from etl.errors import RunError, is_foreseen
 from etl.job import Job
@@ -111,7 +111,8 @@ def execute(
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
     elif report["exit_code"]:
-        termination.leave(job.redactor.text(in_one_line(report)))
+        line = job.redactor.text(in_one_line(report))
+        log.complain(line, "run.interrupted" if job.stop.signal else "run.partial", log_format)
     if error is not None or job.stop.signal is not None:
         # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
         # Nothing that they do counts any more.
@@ -144,7 +145,7 @@ def _error_of(
         if not isinstance(failure, Exception) and lack(failure) is None:
             raise
         if not is_foreseen(failure):
-            structlog.get_logger().debug("run.crashed", exc_info=True)
+            events.log.debug("run.crashed", exc_info=True)
         return explain(failure, job.redactor.text)
     return None
 
@@ -167,7 +168,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
 
 def _log_end(report: dict[str, Any]) -> None:
     """Log the one summary of a run; why it failed is said once, by `run.failed`."""
-    structlog.get_logger().info(
+    events.log.info(
         "run.finished",
         status=report["status"],
         exit_code=report["exit_code"],

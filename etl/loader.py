@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-import structlog
-
 from etl.api.body import Body
 from etl.api.client import Client
 from etl.api.retry import Unauthorized
@@ -16,6 +14,7 @@ from etl.archive import Archive
 from etl.batches import Batches
 from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
+from etl.events import log
 from etl.job import Job
 from etl.lake.store import LakeError, Store
 from etl.landing import Landing
@@ -27,8 +26,6 @@ from etl.report import Tally
 from etl.sink import Sink
 from etl.stop import Stop, StoppedError
 from etl.stores import open_archive
-
-log = structlog.stdlib.get_logger()
 
 # Files that may wait for others of their partition, to be decoded together.
 _MOST_WAITING: Final = 48

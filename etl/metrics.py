@@ -24,19 +24,16 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-import structlog
-
 from etl.errors import FailureKind
+from etl.events import log
 from etl.machine import lack
 from etl.plan import Shard
 from etl.report import Status, write_whole
 from etl.settings import MetricsSettings
-from etl.times import parse_instant
+from etl.times import read_rfc3339
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
-
-log = structlog.stdlib.get_logger()
 
 JOB: Final = "aht_etl"
 #: How long a gateway and a disk, together, may take before the run ends without them.
@@ -122,7 +119,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     """Return the metrics of a run, each sample with these labels beside its own."""
     from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
 
-    ended_at = parse_instant(report["finished_at"]).timestamp()
+    ended_at = read_rfc3339(report["finished_at"]).timestamp()
     failures = Counter(failure["kind"] for failure in report["failures"])
     values: dict[str, Any] = {
         "aht_etl_last_run_timestamp_seconds": ended_at,
@@ -146,7 +143,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     if exit_code == 0:
         values[_LAST_SUCCESS] = ended_at
     if (hour := report["newest_complete_hour"]) is not None:
-        values[_NEWEST_HOUR] = parse_instant(hour).timestamp()
+        values[_NEWEST_HOUR] = read_rfc3339(hour).timestamp()
         values["aht_etl_lag_seconds"] = ended_at - values[_NEWEST_HOUR]
     metrics = []
     for name, value in values.items():

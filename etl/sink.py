@@ -5,9 +5,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from etl.errors import FailureKind, RunError
+from etl.events import log
 from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
@@ -20,8 +19,6 @@ from etl.settings import Compression
 
 if TYPE_CHECKING:
     from etl.decode import Decoded
-
-log = structlog.stdlib.get_logger()
 
 # How long commits that have begun may take when the time to end is over.
 _LAST_COMMITS_S: Final = 5.0

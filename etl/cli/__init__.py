@@ -73,7 +73,9 @@ def main() -> None:
         if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
             termination.leave(f"wrong usage: {ending.__context__.format_message()}")
         elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
-            termination.leave(f"interrupted: {signal.Signals(code - 128).name}")
+            line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
+            termination.leave(line)
+            streams.last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
         _complain_about(failure)
         code = 1

@@ -94,7 +94,7 @@ def test_a_listing_that_was_refused(serve: Serve, run: Runner, file: Path) -> No
             ("check", "--account", "1", "--base-url", "http://127.0.0.1:9", "--lake", "/proc"),
             {},
             1,
-            "Not ready for a run: mend tls, l",
+            "Not ready for a run: mend connection, l",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -145,10 +145,8 @@ def test_a_second_signal_is_named(serve: Serve, run: Runner, file: Path) -> None
     wait_until(lambda: not list((run.lake / "_staging").iterdir()))
     wait_until(lambda: ended_by(process, signal.SIGTERM))
     process.communicate()
-    assert (143, "interrupted: SIGTERM again before the end") == (
-        process.returncode,
-        file.read_text(),
-    )
+    assert 143 == process.returncode
+    assert file.read_text().startswith("interrupted: SIGTERM again before the end; ")
 
 
 @pytest.mark.parametrize(

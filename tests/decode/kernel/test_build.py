@@ -11,6 +11,7 @@ import pytest
 
 from etl import __version__
 from etl.decode import kernel
+from etl.errors import RunError
 from tests.decode.kernel.__main__ import HERE, SCANNER, write_seeds
 from tests.programs import program
 
@@ -95,5 +96,5 @@ def test_a_library_that_does_not_fit_is_one_clear_line(broken: str, tmp_path: Pa
             "long long aht_version(void) { return 0; } long long aht_batch_size(void) { return 0; }"
         )
         subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source], check=True)
-    with pytest.raises(kernel.RunError, match=r"scan.so .*; install aht-etl again"):
+    with pytest.raises(RunError, match=r"scan.so .*; install aht-etl again"):
         kernel._load(path)
