@@ -161,14 +161,18 @@ def _produce(
 
 @asynccontextmanager
 async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
-    """Once a signal tells the run to end, end the block when the grace is over."""
+    """Once the run is told to end, end the block when the grace is over, or at once if told so."""
     loop = asyncio.get_running_loop()
     running = True
     try:
         async with asyncio.timeout(None) as limit:
 
             def begin() -> None:
-                if running and stop.signal is not None:
+                if not running:
+                    return
+                if stop.at_once:
+                    limit.reschedule(loop.time())
+                elif limit.when() is None:
                     limit.reschedule(loop.time() + grace.total_seconds())
 
             stop.on_request(begin)

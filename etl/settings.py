@@ -267,7 +267,8 @@ class ShutdownSettings(_Section):
         DURATION_SCHEMA,
     ] = Field(
         default=timedelta(seconds=20),
-        description="After SIGTERM or SIGINT: time to commit what is downloaded; a second signal "
+        description="After SIGTERM, SIGINT or SIGHUP, or an error that ends the run: time to "
+        "commit what is downloaded. A second signal within 2 s is the same request, a later one "
         "ends at once.",
     )
 

@@ -14,11 +14,15 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """Set once, by a signal (with its number) or by an error that ends the run."""
+    """Set once, by a signal (with its number) or by an error that ends the run.
+
+    A request to end `at_once` comes on top: then nothing more is committed.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.error: RunError | None = None
+        self.at_once = False
         self._interruptible: set[asyncio.Future[Any]] = set()
         self._on_request: list[Callable[[], None]] = []
 
@@ -26,24 +30,26 @@ class Stop:
         """Whether the run should end."""
         return self.signal is not None or self.error is not None
 
-    def request(self, *, signal: int | None = None, error: RunError | None = None) -> None:
+    def request(
+        self, *, signal: int | None = None, error: RunError | None = None, at_once: bool = False
+    ) -> None:
         """Tell the run to end; the first error and the first signal count.
 
-        A signal counts also behind an error: it limits the time that is left.
+        A signal also counts after an error, but not the other way round.
         """
-        if self.signal is not None or (signal is None and self.error is not None):
+        known = self.signal is not None or (signal is None and self.error is not None)
+        if known and (self.at_once or not at_once):
             return
-        if signal is not None:
-            self.signal = signal
-        else:
-            self.error = error
+        self.at_once = at_once
+        if not known:
+            self.signal, self.error = signal, self.error or error
         for future in list(self._interruptible):
             future.cancel()
         for callback in self._on_request:
             callback()
 
     def on_request(self, callback: Callable[[], None]) -> None:
-        """Call back when the run is told to end, at once if it was already."""
+        """Call back when the run is told to end, and again for `at_once`; now if it was told."""
         self._on_request.append(callback)
         if self.requested():
             callback()
