@@ -177,6 +177,17 @@ async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_proxy: str
             assert await ask(opened, url) == b"ok"
 
 
+@pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "::::", "http://", "http://a:b:c/"])
+async def test_a_proxy_that_is_none_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """Not by its value, which may hold a password."""
+    monkeypatch.setenv("HTTP_PROXY", named)
+    async with transport(use_proxy=True) as opened:
+        with pytest.raises(RunError, match=r"^HTTP_PROXY: names no proxy that can be used; write"):
+            await ask(opened, "http://api.example/")
+
+
 async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The certificate is judged behind it; a proxy that refuses is named without its password."""
     context, authority = certified(tmp_path, "api.example")
