@@ -355,6 +355,7 @@ NAMED = {"service": AGENT_ACTIVITY}
         {"baseURI": "a.example/path"},
         {"baseURI": "user@a.example"},
         {"baseURI": "a.example:99999"},
+        {"baseURI": "[::::]"},
         {"baseURIs": [{"service": "other", "baseURI": "a.example"}]},
         {"service": "other", "baseURI": "a.example"},
     ],

@@ -77,6 +77,27 @@ def test_every_404_is_an_empty_window_if_that_is_set(run: Runner, serve: Serve) 
     assert (0, 1) == (ended.report["http"]["retries"], ended.err.count('"window.empty"'))
 
 
+def test_a_plan_names_what_is_not_answered(serve: Serve, tmp_path: Path) -> None:
+    """It is not the whole plan."""
+    query = f"fromMillis={to_millis(DAYS[1])}"
+    emulator = serve(DATA, faults=(Fault("listing", "html", query=query, times=None),))
+    command = ("plan", "--account", DEFAULT_ACCOUNT, "--base-url", emulator.base_url, *WINDOW)
+    for more in ((), ("--json",)):
+        done = subprocess.run(
+            [COMMAND, *command, *more],
+            env=environment(),
+            cwd=tmp_path,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (0, 1) == (done.returncode, done.stderr.count('"window.unanswered"'))
+        if more:
+            assert [SECOND] == json.loads(done.stdout)["unanswered_windows"]
+        else:
+            assert f"! {SECOND['from']} to {SECOND['to']}: not answered by the API" in done.stdout
+
+
 @contextmanager
 def a_web_server(folder: Path) -> Iterator[str]:
     """Serve a folder as `python3 -m http.server` does."""
