@@ -28,8 +28,8 @@ def test_numbers_are_the_lakes_own(loaded: Path) -> None:
     """Rows and handle time of each hour, and rows by reason, are those that DuckDB counts."""
     facts = facts_of(loaded)
     source = (
-        f"read_parquet('{loaded}/**/*.parquet', hive_partitioning = true, "
-        "hive_types = {'accountId': VARCHAR})"
+        f"read_parquet('{loaded}/year=*/**/*.parquet', hive_partitioning = true, hive_types = "
+        "{'year': INT, 'month': INT, 'day': INT, 'hour': INT, 'accountId': VARCHAR})"
     )
     with duckdb.connect() as connection:
         hours = connection.sql(
