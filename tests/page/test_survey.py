@@ -103,6 +103,19 @@ def test_lines_of_the_quarantine_that_are_damaged(tmp_path: Path) -> None:
     assert sorted(reasons.values()) == [1, 3]
 
 
+def test_texts_of_the_lake_are_printable(tmp_path: Path) -> None:
+    """Reasons, runs and quarantined reasons have no control characters, however they came."""
+    odd = "a\x1b[31m\u202e\n b"
+    put(tmp_path, HOUR, [row(start=odd)], run=odd, reasons=[odd, "\ud800"])
+    facts = facts_of(tmp_path)
+    assert set(facts.durations.by_start) == {"a [31m b"}
+    assert set(facts.runs) == {"a [31m b"}
+    assert set(facts.quarantine.by_reason) == {
+        "a [31m b",
+        "(the quarantine's own line cannot be read)",
+    }
+
+
 def test_runs_are_told_apart(tmp_path: Path) -> None:
     """Each run's parts, files, rows and bad rows are summed by its id."""
     put(tmp_path, HOUR, [row()] * 3, run="a")
