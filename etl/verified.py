@@ -9,15 +9,12 @@ from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, Final
 
-import structlog
-
+from etl.events import log
 from etl.lake.proof import Finding, FindingKind
 from etl.printable import one_line
 from etl.progress import ProgressMode
 from etl.signals import handled
 from etl.verify import Verification
-
-log = structlog.stdlib.get_logger()
 
 _EVENT_EVERY_S: Final = 30.0
 _SHOWN_OF_A_KIND: Final = 10

@@ -31,11 +31,11 @@ async def look_up(transport: Transport, domain_url: str, account: str, service: 
     try:
         async for attempt in transport.attempts(where):
             with attempt:
-                async with transport.get(url, Anonymous()) as response:
-                    answer = await read_json(response)
+                async with transport.get(url, Anonymous()) as answer:
+                    found = await read_json(answer)
     except FileError as error:
         raise RunError(f"{where}: {error.message}; {advice}") from error
-    host = _base_uri(answer, service)
+    host = _base_uri(found, service)
     match = _HOST.fullmatch(host) if host else None
     if match is None or int(match["port"] or 0) > 65535:
         raise RunError(f"{where}: the answer names no host; {advice}")

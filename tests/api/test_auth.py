@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.api.auth import OAuth1, OAuth2, parse_token
+from etl.api.auth import Hope, OAuth1, OAuth2, parse_token
 from etl.errors import RunError
 from etl.settings import AuthSettings
 
@@ -66,10 +66,24 @@ async def test_many_401s_renew_once() -> None:
     old = await auth.header(URL)
 
     async def again() -> str:
-        assert await auth.refused(old)
+        assert await auth.refused(old) is not Hope.NONE
         return await auth.header(URL)
 
     assert set(await asyncio.gather(*(again() for _ in range(16)))) == {"Bearer token-2"}
+    assert server.asked == 2
+
+
+async def test_a_renewal_that_is_under_way_is_waited_for() -> None:
+    """The new token may be what ended the old one, before it is here: no second one is fetched."""
+    server = Server(3600)
+    auth = OAuth2(server.request, server.clock, lambda _: None)
+    old = await auth.header(URL)
+    server.now = 3600
+    renewal = asyncio.ensure_future(auth.header(URL))
+    await asyncio.sleep(0)
+    assert (await auth.refused(old), await renewal) == (Hope.NEWER, "Bearer token-2")
+    assert await auth.header(URL) == "Bearer token-2"
+    assert await auth.refused("Bearer token-2") is Hope.RENEWED
     assert server.asked == 2
 
 
@@ -114,7 +128,7 @@ async def test_every_signature_is_new() -> None:
     first, second = await auth.header(URL), await auth.header(URL)
     assert first.startswith("OAuth ")
     assert first != second
-    assert not await auth.refused(first)
+    assert await auth.refused(first) is Hope.NONE
 
 
 def test_a_token_is_not_in_the_text_about_it() -> None:

@@ -191,13 +191,13 @@ async def test_signatures_are_verified() -> None:
         url = call.url("agent-segments/files", query)
         good = signed(call.emulator, url)
         assert (await call.file(query, good))[0] == 200
-        assert (401, "nonce used") == await refused(call, query, good)
+        assert (401, "oauth_problem=nonce_used") == await refused(call, query, good)
         for name in call.emulator.keys:
             header = signed(call.emulator, url, **{name: "wrong"})
-            assert (401, "signature invalid") == await refused(call, query, header)
+            assert (401, "oauth_problem=signature_invalid") == await refused(call, query, header)
         other = signed(call.emulator, url + "&more=1")
-        assert (401, "signature invalid") == await refused(call, query, other)
-        assert (401, "signature missing") == await refused(call, query, None)
+        assert (401, "oauth_problem=signature_invalid") == await refused(call, query, other)
+        assert (401, "oauth_problem=parameter_absent") == await refused(call, query, None)
 
 
 async def refused(call: Caller, query: str, header: str | None) -> tuple[int, str]:
