@@ -65,7 +65,7 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
         (gzip.compress(b'{"segmentId":"a"}\n')[:-5], "truncated"),
         (gzip.compress(b'{"segmentId":"a"}\n')[:-5] + b"crc??", "corrupt"),
         (gzip.compress(gzip.compress(b'{"segmentId":"a"}\n', mtime=0))[:-7], "truncated"),
-        (b"<html>busy</html>", "corrupt"),
+        (b"busy, try later", "corrupt"),
     ],
 )
 def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, kind: str) -> None:
