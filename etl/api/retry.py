@@ -94,17 +94,24 @@ class Attempts:
         return self._delays[self._retries - 1]
 
 
-def retry_after_s(header: str | None, now: datetime) -> float:
-    """Return the seconds that a Retry-After header asks for (RFC 9110 section 10.2.3), else 0."""
+def retry_after_s(header: str | None, date: str | None, now: datetime) -> float:
+    """Return the seconds that a Retry-After header asks for (RFC 9110 section 10.2.3), else 0.
+
+    If it names a time, it is that of the server's clock: the answer's `date` header, if it has one,
+    counts and not `now`.
+    """
     if not header:
         return 0.0
     header = header.strip()
     if header.isascii() and header.isdigit():
         return float(header[:9])
+    at = _http_date(header)
+    return max(0.0, (at - (_http_date(date) or now)).total_seconds()) if at else 0.0
+
+
+def _http_date(header: str | None) -> datetime | None:
     try:
-        at = email.utils.parsedate_to_datetime(header)
+        at = email.utils.parsedate_to_datetime(header or "")
     except (ValueError, OverflowError):
-        return 0.0
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -208,7 +208,8 @@ class Transport:
         self, response: ClientResponse, auth: Authenticator | None, header: str | None, slot: Slot
     ) -> FileError:
         status = response.status
-        wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
+        headers = response.headers
+        wait_s = retry_after_s(headers.get("Retry-After"), headers.get("Date"), datetime.now(UTC))
         if status == 429:
             self.counts.throttled += 1
             self._limiter.refused(slot, throttled=True)
