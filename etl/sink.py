@@ -12,7 +12,7 @@ from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.lake.store import LakeError, StagedFile, Store
+from etl.lake.store import LakeError, LakeUnusableError, StagedFile, Store
 from etl.machine import lack
 from etl.plan import PartitionPlan
 from etl.report import Tally
@@ -126,6 +126,8 @@ class Sink:
                         # that are nowhere.
                         write_bad_rows(self._store, file.path, bad_rows)
                     gathering.builder.add(receipt, decoded.batches())
+                except LakeUnusableError:
+                    raise
                 except LakeError as error:
                     refused.append((file.path, error))
             del left[0]
@@ -195,9 +197,11 @@ class Sink:
     def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
         """Fail all that the partition had gathered, and go on with what is still to come.
 
-        Raises RunError where the machine lacks something: that is no fault of these files.
+        Raises RunError where each other file would meet the same: the machine lacks something, or
+        the store's credentials have ended.
         """
-        if (reason := lack(error)) is not None:
+        reason = str(error) if isinstance(error, LakeUnusableError) else lack(error)
+        if reason is not None:
             self._renew(gathering)
             raise RunError(reason) from error
         directory = gathering.plan.partition.directory
