@@ -20,7 +20,14 @@ from etl.copies import name_beside, note_of
 from etl.decode.unpack import file_pieces, unwrapped
 from etl.errors import FailureKind, FileError
 from etl.events import log
-from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store, never_there
+from etl.lake.store import (
+    AlreadyExistsError,
+    LakeError,
+    LakeUnusableError,
+    StagedFile,
+    Store,
+    never_there,
+)
 
 if TYPE_CHECKING:
     from etl.decode import Decoded
@@ -182,6 +189,8 @@ class Archive:
     def _keep_refused(self, one: _Staged, refusal: LakeError) -> Kept:
         """Keep a file whose creation was refused, unless it has its name all the same."""
         kept = Kept.BEFORE
+        if isinstance(refusal, LakeUnusableError):
+            raise refusal
         same = self._is(one, one.name)
         if same is None and isinstance(refusal, AlreadyExistsError):
             # What was there is gone, or never was.
@@ -250,5 +259,7 @@ def sha256_of(store: Store, name: str) -> str:
 
 
 def refused(error: Exception) -> FileError:
-    """Return what to tell of a file when the archive refuses."""
+    """Return what to tell of a file when the archive refuses; raise what ends the run."""
+    if isinstance(error, LakeUnusableError):
+        raise error
     return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

@@ -411,8 +411,10 @@ class Settings(_Section):
 
     def secret_values(self) -> Iterator[str]:
         """Yield every value that must never be shown."""
-        options = (*self.lake.options.values(), *self.raw.options.values())
-        for value in (*(v for _, v in self.auth), *options):
+        options = (*self.lake.options.items(), *self.raw.options.items())
+        # A region is no secret, and a store that names the right one is to be understood.
+        own = (value for name, value in options if not name.lower().endswith("region"))
+        for value in (*(v for _, v in self.auth), *own):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
         if is_remote(self.lake.uri) or (self.raw.uri is not None and is_remote(self.raw.uri)):

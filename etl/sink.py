@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.lake.store import LakeError, StagedFile, Store
+from etl.lake.store import LakeError, LakeUnusableError, StagedFile, Store
 from etl.machine import lack
 from etl.plan import PartitionPlan
 from etl.report import Tally
@@ -92,6 +92,8 @@ class Sink:
                     await asyncio.to_thread(self._take, gathering, file)
                 else:
                     self._take(gathering, file)
+            except LakeUnusableError:
+                raise
             except LakeError as error:
                 self._tally.failed([file.path], FailureKind.LAKE, str(error), file.attempts)
                 log.warning("file.failed", path=file.path, kind="lake", reason=str(error))
@@ -129,7 +131,8 @@ class Sink:
             yield
         finally:
             watch.cancel()
-            await asyncio.wait({watch})
+            with suppress(asyncio.CancelledError, RunError):  # a worker will meet the same
+                await watch
 
     async def _commit_overdue(self) -> None:
         now_s = asyncio.get_running_loop().time
@@ -204,9 +207,11 @@ class Sink:
     def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
         """Fail all that the partition had gathered, and go on with what is still to come.
 
-        Raises RunError where the machine lacks something: that is no fault of these files.
+        Raises RunError where each other file would meet the same: the machine lacks something, or
+        the store's credentials have ended.
         """
-        if (reason := lack(error)) is not None:
+        reason = str(error) if isinstance(error, LakeUnusableError) else lack(error)
+        if reason is not None:
             self._renew(gathering)
             raise RunError(reason) from error
         directory = gathering.plan.partition.directory
