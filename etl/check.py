@@ -26,7 +26,7 @@ from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.decode import DecodeLimits, decode
 from etl.engine import require_engine
-from etl.errors import AhtEtlError, FailureKind, FileError, RunError
+from etl.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.lake.store import Store
 from etl.loader import Memory
 from etl.origins import Shown
@@ -42,7 +42,7 @@ Outcome = Literal["ok", "failed", "skipped"]
 Name = Literal[
     "configuration",
     "host",
-    "tls",
+    "connection",
     "authentication",
     "listing",
     "file",
@@ -131,7 +131,7 @@ class Checkup:
             use_proxy=settings.api.use_proxy,
         ) as transport:
             client = await self._try("host", lambda: self._host(transport))
-            await self._try("tls", lambda: self._tls(client), needs="host")
+            await self._try("connection", lambda: self._connection(client), needs="host")
             await self._ask(client, transport)
         lake = open_lake(settings, patient=False)
         await self._try("lake", lambda: self._lake("lake.uri", lake))
@@ -210,7 +210,7 @@ class Checkup:
             if variable
         )
 
-    async def _tls(self, client: Client) -> tuple[str, None]:
+    async def _connection(self, client: Client) -> tuple[str, None]:
         seen = [await self._greet(origin) for origin in dict.fromkeys(client.origins)]
         return "; ".join(seen), None
 
@@ -221,7 +221,7 @@ class Checkup:
         """
         listing: Listing | None = None
         failure: AhtEtlError | None = None
-        if "tls" not in self._not_ok:
+        if "connection" not in self._not_ok:
             self._begin("authentication")
             try:
                 await client.authenticate()
@@ -229,10 +229,10 @@ class Checkup:
             except Exception as error:  # noqa: BLE001 - as in _try
                 failure = _named(error)
         cause = failure.__cause__ if failure is not None else None
-        if failure is None or "tls" in self._not_ok or _is_about_keys(failure, cause):
+        if failure is None or "connection" in self._not_ok or _is_about_keys(failure, cause):
             off_s = transport.clock_off_s
             await self._try(
-                "authentication", lambda: self._keys(listing, failure, off_s), needs="tls"
+                "authentication", lambda: self._keys(listing, failure, off_s), needs="connection"
             )
         else:
             # The listing's failure is the one to mend, and not for want of this.
@@ -370,7 +370,7 @@ def _named(error: Exception) -> AhtEtlError:
     """Return an error of ours as it is, any other as one that says what it was."""
     if isinstance(error, AhtEtlError):
         return error
-    return RunError(f"unexpected {type(error).__name__}: {error}; please report it")
+    return RunError(describe(error))
 
 
 def _is_about_keys(failure: AhtEtlError, cause: BaseException | None) -> bool:

@@ -1,11 +1,14 @@
 """What can go wrong, sorted by what the caller should do about it.
 
-One root, three branches: `UsageError` (nothing was sent, mend the call), `RunError` (the job cannot
-do its work, stop) and `FileError` (set this one file aside, go on with the others).
+One root, three branches: `UsageError` (nothing was sent, correct the call), `RunError` (the job
+cannot do its work, stop) and `FileError` (set this one file aside, go on with the others).
 """
 
 from enum import StrEnum
 from typing import Final
+
+from etl.machine import lack
+from etl.printable import one_line
 
 
 class FailureKind(StrEnum):
@@ -72,14 +75,35 @@ class FileError(AhtEtlError):
         self.passing = passing
 
 
-def describe(failure: Exception) -> str:
-    """Return in one line why something ended, also where nobody foresaw it; not yet redacted."""
-    while isinstance(failure, ExceptionGroup):
+def is_foreseen(failure: BaseException) -> bool:
+    """Tell whether the error is no defect: we raised it, or the machine lacks something."""
+    failure = _first(failure)
+    return isinstance(failure, AhtEtlError) or lack(failure) is not None
+
+
+def describe(failure: BaseException, trace: str | None = None) -> str:
+    """Return in one line why something ended; not yet redacted.
+
+    `trace` is the file that has the trace of an error that nobody foresaw.
+    """
+    failure = _first(failure)
+    if isinstance(failure, AhtEtlError):
+        return one_line(str(failure))
+    if (reason := lack(failure)) is not None:
+        return reason
+    return one_line(f"unexpected {type(failure).__name__}: {failure}; {defect(trace)}")
+
+
+def defect(trace: str | None) -> str:
+    """Return what to do about an error that nobody foresaw."""
+    where = f"in {trace}" if trace else "what --log-level debug shows"
+    return (
+        f"this is a defect of aht-etl: please report it with the trace, {where}; until it is "
+        "fixed, run again: what was committed stays"
+    )
+
+
+def _first(failure: BaseException) -> BaseException:
+    while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
-    text = str(failure)
-    if not isinstance(failure, AhtEtlError):
-        text = (
-            f"unexpected {type(failure).__name__}: {text}; please report it, with what "
-            "--log-level debug shows"
-        )
-    return " ".join(text.split())
+    return failure

@@ -8,14 +8,13 @@ from datetime import timedelta
 from functools import partial
 from typing import BinaryIO, Final
 
-import structlog
-
 from etl.api.client import Client, connect
 from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.throttle import Limiter
 from etl.api.transport import Transport
 from etl.engine import engine_of
 from etl.errors import RunError
+from etl.events import log
 from etl.job import Job
 from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
@@ -24,8 +23,6 @@ from etl.plan import Plan, make_plan
 from etl.replay import Replay, open_replay
 from etl.stop import StoppedError
 from etl.stores import open_archive, open_lake
-
-log = structlog.stdlib.get_logger()
 
 # The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
 _KEPT_BY_VENDOR: Final = timedelta(days=31)

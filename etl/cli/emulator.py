@@ -1,5 +1,6 @@
 """`aht-etl emulator`."""
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -69,9 +70,12 @@ def emulator(
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """
-    from etl import serve
+    from etl import log, serve
+    from etl.redact import Redactor
 
-    with usage_errors("console"):
+    log.configure("auto", "warning", Redactor())
+
+    with usage_errors("auto"):
         dataset = serve.dataset(
             account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
         )
@@ -79,5 +83,6 @@ def emulator(
     try:
         serve.serve(dataset, options, port, account, called_as())
     except OSError as error:
-        typer.echo(f"aht-etl: error: port {port}: {error.strerror}; try --port", err=True)
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        log.complain(f"error: port {port}: {reason}; try --port 0", "emulator.failed", "auto")
         raise typer.Exit(1) from None

@@ -10,30 +10,33 @@ from etl.cli.common import failures, usage_errors
 from etl.cli.flags import (
     Account,
     Config,
-    From,
     Json,
     Lake,
     LogFormat,
     LogLevel,
-    Lookback,
     Progress,
-    To,
+    Raw,
+    ShownFrom,
+    ShownLookback,
+    ShownTo,
 )
 from etl.cli.selection import load_selected
+from etl.errors import UsageError
 
 Deep = Annotated[
     bool,
-    typer.Option("--deep", help="Compare with the raw archive (raw.uri) too, file by file."),
+    typer.Option("--deep", help="Compare with the raw archive too, file by file; needs raw.uri."),
 ]
 
 
 def verify(
     config: Config = None,
     account: Account = None,
-    from_: From = None,
-    to: To = None,
-    lookback: Lookback = None,
+    from_: ShownFrom = None,
+    to: ShownTo = None,
+    lookback: ShownLookback = None,
     lake: Lake = None,
+    raw: Raw = None,
     deep: Deep = False,
     json_: Json = False,
     progress: Progress = "auto",
@@ -42,15 +45,16 @@ def verify(
 ) -> None:
     """Read the whole lake and prove it: receipts, rows, bad rows, no source twice.
 
-    Ends with 0, or with 3 if something is wrong; each finding says what to do. The flags
-    --account, --from, --to and --lookback choose the hours that are read. A run may be active.
+    Ends with 0, with 3 if something is wrong (each finding says what to do), or with 1 if there is
+    nothing to verify. The flags --account, --from, --to and --lookback choose the hours that are
+    read. A run may be active.
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl import log, termination
+    from etl import log
     from etl.redact import Redactor
     from etl.stores import open_archive, open_lake
-    from etl.verified import shown, to_json, to_text
+    from etl.verified import shown, to_json, to_text, why_not
     from etl.verify import verify as prove
     from etl.verify_archive import ArchiveCheck
 
@@ -65,29 +69,27 @@ def verify(
             to=to,
             lookback=lookback,
             lake__uri=lake,
+            raw__uri=raw,
         )
+        kept = open_archive(settings) if deep else None
+        if deep and kept is None:
+            raise UsageError(
+                "raw.uri: is missing, and --deep needs it; set --raw, AHT_ETL_RAW__URI or the "
+                "YAML's key"
+            )
     for secret in settings.secret_values():
         redactor.add(secret)
-    archive = None
-    if deep and (raw := open_archive(settings)) is not None:
-        archive = ArchiveCheck(raw, settings.limits, settings.fetch.skip)
+    archive = None if kept is None else ArchiveCheck(kept, settings.limits, settings.fetch.skip)
     with (
         failures("verify.failed", log_format, redactor),
         shown(progress, live=not log.is_json(log_format)) as on_part,
     ):
         result = prove(open_lake(settings), selection, archive, on_part)
-    if deep and archive is None:
-        result.note_no_archive()
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(result)), indent=2))
-    else:
+    elif not result.empty:
         typer.echo(to_text(result, settings.lake.uri), nl=False)
     if not result.ok:
-        worst = result.findings[0]
-        termination.leave(
-            redactor.text(
-                f"{len(result.findings):,} findings in {result.parts:,} parts; the first: "
-                f"{worst.kind.value}: {worst.path}: {worst.message}"
-            )
-        )
-    raise typer.Exit(0 if result.ok else 3)
+        line = redactor.text(why_not(result))
+        log.complain(f"error: {line}", "verify.failed", log_format)
+        raise typer.Exit(1 if result.empty else 3)
