@@ -33,6 +33,10 @@ class Form:
     example: str | None = None
 
 
+# Full names of this machine (RFC 6761, section 6.3): resolvers may not know them by the last dot.
+_LOCAL: Final = re.compile(r"(?i)(://(?:[a-z0-9._-]+\.)?localhost)\.(?=[:/]|\Z)")
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address never leaves this machine."""
     host = host.rstrip(".").lower()
@@ -73,7 +77,7 @@ def _origin(url: str) -> str:
         well_formed = None
     if not well_formed:
         raise ValueError("not a host's URL: write https://host, without a user or a query")
-    return url.rstrip("/")
+    return _LOCAL.sub(r"\1", url).rstrip("/")
 
 
 DURATION_SCHEMA: Final = WithJsonSchema(
