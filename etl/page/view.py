@@ -13,7 +13,7 @@ from etl.page.clock import Clock
 from etl.page.durations import Distribution
 from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, UNKNOWN
-from etl.page.months import Complete, Month, State, months
+from etl.page.months import Complete, Month, months
 from etl.printable import one_line
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.
@@ -150,8 +150,9 @@ def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock
         "days": [
             {
                 "date": f"{day.date:%Y-%m-%d}",
-                "rows": day.total("rows"),
-                "gap": all(cell.state is not State.HELD for cell in day.cells),
+                "segments": day.segments,
+                "mean": round(day.mean_ms / 60_000, 3),
+                "gap": day.complete is Complete.NO,
                 "label": (
                     f"{day.name}: {words.number(day.total('rows'))} rows, "
                     f"{words.plural(day.segments, 'segment')} of "
