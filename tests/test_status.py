@@ -432,9 +432,11 @@ def test_a_gap_of_which_the_vendor_lists_nothing(
         assert remark in shown
         assert remark in " ".join(ended.stdout.split())
         assert "✕</span> 23 of 24 hours; a gap at 09:00 to 10:00" in shown
+        assert "1 hour of 48 is missing" in shown
     else:
         said = "23 of 24 hours so far; the vendor lists nothing at 09:00 to 10:00"
         assert f"…</span> {said}" in shown
+        assert "All that the vendor lists is loaded" in shown
 
 
 def test_a_page_that_cannot_be_written(lake: Path) -> None:
