@@ -26,7 +26,7 @@ from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.decode import DecodeLimits, decode
 from etl.engine import require_engine
-from etl.errors import AhtEtlError, FailureKind, FileError, RunError
+from etl.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.lake.store import Store
 from etl.loader import Memory
 from etl.origins import Shown
@@ -369,7 +369,7 @@ def _named(error: Exception) -> AhtEtlError:
     """Return an error of ours as it is, any other as one that says what it was."""
     if isinstance(error, AhtEtlError):
         return error
-    return RunError(f"unexpected {type(error).__name__}: {error}; please report it")
+    return RunError(describe(error))
 
 
 def _is_about_keys(failure: AhtEtlError, cause: BaseException | None) -> bool:

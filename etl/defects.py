@@ -6,9 +6,10 @@ import traceback
 from collections.abc import Callable
 
 from etl.errors import defect, describe, is_foreseen
+from etl.machine import lack
 
 
-def explain(failure: Exception, redact: Callable[[str], str]) -> str:
+def explain(failure: BaseException, redact: Callable[[str], str]) -> str:
     """Return in one line, without secrets, why a command ended.
 
     Of an error that nobody foresaw the trace is kept in a file that the line names.
@@ -20,6 +21,8 @@ def explain(failure: Exception, redact: Callable[[str], str]) -> str:
 
 def explain_blindly(failure: Exception) -> str:
     """Return the line for an error whose text may hold secrets: neither it nor the file has it."""
+    if (reason := lack(failure)) is not None:
+        return reason
     kind = type(failure).__name__
     where = keep("".join(traceback.format_tb(failure.__traceback__)) + kind + "\n")
     return f"unexpected {kind}: {defect(where)}"

@@ -7,6 +7,7 @@ cannot do its work, stop) and `FileError` (set this one file aside, go on with t
 from enum import StrEnum
 from typing import Final
 
+from etl.machine import lack
 from etl.printable import one_line
 
 
@@ -74,12 +75,13 @@ class FileError(AhtEtlError):
         self.passing = passing
 
 
-def is_foreseen(failure: Exception) -> bool:
-    """Tell whether this package raised the error on purpose."""
-    return isinstance(_first(failure), AhtEtlError)
+def is_foreseen(failure: BaseException) -> bool:
+    """Tell whether the error is no defect: we raised it, or the machine lacks something."""
+    failure = _first(failure)
+    return isinstance(failure, AhtEtlError) or lack(failure) is not None
 
 
-def describe(failure: Exception, trace: str | None = None) -> str:
+def describe(failure: BaseException, trace: str | None = None) -> str:
     """Return in one line why something ended; not yet redacted.
 
     `trace` is the file that has the trace of an error that nobody foresaw.
@@ -87,6 +89,8 @@ def describe(failure: Exception, trace: str | None = None) -> str:
     failure = _first(failure)
     if isinstance(failure, AhtEtlError):
         return one_line(str(failure))
+    if (reason := lack(failure)) is not None:
+        return reason
     return one_line(f"unexpected {type(failure).__name__}: {failure}; {defect(trace)}")
 
 
@@ -99,7 +103,7 @@ def defect(trace: str | None) -> str:
     )
 
 
-def _first(failure: Exception) -> Exception:
-    while isinstance(failure, ExceptionGroup):
+def _first(failure: BaseException) -> BaseException:
+    while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure

@@ -26,6 +26,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 
 from etl.errors import FailureKind
 from etl.events import log
+from etl.machine import lack
 from etl.plan import Shard
 from etl.report import Status, write_whole
 from etl.settings import MetricsSettings
@@ -84,6 +85,12 @@ def publish(
         places["metrics.textfile"] = lambda: _write(
             Path(file), labels, measure(report, exit_code, labels)
         )
+    for key, reason in _deliver(places).items():
+        log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
+
+
+def _deliver(places: dict[str, Callable[[], None]]) -> dict[str, str]:
+    """Deliver to all places side by side; return which failed, and why."""
     problems = dict.fromkeys(places, _no_answer())
 
     def deliver(key: str) -> None:
@@ -97,13 +104,15 @@ def publish(
     # Threads that the end of the process does not wait for: a look-up of a name or a disk that
     # hangs cannot be called back.
     threads = [threading.Thread(target=deliver, args=[key], daemon=True) for key in places]
-    for thread in threads:
-        thread.start()
     ends_at = time.monotonic() + PATIENCE_S
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        return dict.fromkeys(places, lack(error) or str(error))
     for thread in threads:
         thread.join(max(0, ends_at - time.monotonic()))
-    for key, reason in list(problems.items()):
-        log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
+    return dict(problems)
 
 
 def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "list[Metric]":

@@ -23,8 +23,9 @@ from etl.api.refusal import clock_off, read_refusal, retry_after_s, why_unauthor
 from etl.api.retry import Attempts, Unauthorized
 from etl.api.throttle import Limiter, Slot
 from etl.api.trust import explain_handshake, may_pass, trusted
-from etl.errors import FailureKind, FileError
+from etl.errors import FailureKind, FileError, RunError
 from etl.events import log
+from etl.machine import lack
 from etl.printable import one_line
 from etl.settings import FetchSettings, RetrySettings
 
@@ -214,6 +215,8 @@ class Transport:
         except TimeoutError as error:
             raise self._silent() from error
         except (aiohttp.ClientError, ConnectionError) as error:
+            if (reason := lack(error)) is not None:
+                raise RunError(reason) from error
             message = "the connection broke before the answer's end"
             raise FileError(FailureKind.TRUNCATED, message) from error
 
@@ -257,6 +260,8 @@ class Transport:
                 raise self._silent() from error
             except (_NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
                 cause = error.cause if isinstance(error, _NotRepeatedError) else error
+                if (reason := lack(cause)) is not None:
+                    raise RunError(reason) from error
                 if not (connection.kept and session is self._session and _unanswered(cause)):
                     raise self._broken(cause, proxy) from error
                 # Servers close connections when they like. The token's POST may be repeated too:

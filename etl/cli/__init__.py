@@ -77,12 +77,7 @@ def main() -> None:
             termination.leave(line)
             streams.last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        from etl import log
-        from etl.defects import explain_blindly
-        from etl.redact import Redactor
-
-        log.configure("auto", "error", Redactor())
-        log.complain(f"error: {explain_blindly(failure)}", "command.failed", "auto")
+        _complain_about(failure)
         code = 1
     finally:
         streams.settle()
@@ -90,6 +85,22 @@ def main() -> None:
         # All is written and closed: to take the interpreter apart would take 0.2 s.
         os._exit(code or 0)
     sys.exit(code if isinstance(code, str) else 1)
+
+
+def _complain_about(failure: Exception) -> None:
+    """Say in one line why the command ends, also where memory is too short for a log."""
+    from etl.defects import explain_blindly
+
+    line = f"error: {explain_blindly(failure)}"
+    try:
+        from etl import log
+        from etl.redact import Redactor
+
+        log.configure("auto", "error", Redactor())
+        log.complain(line, "command.failed", "auto")
+    except (ImportError, MemoryError):
+        termination.leave(line)
+        sys.stderr.write(f"aht-etl: {line}\n")
 
 
 def _share_memory() -> None:
@@ -100,6 +111,8 @@ def _share_memory() -> None:
     free may be kept for some seconds. The C library's is Python's own: an eighth less memory on
     many small files, and hardly more for ten times as many.
     """
+    # Nothing here is for BLAS, which numpy would start a thread of for each further core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "narenas:1,dirty_decay_ms:4000,muzzy_decay_ms:0")
     if "MALLOC_ARENA_MAX" in os.environ:

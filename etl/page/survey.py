@@ -1,6 +1,5 @@
 """Reading a lake for the page: every part once, some side by side."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import groupby
@@ -10,6 +9,7 @@ from etl.lake.gaps import expected_spans
 from etl.lake.layout import Layout, Selection, lay_out
 from etl.lake.side_by_side import in_order
 from etl.lake.store import Store, StoredFile
+from etl.machine import cores
 from etl.page.clock import Clock
 from etl.page.facts import Facts, Hour
 from etl.page.part import PartFacts, read_part
@@ -17,7 +17,7 @@ from etl.page.quarantine import read_quarantine
 from etl.page.segments import Segments
 from etl.paths import Partition
 
-_THREADS: Final = min(8, os.cpu_count() or 1)
+_THREADS: Final = min(8, cores())
 _AHEAD: Final = 2
 
 
