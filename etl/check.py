@@ -19,7 +19,7 @@ from yarl import URL
 from etl.api.body import ForeignError, scratch_error, scratch_folder
 from etl.api.client import Client, connect
 from etl.api.listing import Listing, require_an_answer
-from etl.api.proxy import Proxy, proxy_for
+from etl.api.proxy import Proxy, proxy_for, proxy_variable
 from etl.api.refusal import clock_words
 from etl.api.retry import Unauthorized
 from etl.api.throttle import Limiter
@@ -203,10 +203,11 @@ class Checkup:
         """Return a word on each proxy that the environment names and that is not used."""
         if self._settings.api.use_proxy:
             return ""
-        named = [proxy_for(URL(origin)) for origin in client.origins]
-        unused = dict.fromkeys(proxy.variable for proxy in named if proxy)
+        named = dict.fromkeys(proxy_variable(URL(origin)) for origin in client.origins)
         return "".join(
-            f"; {variable} is set and not used, since api.use_proxy is false" for variable in unused
+            f"; {variable} is set and not used, since api.use_proxy is false"
+            for variable in named
+            if variable
         )
 
     async def _connection(self, client: Client) -> tuple[str, None]:

@@ -35,6 +35,7 @@ class Form:
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address never leaves this machine."""
+    host = host.rstrip(".").lower()
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

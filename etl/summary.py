@@ -104,7 +104,7 @@ def in_one_line(report: Mapping[str, Any]) -> str:
         said.append(f"the first: {first['path'][:300]}: {first['message']}")
     if unanswered := report["listing"]["unanswered_windows"]:
         said.append(
-            f"{len(unanswered):,} windows were not answered by the API, the first from "
+            f"windows not answered by the API: {len(unanswered):,}, the first from "
             f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
             "check says what answers"
         )

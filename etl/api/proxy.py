@@ -7,6 +7,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from yarl import URL
 
+from etl.errors import RunError
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
@@ -32,11 +34,29 @@ class Proxy:
 def proxy_for(url: URL) -> Proxy | None:
     """Return the proxy that the environment names for this URL, unless NO_PROXY exempts its host.
 
-    Names are read as urllib reads them: in lower case too, which wins.
+    Raises RunError where what is named is no URL of a proxy; its text is not shown, since it may
+    hold a password.
+    """
+    variable = proxy_variable(url)
+    if variable is None:
+        return None
+    named = os.environ[variable]
+    try:
+        proxy = URL(named if "://" in named else f"http://{named}")
+        usable = proxy.scheme == "http" and bool(proxy.host) and proxy.port is not None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise RunError(f"{variable}: names no proxy that can be used; write http://host:port")
+    return Proxy(variable, proxy)
+
+
+def proxy_variable(url: URL) -> str | None:
+    """Return the variable that names a proxy for this URL, if any does.
+
+    Names are read as urllib reads them: in small letters too, which win.
     """
     name = f"{url.scheme}_proxy"
-    found = getproxies_environment().get(url.scheme)
-    if not found or proxy_bypass(url.host or ""):
+    if not getproxies_environment().get(url.scheme) or proxy_bypass(url.host or ""):
         return None
-    variable = name if os.environ.get(name) else name.upper()
-    return Proxy(variable, URL(found if "://" in found else f"http://{found}"))
+    return name if os.environ.get(name) else name.upper()

@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
+import aiohttp
+
 from etl.api.body import Answer, read_begin
+from etl.errors import FileError
 from etl.printable import one_line
 
 _BODY_MAX_BYTES: Final = 8192
@@ -70,7 +73,11 @@ async def read_refusal(answer: Answer, redact: Callable[[str], str]) -> Said:
     The fields are the vendor's (API, "When it says no"), those of OAuth 2.0 (RFC 6749 section 5.2)
     and of OAuth's problem reporting, also in a plain text or a WWW-Authenticate header.
     """
-    parts = _fields(await read_begin(answer, _BODY_MAX_BYTES), answer.headers)
+    try:
+        body = await read_begin(answer, _BODY_MAX_BYTES)
+    except (TimeoutError, aiohttp.ClientError, OSError, FileError):
+        body = b""  # the status is known: it counts
+    parts = _fields(body, answer.headers)
     shown = []
     problem = None
     for part in parts:

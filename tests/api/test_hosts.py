@@ -13,10 +13,13 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
 import pytest
+from yarl import URL
 
 from etl.api.auth import Anonymous, OAuth1
+from etl.api.proxy import Proxy
 from etl.api.transport import Transport
-from etl.errors import FailureKind, FileError
+from etl.errors import FailureKind, FileError, RunError
+from etl.reach import greet
 from etl.settings import AuthSettings
 from tests.api.servers import transport
 from tests.certificates import certified
@@ -174,6 +177,17 @@ async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_proxy: str
             assert await ask(opened, url) == b"ok"
 
 
+@pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "::::", "http://", "http://a:b:c/"])
+async def test_a_proxy_that_is_none_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """Not by its value, which may hold a password."""
+    monkeypatch.setenv("HTTP_PROXY", named)
+    async with transport(use_proxy=True) as opened:
+        with pytest.raises(RunError, match=r"^HTTP_PROXY: names no proxy that can be used; write"):
+            await ask(opened, "http://api.example/")
+
+
 async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The certificate is judged behind it; a proxy that refuses is named without its password."""
     context, authority = certified(tmp_path, "api.example")
@@ -197,6 +211,29 @@ async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_
             async with opened.get("https://api.example/", Anonymous()):
                 pass
         assert (False, False) == (caught.value.passing, "hidden-word" in caught.value.message)
+
+
+async def test_a_check_shakes_hands_through_the_tunnel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As requests do; what the proxy says is shown where it refuses, without the password."""
+    context, authority = certified(tmp_path, "api.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    server = await asyncio.start_server(_answer_once, "127.0.0.1", 0, ssl=context)
+    async with (
+        server,
+        listening("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy,
+        listening("127.0.0.1") as refusing,
+    ):
+        good = Proxy("HTTPS_PROXY", URL(f"http://me:word@127.0.0.1:{proxy.port}"))
+        assert "with api.example" in await greet("https://api.example", 5, good)
+        assert proxy.header("Proxy-Authorization") == "Basic bWU6d29yZA=="
+        bad = Proxy("HTTPS_PROXY", URL(f"http://me:hidden-word@127.0.0.1:{refusing.port}"))
+        with pytest.raises(
+            RunError, match=r"\(HTTPS_PROXY\) makes no .*: HTTP/1.1 403 No"
+        ) as caught:
+            await greet("https://api.example", 5, bad)
+        assert "hidden-word" not in str(caught.value)
 
 
 async def _answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -141,3 +141,20 @@ async def test_a_cached_answer_tells_nothing_about_the_clock() -> None:
     """Its date is that of the answer that was kept."""
     headers = {"Date": "Wed, 01 Jun 2022 12:00:00 GMT", "Age": "100"}
     assert "clock" not in await refusal(headers=headers)
+
+
+async def test_a_401_whose_body_breaks_is_still_a_401() -> None:
+    """The status is known: nothing is tried again."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=401)
+        response.content_length = 100
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(Unauthorized, match=r"^status 401; the keys are wrong"):
+            async with opened.get(server.url, Keys()):
+                pass

@@ -88,6 +88,31 @@ async def test_many_kept_connections_that_are_dropped_cost_one_request_each() ->
         assert len(seen) == opened.counts.requests == 8 + 2 * 8
 
 
+@pytest.mark.parametrize("answers", [1, 10, 100])
+async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answers: int) -> None:
+    """Right behind an answer, unannounced: a request may be on its way already."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(answers):
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server, transport() as opened:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        async def some() -> None:
+            for _ in range(50):
+                assert await fetch(opened, url) == b"ok"
+
+        await asyncio.gather(*(some() for _ in range(8)))
+        assert opened.counts.retries == 0
+
+
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Le"])
 async def test_an_answer_that_began_is_not_asked_for_again_at_once(begun: bytes) -> None:
     """Nor is a request that met a new connection: those are for the retries, with their delays."""
@@ -288,6 +313,7 @@ HOSTS = [
     ({"baseURI": "va.api.example:8443"}, "https://va.api.example:8443"),
     ({"baseURI": "127.0.0.1:99"}, "http://127.0.0.1:99"),
     ({"baseURI": "[::1]:99"}, "http://[::1]:99"),
+    ({"baseURI": "LocalHost.:99"}, "http://LocalHost.:99"),
     (
         {
             "baseURIs": [
@@ -329,6 +355,7 @@ NAMED = {"service": AGENT_ACTIVITY}
         {"baseURI": "a.example/path"},
         {"baseURI": "user@a.example"},
         {"baseURI": "a.example:99999"},
+        {"baseURI": "[::::]"},
         {"baseURIs": [{"service": "other", "baseURI": "a.example"}]},
         {"service": "other", "baseURI": "a.example"},
     ],
@@ -341,6 +368,17 @@ async def test_answers_that_name_no_host(answer: Any) -> None:
 
     async with serving(handle) as server, transport() as opened:
         with pytest.raises(RunError, match="names no host; check account"):
+            await look_up(opened, server.url, "a1", SENTINEL)
+
+
+async def test_a_page_is_no_look_up() -> None:
+    """A login page is named for what it is, with what to check."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(text="<html>Please log in</html>", content_type="text/html")
+
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(RunError, match=r"a web page, not the API's answer.*; check account"):
             await look_up(opened, server.url, "a1", SENTINEL)
 
 

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import structlog
 from typer.testing import CliRunner
 
 from etl.cli import app
-from etl.emulator import Dataset, Emulator, Fault
+from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
+from etl.times import Window
 from tests.certificates import certified
 from tests.conftest import COMMAND, Serve, environment, keys_of
 from tests.e2e.test_endings import wait_until
@@ -184,6 +186,46 @@ def test_a_token_that_is_refused(check: Check, serve: Serve) -> None:
     assert (1, "failed") == (checked.code, checked.outcomes["authentication"])
     assert "check auth.client_id and auth.client_secret" in checked.said["authentication"]
     assert 0 == emulator.count("listing")
+
+
+def test_what_the_listing_answered_is_said(check: Check, serve: Serve) -> None:
+    """Keys are accepted on a 200, a 206, or a 404 that can be the vendor's."""
+    emulator = serve(DATA, auth="oauth1")
+    said = "OAuth 1.0a: the keys are accepted (the listing answered {})".format
+    assert said("200") == check(emulator).said["authentication"]
+    partial = EmulatorOptions(auth="oauth1", oldest=None, partial=(Window(START, END),))
+    emulator.options = partial
+    assert said("206, some files are missing") == check(emulator).said["authentication"]
+    emulator.dataset, emulator.options = Dataset.of({}), replace(partial, partial=())
+    assert said("404, no files") == check(emulator).said["authentication"]
+
+
+@pytest.mark.parametrize(("ahead", "named"), [(3600, True), (-3600, True), (5, False)])
+def test_a_clock_that_is_wrong_is_named_though_all_is_well(
+    check: Check, serve: Serve, ahead: int, named: bool
+) -> None:
+    """It will be refused one day."""
+    headers = {"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)}
+    empty = Fault("listing", "status", status=404, body=b"{}", headers=headers, times=None)
+    checked = check(serve(DATA, faults=(empty,)))
+    assert (0, named) == (checked.code, "this machine's clock is" in checked.said["authentication"])
+
+
+def test_a_proxy_that_is_not_used_is_said(
+    check: Check, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sets the variable expects that it counts; it does if it is asked for."""
+    emulator = serve(DATA)
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    checked = check(emulator)
+    assert checked.code == 0
+    assert "HTTP_PROXY is set and not used, since api.use_proxy is false" in checked.said["host"]
+    checked = check(emulator, AHT_ETL_API__USE_PROXY="true")
+    assert (1, "failed") == (checked.code, checked.outcomes["tls"])
+    assert "(by the proxy 127.0.0.1:1, HTTP_PROXY)" in checked.said["host"]
+    assert "no connection to the proxy 127.0.0.1:1 (HTTP_PROXY)" in checked.said["tls"]
 
 
 def test_an_account_that_the_vendor_does_not_know(check: Check, serve: Serve) -> None:
