@@ -14,7 +14,7 @@ _SHOWN_CAUSES: Final = 10
 def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> str:
     """Return what a run did and what to do next; `archive` is what it filled instead of a lake."""
     files, rows, moved = report["files"], report["rows"], report["bytes"]
-    lines = [f"{report['status']} in {report['duration_seconds']:.1f} s: {_counted(files)}"]
+    lines = [f"{report['status']} in {report['duration_seconds']:.1f} s: {_counted(report)}"]
     lines.append(f"  {'archive' if archive else 'lake':<14} {one_line(archive or lake)}")
     if not files["listed"]:
         return "\n".join(lines + _windows(report)) + "\n"
@@ -52,9 +52,10 @@ def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> st
     return "\n".join(lines) + "\n"
 
 
-def _counted(files: Mapping[str, int]) -> str:
+def _counted(report: Mapping[str, Any]) -> str:
+    files = report["files"]
     if not files["listed"]:
-        return "nothing is listed"
+        return "nothing is listed" if report["status"] == "ok" else "nothing was listed yet"
     counted = [f"{files['listed']:,} files listed", f"{files['loaded']:,} loaded"]
     if files["failed"]:
         counted.append(f"{files['failed']:,} failed")
