@@ -24,8 +24,8 @@ _SEED: Final = 79344075
 QUERY: Final = """\
 SELECT day, count(*) AS units, count(DISTINCT segmentId) AS segments,
        round(sum(handleTimeMillis) / 3600000) AS handle_hours
-FROM read_parquet('{lake}/**/*.parquet',
-                  hive_partitioning = true, hive_types = {{'accountId': VARCHAR}})
+FROM read_parquet('{lake}/year=*/**/*.parquet', hive_partitioning = true, hive_types =
+  {{'year': INT, 'month': INT, 'day': INT, 'hour': INT, 'accountId': VARCHAR}})
 GROUP BY day ORDER BY day"""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from etl.lake.gaps import HOUR, Gap, expected_spans, find_gaps
+from etl.lake.gaps import HOUR, Gap, expected_spans, find_gaps, held_hours
 from etl.lake.layout import Damage, Selection, lay_out
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.store import LakeError, Store, StoredFile
@@ -174,9 +174,7 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
         )
         for p in chosen
     )
-    held: dict[str, list[datetime]] = {}
-    for partition in hours:
-        held.setdefault(partition.account, []).append(partition.hour)
+    held = held_hours(hours)
     spans = expected_spans(held, selection, now)
     return Survey(
         layout.exists,

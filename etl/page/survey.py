@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from etl.lake.gaps import expected_spans
+from etl.lake.gaps import expected_spans, held_hours
 from etl.lake.layout import Layout, Selection, lay_out
 from etl.lake.side_by_side import in_order
 from etl.lake.store import Store, StoredFile
@@ -58,19 +58,15 @@ def survey(store: Store, selection: Selection, now: datetime, clock: Clock) -> F
 
 def _expected(layout: Layout, selection: Selection, now: datetime) -> Facts:
     """Return facts that know of the hours which are held or expected, and of shut folders."""
-    held: dict[str, set[datetime]] = {}
-    for partition in (*layout.parts, *layout.shut):
-        if selection.account in (None, partition.account):
-            held.setdefault(partition.account, set()).add(partition.hour)
+    there = (*layout.parts, *layout.shut)
+    chosen = [partition for partition in there if selection.takes(partition)]
     facts = Facts(
-        spans=expected_spans(held, selection, now),
+        held=held_hours(chosen),
+        spans=expected_spans(held_hours(there), selection, now),
         hidden=tuple(layout.above.values()),
+        hours={partition.hour: Hour() for partition in chosen},
         damage=[*layout.above],
     )
-    for partition in (*layout.parts, *layout.shut):
-        if selection.takes(partition):
-            facts.held.setdefault(partition.account, set()).add(partition.hour)
-            facts.hours.setdefault(partition.hour, Hour())
     for partition, damage in layout.shut.items():
         if selection.takes(partition):
             facts.hours[partition.hour].damaged = True
