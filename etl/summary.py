@@ -9,6 +9,7 @@ from etl.causes import by_cause
 from etl.printable import one_line
 
 _SHOWN_CAUSES: Final = 10
+_SHOWN_WINDOWS: Final = 10
 
 
 def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> str:
@@ -64,15 +65,20 @@ def _counted(report: Mapping[str, Any]) -> str:
 
 def _windows(report: dict[str, Any]) -> list[str]:
     """Return a line for each window whose listing is not whole."""
-    listing = report["listing"]
-    return [
-        f"  {name:<14} {window['from']} to {window['to']}: {words}"
-        for name, words in (
-            ("partial", "the vendor misses paths"),
-            ("unanswered", "not answered by the API; the next run asks again"),
-        )
-        for window in listing[f"{name}_windows"]
-    ]
+    lines = []
+    for name, words in (
+        ("partial", "the vendor misses paths"),
+        ("unanswered", "not answered by the API; the next run asks again"),
+    ):
+        windows = report["listing"][f"{name}_windows"]
+        lines += [
+            f"  {name:<14} {window['from']} to {window['to']}: {words}"
+            for window in windows[:_SHOWN_WINDOWS]
+        ]
+        if len(windows) > _SHOWN_WINDOWS:
+            more = len(windows) - _SHOWN_WINDOWS
+            lines.append(f"  … and {more:,} more such windows; --report FILE has them all")
+    return lines
 
 
 def in_one_line(report: Mapping[str, Any]) -> str:
