@@ -1,7 +1,7 @@
 """The kinds of values that a configuration holds: how they are read, and their JSON schemas.
 
-No error text ever holds a value. The schemas are for editors, which see a number where a file has
-digits without quotes.
+No error text holds a value, except a time or a duration: it may be a secret. The schemas are for
+editors, which see a number where a file has digits without quotes.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""The configuration: one model; etl.sources reads it. No error text ever holds a value."""
+"""The configuration: one model; etl.sources reads it, etl.mistakes explains what is wrong in it."""
 
 from collections.abc import Iterator
 from datetime import timedelta

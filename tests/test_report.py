@@ -208,6 +208,16 @@ def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
     assert "  … and 2 more files; --report FILE has them all" in lines
 
 
+def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
+    """Of those that the vendor answered in part, and of those that it did not answer."""
+    report = tally().to_report(None, None)
+    window = {"from": "2022-06-01T00:00:00Z", "to": "2022-06-02T00:00:00Z"}
+    report["listing"] |= {"unanswered_windows": [window] * 40, "partial_windows": [window]}
+    text = to_text(report, "/lake")
+    assert (1, 10) == (text.count("  partial  "), text.count("  unanswered  "))
+    assert "  … and 30 more such windows; --report FILE has them all\n" in text
+
+
 def test_foreign_text_cannot_steer_the_terminal_of_the_summary() -> None:
     """What a server or a listing says is shown as printable text, on one line."""
     report = tally().to_report(None, None)

@@ -526,11 +526,20 @@ def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
     words = [line[0] for line in lines]
     assert NAMES == [line[1] for line in lines]
     assert ["ok", "ok", "ok", "FAILED", "skipped", "skipped", "ok", "ok"] == words
+    assert "defaults: " not in done.stdout
     [last] = done.stderr.splitlines()
     assert json.loads(last)["reason"].startswith("Not ready for a run: mend authentication and")
     assert (1, False) == (done.returncode, "\x1b" in done.stdout)
+    verbose = subprocess.run(
+        [*command, "--verbose"], env=env, cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert "defaults: api.allow_http false, " in verbose.stdout
     narrow = subprocess.run(
-        command, env={**env, "COLUMNS": "60"}, cwd=tmp_path, check=False, capture_output=True
+        [*command, "--verbose"],
+        env={**env, "COLUMNS": "60"},
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
     )
     for line in narrow.stdout.decode().splitlines():
         assert len(line) <= 60 or " " not in line.strip(), line
