@@ -17,6 +17,7 @@ import typer
 from etl import __version__, streams, termination
 from etl.cli.check import check
 from etl.cli.config import config
+from etl.cli.ddl import ddl
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.plan import plan
@@ -46,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, check, status, verify, demo, emulator):
+for command in (run, plan, check, status, verify, ddl, demo, emulator):
     app.command()(command)
 app.add_typer(config, name="config")
 
