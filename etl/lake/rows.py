@@ -54,36 +54,39 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
 
 @contextmanager
 def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
-    """Open a part to read; its damage, then or later, is an UnreadablePartError."""
+    """Open a part to read."""
     try:
         source: Any = pa.BufferReader(stream.read()) if size <= _AT_ONCE_BYTES else stream
         # A path is repeated in each row: as a dictionary it is not.
-        with pq.ParquetFile(
+        file = pq.ParquetFile(
             source, read_dictionary=["sourcePath"], page_checksum_verification=True
-        ) as file:
-            there = file.schema.to_arrow_schema()
-            if not all(
-                name in there.names and there.field(name) == field for name, field in _FIELDS
-            ):
-                raise UnreadablePartError("a Parquet file with other columns than the lake's")
-            yield file
+        )
+        there = file.schema.to_arrow_schema()
     except _UNREADABLE as error:
-        raise UnreadablePartError(f"no readable Parquet file: {first_line(error)}") from None
-
-
-_FIELDS: Final = [(field.name, field) for field in SCHEMA]
+        raise _damaged(error) from None
+    with file:
+        if not all(
+            field.name in there.names and there.field(field.name) == field for field in SCHEMA
+        ):
+            raise UnreadablePartError("a Parquet file with other columns than the lake's")
+        yield file
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    # One row group after another: a reader of all holds on to what it has read until its end.
-    for group in range(file.num_row_groups):
-        yield from (
-            batch
+    try:
+        # One row group after another: a reader of all holds on to what it has read until its end.
+        for group in range(file.num_row_groups):
             for batch in file.iter_batches(
                 _BATCH_ROWS, row_groups=[group], columns=SCHEMA.names, use_threads=False
-            )
-            if len(batch)
-        )
+            ):
+                if len(batch):
+                    yield batch
+    except _UNREADABLE as error:
+        raise _damaged(error) from None
+
+
+def _damaged(error: Exception) -> UnreadablePartError:
+    return UnreadablePartError(f"no readable Parquet file: {first_line(error)}")
 
 
 def _sources(batch: pa.RecordBatch) -> list[Any]:
