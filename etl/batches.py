@@ -28,7 +28,7 @@ from etl.sink import Sink, SourceFile
 from etl.stop import Stop
 
 if TYPE_CHECKING:
-    from etl.decode import Decoded
+    from etl.decode import Decoded, Scanner
 
 log = structlog.stdlib.get_logger()
 
@@ -110,6 +110,7 @@ class Batches:
         self._room.set()
         self._groups: dict[str, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._scanners: list[Scanner] = []  # those that no thread uses
         stop.on_request(self._pump)
 
     def expect(self, plan: PartitionPlan) -> None:
@@ -224,10 +225,6 @@ class Batches:
                     path=waiting.path.text,
                     rows=outcome.rows,
                     bad_rows=outcome.quarantined,
-                    fast_blocks=outcome.fast_blocks,
-                    known_blocks=outcome.known_blocks,
-                    parsed_blocks=outcome.parsed_blocks,
-                    patient_blocks=outcome.patient_blocks,
                 )
                 before = number in kept_before
                 file = SourceFile(waiting.path.text, outcome, waiting.attempt, before)
@@ -254,15 +251,32 @@ class Batches:
 
     def _decode(self, batch: Sequence[_Waiting]) -> "list[Decoded | FileError]":
         # Here, beside the first downloads and not before them: 0.1 s.
-        from etl.decode import Packed, decode_all  # noqa: PLC0415
+        from etl.decode import Scanner  # noqa: PLC0415
 
-        packed = [
-            Packed(w.body.stream, w.body.size, w.path.text, w.body.declared_gzip) for w in batch
-        ]
-        outcomes = decode_all(packed, self._limits, Path(scratch_folder()))
-        return [
-            self._told(outcome, waiting) for waiting, outcome in zip(batch, outcomes, strict=True)
-        ]
+        try:
+            scanner = self._scanners.pop()
+        except IndexError:
+            scanner = Scanner()
+        try:
+            return [self._outcome(waiting, scanner) for waiting in batch]
+        finally:
+            self._scanners.append(scanner)
+
+    def _outcome(self, waiting: _Waiting, scanner: "Scanner") -> "Decoded | FileError":
+        from etl.decode import decode  # noqa: PLC0415
+
+        body, path = waiting.body, waiting.path.text
+        try:
+            return decode(
+                body.stream,
+                path,
+                self._limits,
+                scratch=Path(scratch_folder()),
+                declared_gzip=body.declared_gzip,
+                scanner=scanner,
+            )
+        except Exception as error:  # noqa: BLE001 - each file's error is its own
+            return self._told(error, waiting)
 
     async def _keep(
         self, archive: Archive, batch: Sequence[_Waiting], outcomes: "list[Decoded | FileError]"
@@ -297,9 +311,9 @@ class Batches:
                 outcomes[number] = how
         return before
 
-    def _told(self, outcome: "Decoded | Exception", waiting: _Waiting) -> "Decoded | FileError":
+    def _told(self, outcome: Exception, waiting: _Waiting) -> FileError:
         """Return an error as what is to be told of its file."""
-        if isinstance(outcome, FileError) or not isinstance(outcome, Exception):
+        if isinstance(outcome, FileError):
             return outcome
         if isinstance(outcome, LakeError):  # an archived file, read while it is decoded
             return refused(outcome)

@@ -1,4 +1,4 @@
-"""Who does what a plan says: this process, with help or without, or a Dask cluster (`engine`)."""
+"""The engine that carries out a plan: this process, or the workers of a Dask cluster."""
 
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
@@ -25,17 +25,10 @@ def require_engine(settings: Settings) -> None:
         )
 
 
-def engine_of(job: Job, plan: Plan) -> Engine:
-    """Return the engine; what a local run does not need is imported by the others alone."""
-    if job.settings.engine.kind == "dask":
+def engine_of(settings: Settings) -> Engine:
+    """Return the engine. Only a run on Dask imports Dask's."""
+    if settings.engine.kind == "dask":
         from etl.cluster.run import load as load_on_a_cluster  # noqa: PLC0415
 
         return load_on_a_cluster
-    if job.helper is None:
-        return load
-    from etl.cluster import halves  # noqa: PLC0415
-
-    if halves.pays(plan, job):
-        return halves.load
-    job.helper.end()
     return load

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import os
-import threading
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline, termination
+from etl import log, pipeline, streams, termination
 from etl.errors import AhtEtlError, describe
 from etl.job import Job
 from etl.log import LogFormat
@@ -28,6 +28,9 @@ _THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
 # Some more wait for an archive's disk, as many more for an object store to take what is committed.
 _KEEPING_THREADS: Final = 2
 _WAITING_THREADS: Final = 8
+# When the grace is over, the last commits may take five seconds more (etl.sink).
+_BEYOND_GRACE_S: Final = 10.0
+_AT_ONCE_S: Final = 1.0
 
 
 def threads_for(settings: Settings) -> ThreadPoolExecutor:
@@ -48,19 +51,12 @@ def execute(
 ) -> int:
     """Run the job to its end, whatever that is; write the report; return the exit code.
 
-    After a signal it does not return: the process ends here.
+    After a signal or an error it does not return: the process ends here.
     """
     structlog.contextvars.bind_contextvars(run_id=job.tally.run_id)
     gc.freeze()  # what was imported is no garbage and need not be looked through again
-    if _may_be_helped(job):
-        from etl.cluster.helper import fork  # noqa: PLC0415 - it imports this module
-
-        with suppress(OSError):  # no process more: then without
-            job.helper = fork()
     runner = asyncio.Runner()
     error = _error_of(job, runner, progress, log_format)
-    if job.helper is not None:
-        job.helper.end()
     report = job.tally.to_report(error, job.stop.signal)
     code: int = report["exit_code"]
     _log_end(report)
@@ -78,25 +74,13 @@ def execute(
         log.complain(f"error: {error}", "run.failed", log_format)
     elif report["exit_code"]:
         termination.leave(job.redactor.text(in_one_line(report)))
-    if job.stop.signal is not None:
-        # Threads that were decoding cannot be called back; nothing that they do counts any more.
+    if error is not None or job.stop.signal is not None:
+        # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
+        # Nothing that they do counts any more.
+        streams.settle()
         os._exit(code)
     runner.close()
     return code
-
-
-def _may_be_helped(job: Job) -> bool:
-    """Tell whether a second process may be of use; beside threads of Python none is forked."""
-    settings = job.settings
-    return (
-        settings.engine.kind == "local"
-        and settings.engine.processes > 1
-        and settings.fetch.concurrency > 1
-        and settings.fetch.rate is None
-        and not job.archive_only
-        and len(os.sched_getaffinity(0)) > 1
-        and threading.active_count() == 1
-    )
 
 
 def _error_of(
@@ -110,7 +94,7 @@ def _error_of(
         loop.set_default_executor(threads_for(job.settings))
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
-                await pipeline.run(job)
+                await _to_its_end(pipeline.run(job), job)
         finally:
             SIGNALS.take_back(loop)
 
@@ -121,6 +105,22 @@ def _error_of(
             structlog.get_logger().debug("run.crashed", exc_info=True)
         return job.redactor.text(describe(failure))
     return None
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
+    """Wait for the run, but not for ever once it is told to end: what hangs is left as it is."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    left = loop.create_future()
+
+    def limit() -> None:
+        grace_s = job.settings.shutdown.grace.total_seconds()
+        loop.call_later(_AT_ONCE_S if job.stop.at_once else grace_s + _BEYOND_GRACE_S, left.cancel)
+
+    job.stop.on_request(limit)
+    await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
 
 
 def _log_end(report: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from etl.errors import UsageError
 from etl.plan import Shard
@@ -13,9 +13,6 @@ from etl.report import Tally
 from etl.settings import Settings
 from etl.stop import Stop
 from etl.times import Window, rfc3339, whole_millis
-
-if TYPE_CHECKING:
-    from etl.cluster.helper import Helper
 
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
@@ -59,7 +56,7 @@ class Job:
     `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
     `from_archive` takes files from the raw archive instead of the API; `archive_only` fills that
     instead of the lake. `limiter` is there as soon as something is sent. `under_way` is for the
-    display alone. `helper` may take a part of the work.
+    display alone.
     """
 
     settings: Settings
@@ -75,7 +72,6 @@ class Job:
     redactor: Redactor = field(default_factory=Redactor)
     limiter: Limits | None = None
     under_way: UnderWay = field(default_factory=UnderWay)
-    helper: "Helper | None" = None
 
 
 def new_job(settings: Settings, window: Window | None, now: datetime, redactor: Redactor) -> Job:

@@ -55,13 +55,9 @@ class Memory:
     decoders: int
 
     @classmethod
-    def share_out(cls, budget: int, workers: int, processes: int = 1) -> "Memory":
-        """Share out the budget among so many workers and as many decoders as there are cores.
-
-        So many processes alike share cores and budget; what is returned is for each of them.
-        """
-        budget //= processes
-        cores = len(os.sched_getaffinity(0)) // processes
+    def share_out(cls, budget: int, workers: int) -> "Memory":
+        """Share out the budget among this many workers, and one decoder a core."""
+        cores = len(os.sched_getaffinity(0))
         decoders = max(1, min(cores, workers, budget // (32 * _MIB)))
         return cls(
             download=max(64 * _KIB, min(4 * _MIB, budget // 4 // workers)),
@@ -72,13 +68,10 @@ class Memory:
         )
 
 
-async def load(
-    plan: Plan, job: Job, client: Client | Replay, store: Store, processes: int = 1
-) -> None:
+async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> None:
     """Fetch, decode and commit what the plan says, partition by partition, oldest first.
 
-    `store` is the lake's; nothing is written to it in a job that fills the archive only. This is
-    one of so many `processes` that load side by side.
+    `store` is the lake's; nothing is written to it in a job that fills the archive only.
     """
     settings, tally, stop = job.settings, job.tally, job.stop
     todo = _loadable(plan, tally)
@@ -95,7 +88,7 @@ async def load(
     in_flight = min(settings.fetch.concurrency, files)
     # More workers than requests in flight: some wait for their file to be decoded with others.
     workers = min(in_flight + _MOST_WAITING, files)
-    memory = Memory.share_out(settings.limits.memory, in_flight, processes)
+    memory = Memory.share_out(settings.limits.memory, in_flight)
     sink: Sink | Landing = Landing(tally)
     if not job.archive_only:
         sink = Sink(
@@ -168,14 +161,18 @@ def _produce(
 
 @asynccontextmanager
 async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
-    """Once a signal tells the run to end, end the block when the grace is over."""
+    """Once the run is told to end, end the block when the grace is over, or at once if told so."""
     loop = asyncio.get_running_loop()
     running = True
     try:
         async with asyncio.timeout(None) as limit:
 
             def begin() -> None:
-                if running and stop.signal is not None:
+                if not running:
+                    return
+                if stop.at_once:
+                    limit.reschedule(loop.time())
+                elif limit.when() is None:
                     limit.reschedule(loop.time() + grace.total_seconds())
 
             stop.on_request(begin)
@@ -236,19 +233,14 @@ class _Loader:
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         stop, tally = self._job.stop, self._job.tally
-        attempts = self._client.attempts(path, tally.spent.pop(path.text, None))
-        try:
-            async for attempt in attempts:
-                with attempt:
-                    body = await stop.interruptible(self._download(path))
-                    tally.bytes.downloaded += body.size
-                    # Decoding is inside the attempt: half a gzip stream or a damaged one is asked
-                    # for again.
-                    number, last = attempt.number, attempt.last
-                    await self._batches.load(partition, path, body, number, last=last)
-        except StoppedError:
-            tally.spent[path.text] = attempts.spent
-            raise
+        async for attempt in self._client.attempts(path):
+            with attempt:
+                body = await stop.interruptible(self._download(path))
+                tally.bytes.downloaded += body.size
+                # Decoding is inside the attempt: half a gzip stream or a damaged one is asked
+                # for again.
+                number, last = attempt.number, attempt.last
+                await self._batches.load(partition, path, body, number, last=last)
 
     async def _download(self, path: BreakdownPath) -> Body:
         await self._batches.room()

@@ -49,7 +49,7 @@ HELP: Final = {
     _LAST_SUCCESS: "When the last run that succeeded (exit code 0) ended; other runs leave it.",
     "aht_etl_last_run_timestamp_seconds": "When the last run ended, whatever its end.",
     "aht_etl_last_run_duration_seconds": "How long it took.",
-    "aht_etl_last_run_exit_code": "0 ok, 1 failed, 3 partial, 130 and 143 interrupted.",
+    "aht_etl_last_run_exit_code": "0 ok, 1 failed, 3 partial, 129, 130 and 143 interrupted.",
     "aht_etl_last_run_status": "1 for the status that it ended with, 0 for the others.",
     "aht_etl_last_run_files": "Files listed, by outcome.",
     "aht_etl_last_run_failures": "Files that failed, by kind.",

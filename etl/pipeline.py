@@ -54,7 +54,7 @@ async def run(job: Job) -> None:
         listing = await job.stop.interruptible(_list(job, client))
         what_to_do = await job.stop.interruptible(_plan(job, listing, store))
         _say(what_to_do, job)
-        await engine_of(job, what_to_do)(what_to_do, job, client, store)
+        await engine_of(job.settings)(what_to_do, job, client, store)
 
 
 async def plan(job: Job) -> None:

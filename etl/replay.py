@@ -13,7 +13,7 @@ import structlog
 
 from etl.api.body import Body
 from etl.api.listing import Listing
-from etl.api.retry import Attempts, Spent
+from etl.api.retry import Attempts
 from etl.archive import refused, sha256_of
 from etl.copies import Copies, by_path, folders_of
 from etl.errors import FailureKind, FileError, RunError
@@ -61,7 +61,7 @@ class Replay:
         listing.add(self._copies)
         return listing
 
-    def attempts(self, _path: BreakdownPath, _spent: Spent | None = None) -> Attempts:
+    def attempts(self, _path: BreakdownPath) -> Attempts:
         """Return the one attempt that there is: read again, a file is the same."""
         return Attempts((), 0, asyncio.sleep, lambda _error, _number: None)
 

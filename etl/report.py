@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 
 from etl import __version__
 from etl.api.listing import Listing
-from etl.api.retry import Spent
 from etl.api.transport import HttpCounts
 from etl.errors import FailureKind
 from etl.lake.commit import Committed
@@ -76,8 +75,6 @@ class Tally:
     rows_quarantined: int = 0
     failures: list[Failure] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
-    #: What was spent on files that this process has left to another.
-    spent: dict[str, Spent] = field(default_factory=dict)
     # For many paths a dictionary takes a fifth of the memory of a set.
     _open: dict[str, None] = field(default_factory=dict)
 
@@ -133,7 +130,6 @@ class Tally:
         self.rows_quarantined += share.rows_quarantined
         self.failures += share.failures
         self.parts += share.parts
-        self.spent.update(share.spent)
         self.bytes.add(share.bytes)
         self.http.add(share.http)
 

@@ -275,7 +275,8 @@ class ShutdownSettings(_Section):
         DURATION_SCHEMA,
     ] = Field(
         default=timedelta(seconds=20),
-        description="After SIGTERM or SIGINT: time to commit what is downloaded; a second signal "
+        description="After SIGTERM, SIGINT or SIGHUP, or an error that ends the run: time to "
+        "commit what is downloaded. A second signal within 2 s is the same request, a later one "
         "ends at once.",
     )
 
@@ -287,11 +288,6 @@ class EngineSettings(_Section):
         default="local",
         description="local: this machine. dask: the workers of a Dask cluster (configs/dask.md; "
         "needs the extra aht-etl[dask]).",
-    )
-    processes: Annotated[int, Field(ge=1, le=2)] = Field(
-        default=2,
-        description="local: processes that share a load of 16 files or more, fetch.concurrency and "
-        "limits.memory, unless fetch.rate is set. 1: never a second one.",
     )
     scheduler: SchedulerAddress | None = Field(
         default=None,

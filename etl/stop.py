@@ -16,16 +16,14 @@ class StoppedError(Exception):
 class Stop:
     """Set once, by a signal (with its number) or by an error that ends the run.
 
-    Set gently, nothing begins any more, and what waits for its time gives up; what waits for the
-    network goes on until it is set again.
+    A request to end `at_once` comes on top: then nothing more is committed.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.error: RunError | None = None
-        self._gently = False
+        self.at_once = False
         self._interruptible: set[asyncio.Future[Any]] = set()
-        self._sleeping: set[asyncio.Future[Any]] = set()
         self._on_request: list[Callable[[], None]] = []
 
     def requested(self) -> bool:
@@ -33,48 +31,36 @@ class Stop:
         return self.signal is not None or self.error is not None
 
     def request(
-        self, *, signal: int | None = None, error: RunError | None = None, gently: bool = False
+        self, *, signal: int | None = None, error: RunError | None = None, at_once: bool = False
     ) -> None:
         """Tell the run to end; the first error and the first signal count.
 
-        A signal counts also behind an error: it limits the time that is left.
+        A signal also counts after an error, but not the other way round.
         """
-        over = self.error is not None and not self._gently
-        if self.signal is not None or (signal is None and over):
+        known = self.signal is not None or (signal is None and self.error is not None)
+        if known and (self.at_once or not at_once):
             return
-        self._gently = gently
-        if signal is not None:
-            self.signal = signal
-        else:
-            self.error = self.error or error
-        for future in self._sleeping if gently else self._sleeping | self._interruptible:
+        self.at_once = at_once
+        if not known:
+            self.signal, self.error = signal, self.error or error
+        for future in list(self._interruptible):
             future.cancel()
         for callback in self._on_request:
             callback()
 
     def on_request(self, callback: Callable[[], None]) -> None:
-        """Call back when the run is told to end, at once if it was already."""
+        """Call back when the run is told to end, and again for `at_once`; now if it was told."""
         self._on_request.append(callback)
         if self.requested():
             callback()
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work, but drop it and raise StoppedError when the run is told to end."""
-        return await self._among(self._interruptible, work)
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, or raise StoppedError when the run is told to end, or was: for no time, too."""
-        if seconds > 0:
-            await self._among(self._sleeping, asyncio.sleep(seconds))
-        elif self.requested():
-            raise StoppedError
-
-    async def _among(self, tasks: set[asyncio.Future[Any]], work: Coroutine[Any, Any, T]) -> T:
         if self.requested():
             work.close()
             raise StoppedError
         task = asyncio.ensure_future(work)
-        tasks.add(task)
+        self._interruptible.add(task)
         try:
             return await task
         except asyncio.CancelledError:
@@ -83,4 +69,11 @@ class Stop:
                 raise StoppedError from None
             raise
         finally:
-            tasks.discard(task)
+            self._interruptible.discard(task)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, or raise StoppedError when the run is told to end, or was: for no time, too."""
+        if seconds > 0:
+            await self.interruptible(asyncio.sleep(seconds))
+        elif self.requested():
+            raise StoppedError

@@ -13,7 +13,7 @@ import structlog
 
 from etl.lake.proof import Finding, FindingKind
 from etl.progress import ProgressMode
-from etl.signals import HANDLED
+from etl.signals import handled
 from etl.verify import Verification
 
 log = structlog.stdlib.get_logger()
@@ -93,7 +93,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
     console = Console(stderr=True)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    before = {number: signal.getsignal(number) for number in HANDLED}
+    before = {number: signal.getsignal(number) for number in handled()}
 
     def end(number: int, frame: Any) -> None:
         # The process ends here, and nothing else would show the cursor. Past all buffers: one of
@@ -105,7 +105,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
             handler(number, frame)
 
     # Before the bar hides the cursor: from then on there is somebody to show it again.
-    for number in HANDLED:
+    for number in before:
         signal.signal(number, end)
     try:
         with Progress(*columns, console=console, transient=True) as progress:

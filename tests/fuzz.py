@@ -13,7 +13,6 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["etl.decode"]):
-    import etl.decode.structs  # noqa: F401 - else it would be imported later, unobserved
     from etl.decode import DecodeLimits, decode
     from etl.decode import file as decoding
 

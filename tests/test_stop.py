@@ -1,7 +1,6 @@
 """Being told to end."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -65,35 +64,3 @@ async def test_callbacks_hear_of_it_late_too() -> None:
     heard: list[int] = []
     stop.on_request(lambda: heard.append(1))
     assert heard == [1]
-
-
-async def test_gently() -> None:
-    """What waits for its time gives up, what waits for the network goes on, nothing begins."""
-    stop = Stop()
-    answered = asyncio.Event()
-    download = asyncio.ensure_future(stop.interruptible(answered.wait()))
-    sleeper = asyncio.ensure_future(stop.sleep(1000))
-    await asyncio.sleep(0)
-    stop.request(error=RunError("left to others"), gently=True)
-    with pytest.raises(StoppedError):
-        await sleeper
-    with pytest.raises(StoppedError):
-        await stop.sleep(0)
-    with pytest.raises(StoppedError):
-        await stop.interruptible(asyncio.sleep(0))
-    answered.set()
-    assert await download
-
-
-@pytest.mark.parametrize("again", [{"signal": 15}, {"error": RunError("no")}])
-async def test_gently_and_then_at_once(again: dict[str, Any]) -> None:
-    """Told again, whatever the reason, everything ends; the first error counts."""
-    stop = Stop()
-    first = RunError("left to others")
-    download = asyncio.ensure_future(stop.interruptible(asyncio.sleep(1000)))
-    await asyncio.sleep(0)
-    stop.request(error=first, gently=True)
-    stop.request(**again)
-    with pytest.raises(StoppedError):
-        await download
-    assert (first, again.get("signal")) == (stop.error, stop.signal)

@@ -33,11 +33,6 @@ class Token:
 class Authenticator(Protocol):
     """Makes the Authorization header of each single attempt."""
 
-    @property
-    def token(self) -> Token | None:
-        """The access token that is in use, if any."""
-        ...
-
     async def header(self, url: str) -> str | None:
         """Return the header for one GET of this URL, to be sent once; None for no header."""
         ...
@@ -50,8 +45,6 @@ class Authenticator(Protocol):
 class Anonymous:
     """No authentication."""
 
-    token = None
-
     async def header(self, url: str) -> None:
         """Return no header."""
 
@@ -62,8 +55,6 @@ class Anonymous:
 
 class OAuth1:
     """One-legged OAuth 1.0a (RFC 5849): a fresh nonce, timestamp and signature for each attempt."""
-
-    token = None
 
     def __init__(self, auth: AuthSettings) -> None:
         def value(name: str) -> str:
@@ -94,7 +85,7 @@ class OAuth2:
     """OAuth 2.0 client credentials: one token for all workers, never asked for by two at once.
 
     `request` fetches a token answer; it retries by itself and raises RunError when there is no
-    token to be had. `token` is one that somebody has, by the same clock.
+    token to be had.
     """
 
     def __init__(
@@ -102,14 +93,11 @@ class OAuth2:
         request: Callable[[], Awaitable[Any]],
         clock: Callable[[], float],
         on_token: Callable[[str], None],
-        token: Token | None = None,
     ) -> None:
         self._request = request
         self._clock = clock
         self._on_token = on_token
-        self.token = token
-        if token is not None:
-            on_token(token.value)
+        self.token: Token | None = None
         self._renewing = asyncio.Lock()
 
     async def header(self, url: str) -> str:  # noqa: ARG002

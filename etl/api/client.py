@@ -1,15 +1,14 @@
 """The vendor's API for one account: what the rest of the program knows of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2, Token
+from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
 from etl.api.body import Body, download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
-from etl.api.retry import Attempts, Spent, Unauthorized
+from etl.api.retry import Attempts, Unauthorized
 from etl.api.transport import Transport
 from etl.errors import FileError, RunError
 from etl.paths import BreakdownPath
@@ -17,15 +16,6 @@ from etl.settings import Settings
 from etl.times import Window
 
 _SERVICE: Final = "/api/account/{account}/agent-segments"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a client has asked for, for another one on this machine: hosts, and a token if any."""
-
-    base: str
-    sentinel: str | None
-    token: Token | None = field(repr=False)
 
 
 class Client:
@@ -47,11 +37,6 @@ class Client:
         #: The servers that it talks to (`https://host`): the API's and, with OAuth 2.0, the one
         #: that gives tokens.
         self.origins = (base,) if sentinel is None else (base, sentinel)
-        self._hosts = base, sentinel
-
-    def found(self) -> Found:
-        """Return what another client need not ask for again."""
-        return Found(*self._hosts, self._auth.token)
 
     async def authenticate(self) -> None:
         """Get what proves who is calling, where a request is needed for it; RunError if refused."""
@@ -63,9 +48,9 @@ class Client:
             self._transport, self._auth, f"{self._base}/breakdown", self._source, windows
         )
 
-    def attempts(self, path: BreakdownPath, spent: Spent | None = None) -> Attempts:
-        """Return the attempts of one file, by the vendor's retry policy, behind those `spent`."""
-        return self._transport.attempts(path.text, spent)
+    def attempts(self, path: BreakdownPath) -> Attempts:
+        """Return the attempts of one file, by the vendor's retry policy."""
+        return self._transport.attempts(path.text)
 
     async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         """Make one attempt to download a file, whole; FileError says what went wrong."""
@@ -82,9 +67,8 @@ async def connect(
     account: str,
     clock: Callable[[], float],
     on_token: Callable[[str], None],
-    found: Found | None = None,
 ) -> Client:
-    """Find the vendor's hosts, unless they are `found`, and prepare the authentication.
+    """Find the vendor's hosts and prepare the authentication.
 
     `on_token` hears of every access token, so that it can be kept out of the logs. Raises
     RunError.
@@ -93,17 +77,17 @@ async def connect(
     async def host(service: str) -> str:
         return await look_up(transport, settings.api.domain_url, account, service)
 
-    base = found.base if found else settings.api.base_url or await host(AGENT_ACTIVITY)
+    base = settings.api.base_url or await host(AGENT_ACTIVITY)
     sentinel = None
     auth: Authenticator
     match settings.auth.scheme:
         case "oauth1":
             auth = OAuth1(settings.auth)
         case "oauth2":
-            sentinel = (found and found.sentinel) or await host(SENTINEL)
+            sentinel = await host(SENTINEL)
             url = f"{sentinel}/sentinel/api/v2/account/{account}/app/token"
             ask = partial(_token, transport, url, settings)
-            auth = OAuth2(ask, clock, on_token, found.token if found else None)
+            auth = OAuth2(ask, clock, on_token)
         case "none":
             auth = Anonymous()
     return Client(transport, auth, account, settings.api.source, base, sentinel)

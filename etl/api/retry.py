@@ -2,12 +2,10 @@
 
 import email.utils
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
 from etl.errors import FailureKind, FileError
-from etl.stop import StoppedError
 
 
 class Unauthorized(FileError):  # noqa: N818 - the status's own name
@@ -18,24 +16,13 @@ class Unauthorized(FileError):  # noqa: N818 - the status's own name
         self.renewable = renewable
 
 
-@dataclass(slots=True)
-class Spent:
-    """What was spent on a request so far, for whoever goes on with it."""
-
-    attempts: int = 0
-    retries: int = 0
-    throttles: int = 0
-    renewals: int = 0
-    delay_s: float = 0.0
-
-
 class Attempts:
     """The attempts of one request, used as `async for attempt in attempts: with attempt:`.
 
     After a passing fault there are as many retries as `server_delays` has entries (seconds), after
     a 429 as many as `throttle_attempts`, and one after a token was renewed; any other error is
-    raised at once; what was `spent` before counts. FileErrors leave with `attempts` set. `number`
-    counts from 1. `on_retry` hears of each error that is tried again and its attempt's number.
+    raised at once. FileErrors leave with `attempts` set. `on_retry` hears of each error that is
+    tried again and its attempt's number.
     """
 
     # Of its own: a library for retries takes 0.06 ms a file, half of what it takes to download a
@@ -47,24 +34,23 @@ class Attempts:
         throttle_attempts: int,
         sleep: Callable[[float], Awaitable[None]],
         on_retry: Callable[[FileError, int], None],
-        spent: Spent | None = None,
     ) -> None:
         self._delays = server_delays
         self._throttle_attempts = throttle_attempts
         self._sleep = sleep
         self._on_retry = on_retry
-        self.spent = spent or Spent()
+        #: Which attempt this is, from 1.
+        self.number = 0
+        self._retries = 0
+        self._throttles = 0
+        self._renewals = 0
+        self._delay_s = 0.0
         self._done = False
-
-    @property
-    def number(self) -> int:
-        """Which attempt this is."""
-        return self.spent.attempts
 
     @property
     def last(self) -> bool:
         """Whether a passing fault of this attempt would be the end of them."""
-        return self.spent.retries >= len(self._delays)
+        return self._retries >= len(self._delays)
 
     def __aiter__(self) -> Self:
         return self
@@ -72,9 +58,9 @@ class Attempts:
     async def __anext__(self) -> Self:
         if self._done:
             raise StopAsyncIteration
-        if self.spent.attempts:
-            await self._sleep(self.spent.delay_s)
-        self.spent.attempts += 1
+        if self.number:
+            await self._sleep(self._delay_s)
+        self.number += 1
         return self
 
     def __enter__(self) -> None:
@@ -83,32 +69,29 @@ class Attempts:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if error is None:
             self._done = True
-        if isinstance(error, StoppedError):
-            self.spent.attempts -= 1  # it was none
         if not isinstance(error, FileError):
             return False
-        error.attempts = self.spent.attempts
+        error.attempts = self.number
         delay_s = self._delay_after(error)
         if delay_s is None:
             return False
-        self.spent.delay_s = delay_s
-        self._on_retry(error, self.spent.attempts)
+        self._delay_s = delay_s
+        self._on_retry(error, self.number)
         return True
 
     def _delay_after(self, error: FileError) -> float | None:
         """Return the seconds after which to try again; None if that is not to be done."""
-        spent = self.spent
         if isinstance(error, Unauthorized) and error.renewable:
-            spent.renewals += 1
-            return 0.0 if spent.renewals <= 1 else None
+            self._renewals += 1
+            return 0.0 if self._renewals <= 1 else None
         if error.kind is FailureKind.THROTTLED:
             # No delay of its own: the limiter holds back every request, this one too.
-            spent.throttles += 1
-            return 0.0 if spent.throttles <= self._throttle_attempts else None
+            self._throttles += 1
+            return 0.0 if self._throttles <= self._throttle_attempts else None
         if not error.passing or self.last:
             return None
-        spent.retries += 1
-        return self._delays[spent.retries - 1]
+        self._retries += 1
+        return self._delays[self._retries - 1]
 
 
 def retry_after_s(header: str | None, now: datetime) -> float:

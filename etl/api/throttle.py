@@ -113,7 +113,6 @@ class Limiter:
         self._turn = asyncio.Lock()
         self._start = asyncio.Lock()
         self._freed = asyncio.Event()
-        self._on_refusal: Callable[[], None] | None = None
 
     @classmethod
     def of(
@@ -127,21 +126,6 @@ class Limiter:
         # One request for each pause after a 429: what the vendor asks for is enough.
         least = 1 / max(retry.throttle_delay, _THROTTLE_DELAY_LEAST_S)
         return cls(fetch.concurrency, fetch.rate, clock, sleep, rate_least=least)
-
-    def bound(self, concurrency: int) -> None:
-        """Let so many requests be in flight at most, from now on."""
-        self._concurrency = concurrency
-        self._freed.set()
-
-    def on_refusal(self, callback: Callable[[], None] | None) -> None:
-        """Call back whenever the server refuses a request (429) or asks to wait."""
-        self._on_refusal = callback
-
-    def refused_elsewhere(self, pause_s: float) -> None:
-        """Take into account that the server refused a request of another process just now."""
-        # With no place that says anything: the limit may be of the rate.
-        self.refused(Slot(self._clock(), 0), throttled=True)
-        self.pause(pause_s)
 
     @property
     def allowed(self) -> int:
@@ -215,15 +199,11 @@ class Limiter:
         if slot.started_at >= self._cut_at or self._refused:
             self._refused.append(slot)
             self._cut_at = self._clock()
-        if throttled and self._on_refusal is not None:
-            self._on_refusal()
 
     def pause(self, seconds: float) -> None:
         """Let no request start for so long."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
         self._opens_at = max(self._opens_at, self._paused_until)
-        if seconds > 0 and self._on_refusal is not None:
-            self._on_refusal()
 
     def _learn(self) -> None:
         """Learn from the round that was refused, now that most of its answers are there."""

@@ -18,7 +18,7 @@ from yarl import URL
 
 from etl import __version__
 from etl.api.auth import Authenticator
-from etl.api.retry import Attempts, Spent, Unauthorized, retry_after_s
+from etl.api.retry import Attempts, Unauthorized, retry_after_s
 from etl.api.throttle import Limiter, Slot
 from etl.api.trust import trusted
 from etl.errors import FailureKind, FileError
@@ -114,11 +114,8 @@ class Transport:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    def attempts(self, what: str, spent: Spent | None = None) -> Attempts:
-        """Return the attempts of one request by the vendor's policy; `what` is for the log.
-
-        Those that are `spent` were made before.
-        """
+    def attempts(self, what: str) -> Attempts:
+        """Return the attempts of one request by the vendor's policy; `what` is for the log."""
 
         def on_retry(error: FileError, attempt: int) -> None:
             self.counts.retries += 1
@@ -131,7 +128,7 @@ class Transport:
             )
 
         return Attempts(
-            self._retry.server_delays, self._retry.throttle_attempts, self._sleep, on_retry, spent
+            self._retry.server_delays, self._retry.throttle_attempts, self._sleep, on_retry
         )
 
     @asynccontextmanager

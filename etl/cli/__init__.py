@@ -25,7 +25,7 @@ from etl.cli.plan import plan
 from etl.cli.run import run
 from etl.cli.status import status
 from etl.cli.verify import verify
-from etl.signals import HANDLED, SIGNALS
+from etl.signals import SIGNALS, handled
 
 # Of the C library (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1
@@ -60,7 +60,7 @@ def main() -> None:
     # the first for the job that it prepares: there is to be a report.
     if sys.argv[1:2] in (["run"], ["compact"]):
         SIGNALS.defer()
-    for number in HANDLED:
+    for number in handled():
         signal.signal(number, SIGNALS)
     streams.guard()
     _share_memory()

@@ -31,7 +31,7 @@ from etl.cli.flags import (
     To,
 )
 from etl.errors import UsageError
-from etl.signals import HANDLED, SIGNALS
+from etl.signals import SIGNALS, handled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -174,15 +174,17 @@ def _summary(checks: Sequence["Check"]) -> str:
 def _gently_ended() -> Iterator[None]:
     """Let a signal end the block with the promised exit code, and nothing left half.
 
-    The terminal gets its cursor back, the probe is removed. A second signal ends at once.
+    The terminal gets its cursor back, the probe is removed. A later signal ends at once.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        for each in HANDLED:
+        if SIGNALS.repeated():
+            return
+        for each in before:
             signal.signal(each, SIGNALS)
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in HANDLED}
+    before = {number: signal.signal(number, end) for number in handled()}
     try:
         yield
     finally:

@@ -45,12 +45,9 @@ PROCESS: Final = EventLog()
 TASK: Final[ContextVar[EventLog]] = ContextVar("aht_etl_task", default=PROCESS)
 
 
-def collect(*, anew: bool = False) -> None:
-    """Collect this process's events from now on, unless it has a set-up of structlog already.
-
-    With `anew` that set-up is another process's, of which this is a copy.
-    """
-    if structlog.is_configured() and not anew:
+def collect() -> None:
+    """Collect this process's events from now on, unless it has a set-up of structlog already."""
+    if structlog.is_configured():
         return
     structlog.configure(
         processors=[_collect],

@@ -17,7 +17,8 @@ _LOGGERS: Final = ("distributed", "distributed.client", "distributed.gc", "bokeh
 
 def dask_setup(_worker: Any) -> None:
     """Leave the terminal's signals to the client, and logs to what it makes of them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for name in (*_LOGGERS, "tornado.application"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etl.api.client import Found
 from etl.api.transport import HttpCounts
 from etl.job import Limits, UnderWay
 from etl.report import Bytes, Tally
@@ -16,8 +15,7 @@ class Order:
     """A share of a plan for one task; `key` is Dask's name for it.
 
     `version` is the client's of this package, `level` the least that it logs. In `settings`
-    stand this task's own limits. `from_archive` is the job's, `found` what its client knows of the
-    vendor by now. So many `processes` share cores and memory.
+    stand this task's own limits. `from_archive` is the job's.
     """
 
     key: str
@@ -28,8 +26,6 @@ class Order:
     paths: tuple[str, ...]
     level: int
     from_archive: bool = False
-    found: Found | None = None
-    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +34,6 @@ class EndRun:
 
     signal: int | None
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """What is not done yet is not to be done there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The server has refused a request there; for so many seconds none may start."""
-
-    paused_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,7 @@ class Station:
                 self.client = await asyncio.to_thread(open_replay, settings)
             else:
                 clock, told = asyncio.get_running_loop().time, self.redactor.add
-                found = self.order.found
-                self.client = await connect(self.transport, settings, account, clock, told, found)
+                self.client = await connect(self.transport, settings, account, clock, told)
         return self.client
 
     async def _sleep(self, seconds: float) -> None:
@@ -103,18 +102,11 @@ class Attempt:
         self.log = forward.EventLog(order.level, station.redactor)
         self._id = str(uuid.uuid4())
         self._worker = worker
-        self._left = False
 
     def end(self, word: EndRun) -> None:
         """End as the run does."""
         error = RunError(word.reason) if word.signal is None else None
         self.stop.request(signal=word.signal, error=error)
-
-    def leave(self) -> None:
-        """Begin no more: what is not begun yet is left to whoever gave the order."""
-        if not self.stop.requested():
-            self._left = True
-            self.stop.request(error=RunError("left to others"), gently=True)
 
     def word(self) -> Word:
         """Tell how far it is."""
@@ -161,7 +153,7 @@ class Attempt:
                 # A task in another process may have used this share of the rate a moment ago.
                 await self.stop.sleep(1 / settings.fetch.rate)
             client = await self.stop.interruptible(station.connect())
-            await load(plan, job, client, station.store, order.processes)
+            await load(plan, job, client, station.store)
             if tally.already_loaded > there:
                 # By another run, or by an attempt that was taken for dead and is not.
                 self._recover((await look(station.store, order.paths, order.run_id))[1])
@@ -173,7 +165,7 @@ class Attempt:
             error = station.redactor.text(describe(failure))
         if not planned:
             tally.expect(order.paths)
-        if error is None and self.stop.error is not None and not self._left:
+        if error is None and self.stop.error is not None:
             error = station.redactor.text(str(self.stop.error))
         tally.failures = [
             replace(failure, message=station.redactor.text(failure.message))

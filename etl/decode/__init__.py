@@ -11,16 +11,15 @@ from etl.decode.limits import DecodeLimits
 if TYPE_CHECKING:
     from etl.decode.decoded import Decoded, Sized
     from etl.decode.file import decode
-    from etl.decode.together import Packed, decode_all
+    from etl.decode.scanner import Scanner
 
-__all__ = ["DecodeLimits", "Decoded", "Packed", "Sized", "decode", "decode_all"]
+__all__ = ["DecodeLimits", "Decoded", "Scanner", "Sized", "decode"]
 
 _HOMES: Final = {
     "Decoded": "decoded",
-    "Packed": "together",
+    "Scanner": "scanner",
     "Sized": "decoded",
     "decode": "file",
-    "decode_all": "together",
 }
 
 

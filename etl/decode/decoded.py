@@ -53,11 +53,8 @@ class Decoded:
         self.decompressed = 0
         #: How many transport encodings the file came in.
         self.encodings = 0
-        #: How many blocks of text went which way: see etl.decode.rows.
-        self.fast_blocks = 0
-        self.known_blocks = 0
-        self.parsed_blocks = 0
-        self.patient_blocks = 0
+        #: In how many rows half a surrogate pair in an unknown field was replaced.
+        self.repaired = 0
 
     def __enter__(self) -> Self:
         return self

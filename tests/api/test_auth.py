@@ -115,3 +115,9 @@ async def test_every_signature_is_new() -> None:
     assert first.startswith("OAuth ")
     assert first != second
     assert not await auth.refused(first)
+
+
+def test_a_token_is_not_in_the_text_about_it() -> None:
+    """Neither its `repr` nor its text shows the value."""
+    token = parse_token({"access_token": "eyJ.a-secret.token", "expires_in": 60}, 0.0)
+    assert "secret" not in repr(token) + str(token)

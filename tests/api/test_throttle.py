@@ -206,18 +206,6 @@ async def test_one_refusal_among_slow_requests(time: FakeTime) -> None:
     assert limiter.allowed == 16
 
 
-async def test_a_refusal_elsewhere(time: FakeTime) -> None:
-    """Another process's: all wait, and none starts with another when the pause is over."""
-    limiter = Limiter(16, None, time.clock, time.sleep)
-    begun: list[float] = []
-    await time.drive(*(request(limiter, time, 0.1, begun) for _ in range(32)))
-    limiter.refused_elsewhere(2.0)
-    told_at, begun = time.now, []
-    await time.drive(*(request(limiter, time, 0.1, begun) for _ in range(16)))
-    assert 16 == len(set(begun))
-    assert min(begun) >= told_at + 2.0
-
-
 async def test_single_503s_are_no_overload(time: FakeTime) -> None:
     """One in a hundred costs its own retry, not everybody's pace; most of them does."""
     limiter = Limiter(16, None, time.clock, time.sleep)

@@ -63,15 +63,7 @@ def _constant(_: str) -> Any:
 def _values(raw_text: bytes) -> list[tuple[Any, str]]:
     text = raw_text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     decoder = json.JSONDecoder(parse_constant=_constant, parse_float=_Float)
-    position = len(text) - len(text.lstrip(" \t\r\n"))
-    if text.startswith("[", position):
-        try:
-            whole, end = decoder.raw_decode(text, position)
-        except ValueError:
-            pass
-        else:
-            if not text[end:].strip(" \t\r\n"):
-                return _elements(text, position, decoder, len(whole))
+    position = 0
     values = []
     while match := re.compile(r"[^ \t\r\n\ufeff]").search(text, position):
         position = match.start()
@@ -84,9 +76,18 @@ def _values(raw_text: bytes) -> list[tuple[Any, str]]:
             raw = text[position:end].removesuffix("\r")
         else:
             raw = text[position:end]
+            if _holds_objects(value):
+                values += _elements(text, position, decoder, len(value))
+                position = end
+                continue
         values.append(_unless_invalid(value, raw))
         position = end
     return values
+
+
+def _holds_objects(value: Any) -> bool:
+    """Tell whether a value of the file is an array that is taken apart."""
+    return isinstance(value, list) and (not value or any(isinstance(each, dict) for each in value))
 
 
 def _elements(
@@ -134,8 +135,28 @@ def _row(value: Any) -> dict[str, Any] | None:
         if item is not None and (not isinstance(item, int) or item not in allowed):
             return None
         row[name] = item
-    row["extras"] = value or None
-    return row
+    row["extras"] = _whole(value) or None
+    return None if _depth(value) > 500 else row
+
+
+def _whole(value: Any) -> Any:
+    """Return a value without half surrogate pairs, which are no characters."""
+    match value:
+        case str():
+            return re.sub("[\ud800-\udfff]", "\ufffd", value)
+        case dict():
+            return {_whole(key): _whole(item) for key, item in value.items()}
+        case list():
+            return [_whole(item) for item in value]
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Return how many objects and arrays are inside each other."""
+    if not isinstance(value, dict | list):
+        return 0
+    items = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, items), default=0)
 
 
 def _is_integral(number: Decimal) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -169,7 +170,9 @@ def test_the_lake_reads_at_every_moment_of_a_run(run: Runner, serve: Serve) -> N
     assert looks > 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_run_with_what_was_downloaded_in_the_lake(
     run: Runner, serve: Serve, number: int, code: int
 ) -> None:
@@ -246,15 +249,54 @@ def test_a_signal_during_a_wait(run: Runner, serve: Serve) -> None:
     assert run.end(process).code == 143
 
 
-def test_a_second_signal_ends_at_once(run: Runner, serve: Serve) -> None:
-    """It does not wait for the grace: the process is gone, without a report."""
-    emulator = serve(DATA, faults=(Fault("file", "drip", times=None, delay_s=0.05),))
-    process = run.start(emulator)
-    wait_until(lambda: emulator.in_flight > 0)
+def test_the_same_signal_twice_is_once(run: Runner, serve: Serve) -> None:
+    """A wrapper delivers it to the process and to its group; what is downloaded is committed."""
+    emulator = serve(DAY, latency_s=0.02)
+    process = run.start(emulator, AHT_ETL_FETCH__CONCURRENCY="2")
+    wait_until(lambda: emulator.count("file", 200) >= 20)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)  # else the kernel delivers one
+    ended = run.end(process)
+    assert (143, "interrupted") == (ended.code, ended.report["status"])
+    assert ended.report["files"]["loaded"] >= 18
+    assert "shutdown.grace_over" not in ended.err
+    assert_lake_is_sound(run.lake, DAY)
+
+
+def test_a_later_signal_ends_at_once_with_a_report(run: Runner, serve: Serve) -> None:
+    """It does not wait for the grace or for a disk that hangs."""
+    emulator = serve(SMALL)
+    hangs = "import os, time; os.link = lambda *_, **__: time.sleep(300)"
+    arguments = run.arguments(emulator, report=f"{run.folder}/report.json")[1:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{hangs}; from etl.cli import main; main()", *arguments],
+        env=environment(AHT_ETL_SHUTDOWN__GRACE="300s"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: emulator.count("file", 200) == len(SMALL.files))
     process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) in {130, 143}
+    wait_until(lambda: ended_by(process, signal.SIGTERM))
+    ended = run.end(process)
+    files = ended.report["files"]
+    assert (143, "interrupted") == (ended.code, ended.report["status"])
+    assert (0, len(SMALL.files)) == (files["loaded"], files["not_attempted"])
+
+
+def test_a_signal_that_is_ignored_stays_so(run: Runner, serve: Serve) -> None:
+    """Under `nohup` a terminal that closes ends nothing."""
+    emulator = serve(DATA, latency_s=0.02)
+    arguments = run.arguments(emulator, report=f"{run.folder}/report.json")
+    process = subprocess.Popen(
+        ["nohup", *arguments], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_until(lambda: emulator.count("file", 200) >= 1)
+    process.send_signal(signal.SIGHUP)
     process.communicate()
+    assert 0 == process.returncode
+    assert_lake_holds(run.lake, DATA)
 
 
 def test_a_second_signal_ends_a_report_that_nobody_reads(run: Runner, serve: Serve) -> None:
@@ -271,7 +313,7 @@ def test_a_second_signal_ends_a_report_that_nobody_reads(run: Runner, serve: Ser
     assert 143 == process.returncode
 
 
-def ended_by(process: subprocess.Popen[bytes], number: int) -> bool:
+def ended_by(process: subprocess.Popen[Any], number: int) -> bool:
     """Send one more signal, until it is heard."""
     process.send_signal(number)
     time.sleep(0.05)

@@ -11,7 +11,6 @@ from tests.certificates import certified
 from tests.conftest import Runner, Serve
 from tests.lakes import assert_lake_holds
 
-# Enough files for a second process.
 DATA = Dataset.generate(
     7,
     datetime(2022, 6, 1, tzinfo=UTC),
@@ -21,19 +20,17 @@ DATA = Dataset.generate(
 )
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
 def test_whoever_the_variable_names_is_trusted(
-    run: Runner, serve: Serve, tmp_path_factory: pytest.TempPathFactory, processes: str
+    run: Runner, serve: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Both processes load over https with `SSL_CERT_FILE`; without it nothing is even listed."""
+    """A run loads over https with `SSL_CERT_FILE`; without it nothing is even listed."""
     context, authority = certified(tmp_path_factory.mktemp("ca"), "127.0.0.1")
     emulator = serve(DATA, tls=context, auth="oauth2")
-    env = {"AHT_ETL_ENGINE__PROCESSES": processes}
-    ended = run(emulator, **env, AHT_ETL_RETRY__SERVER_DELAYS="[0,0,0]")
+    ended = run(emulator, AHT_ETL_RETRY__SERVER_DELAYS="[0,0,0]")
     assert (1, 0) == (ended.code, ended.report["files"]["listed"])
     assert "certificate verify failed" in ended.report["error"]
     assert [] == emulator.requests
-    assert 0 == run(emulator, **env, SSL_CERT_FILE=str(authority)).code
+    assert 0 == run(emulator, SSL_CERT_FILE=str(authority)).code
     assert_lake_holds(run.lake, DATA)
 
 

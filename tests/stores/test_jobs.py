@@ -15,7 +15,6 @@ from aiohttp import web
 from pyarrow import fs
 
 from etl.emulator import Dataset
-from tests.cluster.test_halves import MANY
 from tests.conftest import COMMAND, Runner, Serve, environment, keys_of
 from tests.lakes import HIVE, expected
 from tests.stores.conftest import SECRETS, Bucket
@@ -66,18 +65,6 @@ def test_every_row_once_and_then_nothing_to_do(run: Runner, serve: Serve, bucket
     lake = next(check for check in checked["checks"] if check["name"] == "lake")
     assert lake["ok"], lake
     bucket.assert_holds(DATA)
-
-
-def test_two_processes(run: Runner, serve: Serve, bucket: Bucket) -> None:
-    """Each talks to the store by itself; a second run finds the work of both."""
-    emulator = serve(MANY)
-    arguments = (*into(bucket), "--log-level", "debug")
-    ended = run(emulator, *arguments, **bucket.env)
-    assert (0, len(MANY.files)) == (ended.code, ended.report["files"]["loaded"]), ended.err
-    assert "helper.began" in ended.err
-    bucket.assert_holds(MANY)
-    again = run(emulator, *arguments, **bucket.env)
-    assert (0, len(MANY.files)) == (again.code, again.report["files"]["already_loaded"])
 
 
 def test_three_runs_at_once(run: Runner, serve: Serve, bucket: Bucket) -> None:
