@@ -13,10 +13,11 @@ from rich.text import Text
 
 from etl.against import Against
 from etl.heatmap import Calendar, Mark, draw, is_bold
-from etl.lake.survey import LATE_AFTER, Gap, PartitionSurvey, Survey
+from etl.lake.gaps import HOUR, Gap
+from etl.lake.layout import to_minute
+from etl.lake.survey import LATE_AFTER, PartitionSurvey, Survey
 from etl.times import rfc3339
 
-_HOUR: Final = timedelta(hours=1)
 _DAYS_SHOWN: Final = 31
 _LINES_SHOWN: Final = 10
 _MAPS_SHOWN: Final = 3
@@ -110,7 +111,12 @@ def _pieces(
     if against is not None and against.account not in accounts:
         accounts = (*accounts, against.account) if against.missing else accounts
     if not survey.partitions and not survey.damages:
-        yield Text(f"{lake} holds nothing {_selected(survey)}".rstrip())
+        nothing = (
+            "yet: check --lake if that is a surprise, else aht-etl run loads it"
+            if survey.selection.everything
+            else survey.selection.describe()
+        )
+        yield Text(f"{lake} holds nothing {nothing}")
     else:
         yield _summary(survey, lake)
     if len(accounts) > _MAPS_SHOWN:
@@ -136,24 +142,12 @@ def _pieces(
         yield _compared(against)
 
 
-def _selected(survey: Survey) -> str:
-    selection = survey.selection
-    words = []
-    if selection.account is not None:
-        words.append(f"of account {selection.account}")
-    if selection.start is not None:
-        words.append(f"from {_minute(selection.start)}")
-    if selection.end is not None:
-        words.append(f"to {_minute(selection.end)}")
-    return " ".join(words) or "yet; aht-etl run loads it"
-
-
 def _summary(survey: Survey, lake: str) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(overflow="fold")
     hours = {partition.partition.hour for partition in survey.partitions}
-    chosen = "" if survey.selection.everything else f" {_selected(survey)}"
+    chosen = "" if survey.selection.everything else f" {survey.selection.describe()}"
     facts.add_row("lake", f"{lake}{chosen}")
     facts.add_row(
         "holds",
@@ -163,11 +157,11 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
     if hours:
         facts.add_row(
             "hours",
-            f"{len(hours):,}, {_minute(min(hours))} to {_minute(max(hours))} UTC",
+            f"{len(hours):,}, {to_minute(min(hours))} to {to_minute(max(hours))} UTC",
         )
     if loaded := [p.loaded for p in survey.partitions if p.loaded is not None]:
         first, last = min(first for first, _ in loaded), max(last for _, last in loaded)
-        facts.add_row("loaded", f"{_minute(first)} to {_minute(last)}")
+        facts.add_row("loaded", f"{to_minute(first)} to {to_minute(last)}")
     facts.add_row("late", _late(survey))
     if survey.quarantined:
         facts.add_row("bad rows", f"{survey.quarantined:,}, kept in {lake}/_quarantine")
@@ -182,7 +176,7 @@ def _late(survey: Survey) -> str:
     usual = (
         f"half came within {_span(delays[len(delays) // 2])}, the last after {_span(delays[-1])}"
     )
-    return f"{_count(len(late), 'file')} after more than {LATE_AFTER // _HOUR} h; {usual}"
+    return f"{_count(len(late), 'file')} after more than {LATE_AFTER // HOUR} h; {usual}"
 
 
 def _map(survey: Survey, against: Against | None, account: str, console: Console) -> Text:
@@ -206,17 +200,17 @@ def _map(survey: Survey, against: Against | None, account: str, console: Console
 
 def _drawn(gap: Gap) -> Iterator[datetime]:
     if gap.hours <= _DRAWN_WHOLE:
-        yield from (gap.start + n * _HOUR for n in range(gap.hours))
+        yield from (gap.start + n * HOUR for n in range(gap.hours))
     else:
-        yield from (gap.start + n * _HOUR for n in range(24 - gap.start.hour))
-        yield from (gap.end - n * _HOUR for n in range(1, gap.end.hour + 1))
+        yield from (gap.start + n * HOUR for n in range(24 - gap.start.hour))
+        yield from (gap.end - n * HOUR for n in range(1, gap.end.hour + 1))
 
 
 def _accounts(survey: Survey) -> RenderableType:
     table = _table("account", "hours", "files", "rows", "gaps", "last hour")
     for account in survey.accounts:
         part = survey.of(account)
-        last = _minute(part.partitions[-1].partition.hour) if part.partitions else "-"
+        last = to_minute(part.partitions[-1].partition.hour) if part.partitions else "-"
         table.add_row(
             account,
             f"{len(part.partitions):,}",
@@ -248,7 +242,7 @@ def _hours(partitions: Sequence[PartitionSurvey], *, several: bool) -> Renderabl
 def _gaps(gaps: Sequence[Gap], *, several: bool, asked: bool) -> RenderableType:
     hours = sum(gap.hours for gap in gaps)
     entries = [
-        f"{_minute(gap.start)} to {_minute(gap.end)}, {_count(gap.hours, 'hour')}"
+        f"{to_minute(gap.start)} to {to_minute(gap.end)}, {_count(gap.hours, 'hour')}"
         + (f", account {gap.account}" if several else "")
         for gap in reversed(gaps)
     ]
@@ -270,34 +264,16 @@ def _damages(survey: Survey) -> RenderableType:
 def _compared(against: Against) -> RenderableType:
     window, plan = against.window, against.plan
     title = (
-        f"API: {_count(plan.listed, 'file')} listed of {_minute(window.start)} to "
-        f"{_minute(window.end)}, {against.loaded:,} loaded, {against.missing:,} missing"
+        f"API: {_count(plan.listed, 'file')} listed of {to_minute(window.start)} to "
+        f"{to_minute(window.end)}, {against.loaded:,} loaded, {against.missing:,} missing"
     )
     entries = [
-        f"{_minute(lacking.partition.hour)}  {len(lacking.to_load):,} of "
+        f"{to_minute(lacking.partition.hour)}  {len(lacking.to_load):,} of "
         f"{len(lacking.already_loaded) + len(lacking.to_load):,} missing"
         + (", a part is damaged" if lacking.state.damage else "")
         for lacking in against.lacking
     ]
-    more = []
-    if plan.invalid:
-        more.append(f"{len(plan.invalid):,} listed are no paths of the API.")
-    if plan.skipped:
-        more.append(f"{len(plan.skipped):,} listed are left out by fetch.skip.")
-    for partial in against.listing.partial_windows:
-        span = f"{_minute(partial.start)} to {_minute(partial.end)}"
-        more.append(f"The vendor itself misses paths of {span} (a partial listing).")
-    damaged = [lacking for lacking in against.lacking if lacking.state.damage]
-    blocked = sum(len(lacking.to_load) for lacking in damaged)
-    if blocked:
-        more.append(
-            f"{blocked:,} cannot be loaded before {_count(len(damaged), 'damaged part')} "
-            f"{'is' if len(damaged) == 1 else 'are'} mended, or deleted while no run is active."
-        )
-    if against.missing > blocked:
-        rest = "the others" if blocked else "what is missing"
-        more.append(f"aht-etl run over the same window loads {rest}.")
-    return _listed(title, entries, *more)
+    return _listed(title, entries, *against.remarks())
 
 
 def _listed(title: str, entries: Sequence[str], *more: str) -> RenderableType:
@@ -322,10 +298,6 @@ def _table(*columns: str) -> Table:
 
 def _count(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
-
-
-def _minute(at: datetime) -> str:
-    return at.isoformat(" ", "minutes")[: len("2022-06-01 00:00")]
 
 
 def _span(length: timedelta) -> str:

@@ -47,8 +47,7 @@ def to_text(result: Verification, lake: str) -> str:
         f"{verdict}: {result.rows:,} rows of {result.files:,} files read in {result.parts:,} "
         f"parts, lake {lake}"
     ]
-    notes = [note for note in result.notes if note.kind is not FindingKind.NO_ARCHIVE]
-    for word, findings in (("", result.findings), ("note ", notes)):
+    for word, findings in (("", result.findings), ("note ", result.notes)):
         for kind, group in groupby(sorted(findings, key=_by_kind), key=_by_kind):
             of_kind = list(group)
             for finding in of_kind[:_SHOWN_OF_A_KIND]:
@@ -56,9 +55,20 @@ def to_text(result: Verification, lake: str) -> str:
             if len(of_kind) > _SHOWN_OF_A_KIND:
                 more = len(of_kind) - _SHOWN_OF_A_KIND
                 lines.append(f"  {word}{kind}: and {more:,} more; --json has them all")
-    # Last, where it is seen.
-    lines += [note.message for note in result.notes if note.kind is FindingKind.NO_ARCHIVE]
     return "\n".join(lines) + "\n"
+
+
+def why_not(result: Verification) -> str:
+    """Return in one line why a verification is not `ok`, and what to do."""
+    if result.empty:
+        (note,) = (note for note in result.notes if note.kind is FindingKind.EMPTY)
+        return f"nothing to verify: {note.message}"
+    found = len(result.findings)
+    worst = result.findings[0]
+    return (
+        f"{found:,} finding{'' if found == 1 else 's'} in {result.parts:,} parts; the first: "
+        f"{worst.kind.value}: {worst.path}: {worst.message}"
+    )
 
 
 def _by_kind(finding: Finding) -> str:

@@ -25,8 +25,8 @@ still has it.
 Notes are no findings: `number_gap` (parts that an operator deleted: nothing is wrong with it),
 `foreign` (a Parquet file without receipts, which readers read all the same), `unloadable` (kept in
 the archive because its rows could not be read), `not_loaded` while a run is active (in an object
-store, where nobody knows, for a day), `no_archive` (`--deep` without `raw.uri`) and `empty` (there
-is no lake, or nothing in it).
+store, where nobody knows, for a day) and `empty` (there is no lake, or no part of what was chosen:
+nothing is proved).
 
 A bit that flipped inside a page is seen for sure where the page has a checksum; where a part was
 written without, only if the page no longer unpacks.
@@ -37,23 +37,20 @@ archived files; what appears after it was looked for is not seen, and nothing is
 
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final, TypeVar
+from typing import Final
 
 from etl.lake.commit import read_state
-from etl.lake.layout import Layout, Selection, lay_out, to_partition
+from etl.lake.layout import Layout, Selection, lay_out, to_minute, to_partition
 from etl.lake.proof import Finding, FindingKind, PartProof, misplaced, prove_part
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
+from etl.lake.side_by_side import in_order
 from etl.lake.store import LakeError, Store, StoredFile
 from etl.paths import Partition
 from etl.verify_archive import ArchiveCheck
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _NUMBER: Final = re.compile(r"part-([0-9]{5,})\.parquet")
 _AHEAD: Final = 4
@@ -61,7 +58,7 @@ _AHEAD: Final = 4
 
 @dataclass(slots=True)
 class Verification:
-    """What was read, and what is wrong; it is `ok` if nothing is."""
+    """What was read, and what is wrong."""
 
     parts: int = 0
     files: int = 0
@@ -71,14 +68,14 @@ class Verification:
     notes: list[Finding] = field(default_factory=list)
 
     @property
-    def ok(self) -> bool:
-        """Whether the lake is proved."""
-        return not self.findings
+    def empty(self) -> bool:
+        """Whether there was nothing to verify; a note says why."""
+        return not self.parts and not self.findings
 
-    def note_no_archive(self) -> None:
-        """Note that there was nothing to compare the lake with."""
-        message = "not compared with an archive: raw.uri is not set"
-        self.notes.append(Finding(FindingKind.NO_ARCHIVE, "raw.uri", message))
+    @property
+    def ok(self) -> bool:
+        """Whether the lake is proved: something was read, and nothing is wrong with it."""
+        return self.parts > 0 and not self.findings
 
 
 def verify(
@@ -101,9 +98,6 @@ def verify(
         if selection.takes(partition)
         for file in layout.parts[partition]
     ]
-    if layout == Layout():
-        message = f"{store.place} holds nothing: there is nothing to verify; check --lake"
-        result.notes.append(Finding(FindingKind.EMPTY, "lake.uri", message))
     _refusals(layout, selection, result)
     total = sum(file.bytes for _, file in todo)
     astray: dict[str, list[str]] = {}
@@ -113,7 +107,7 @@ def verify(
 
     threads = max(len(os.sched_getaffinity(0)), store.readers)
     with ThreadPoolExecutor(threads) as pool:
-        proofs = zip(todo, _in_order(pool, prove, todo, threads * _AHEAD), strict=True)
+        proofs = zip(todo, in_order(pool, prove, todo, threads * _AHEAD), strict=True)
         for partition, group in groupby(proofs, key=lambda proved: proved[0][0]):
             seen: dict[str, str] = {}
             names = []
@@ -129,24 +123,33 @@ def verify(
         _stray(store, stray, selection, result)
     if archive is not None:
         archive.look_for_forgotten(store, selection, result.findings, result.notes)
+    if result.empty:
+        message = _nothing(store.place, layout, selection)
+        result.notes.append(Finding(FindingKind.EMPTY, "lake.uri", message))
     return result
+
+
+def _nothing(place: str, layout: Layout, selection: Selection) -> str:
+    """Return why there is nothing to verify, and what to look at."""
+    if not layout.exists:
+        return f"there is no lake at {place}: check the place for a typing error (--lake, lake.uri)"
+    if not layout.parts:
+        return (
+            f"{place} holds no parts: check the place for a typing error (--lake, lake.uri); if "
+            "nothing was loaded yet, run aht-etl run first"
+        )
+    hours = sorted(layout.parts)
+    accounts = sorted({partition.account for partition in hours})
+    more = f" and {len(accounts) - 3} more" if len(accounts) > 3 else ""
+    return (
+        f"{place} holds no parts {selection.describe()}; it holds parts of account "
+        f"{', '.join(accounts[:3])}{more} from {to_minute(hours[0].hour)} to "
+        f"{to_minute(hours[-1].hour)}: check --account, --from and --to"
+    )
 
 
 def _no_more(_: Receipt) -> None:
     return None
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
-    """Yield the results in the order of the items, with so many at most under way."""
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _refusals(layout: Layout, selection: Selection, result: Verification) -> None:

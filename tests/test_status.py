@@ -196,6 +196,29 @@ def test_a_day_is_judged_by_what_lies_beyond(tmp_path: Path) -> None:
     assert [] == gaps(lake, "--from", "2022-06-04")
 
 
+def test_a_window_says_which_hours_are_expected(tmp_path: Path) -> None:
+    """Hours of it before the lake's first, or after its last, are gaps; later than now, none is."""
+    lake = made(tmp_path / "lake", path("2022-06-01T02"), path("2022-06-01T04"))
+    day = ("--from", "2022-06-01", "--to", "2022-06-02")
+    expected = [
+        ("a1", "2022-06-01T00:00:00Z", "2022-06-01T02:00:00Z"),
+        ("a1", "2022-06-01T03:00:00Z", "2022-06-01T04:00:00Z"),
+        ("a1", "2022-06-01T05:00:00Z", "2022-06-02T00:00:00Z"),
+    ]
+    assert expected == gaps(lake, *day)
+    assert expected[:2] == gaps(lake, *day[:2])
+    assert expected[1:] == gaps(lake, *day[2:])
+    assert expected[1:2] == gaps(lake)
+    assert "2022-06-01 05:00 to 2022-06-02 00:00, 19 hours" in text(lake, *day)
+    assert [("b2", "2022-06-01T00:00:00Z", "2022-06-02T00:00:00Z")] == gaps(
+        lake, *day, "--account", "b2"
+    )
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    later = (now + timedelta(days=2)).isoformat()
+    (gap,) = gaps(lake, "--from", (now - timedelta(hours=3)).isoformat(), "--to", later)
+    assert now <= datetime.fromisoformat(gap[2]) <= datetime.now(UTC) + timedelta(hours=1)
+
+
 @pytest.mark.parametrize(
     ("flags", "hours"),
     [
@@ -260,15 +283,23 @@ def test_foreign_files_and_hidden_names(lake: Path) -> None:
     assert before == status(lake)
 
 
+def test_a_lake_that_does_not_exist(tmp_path: Path) -> None:
+    """It is an error whose first advice is to look at the name; nothing is made, no page either."""
+    lake, page = tmp_path / "lake", tmp_path / "page.html"
+    for flags in ((), ("--json",), ("--html", str(page))):
+        ended = invoke(lake, *flags, code=1)
+        (line,) = ended.stderr.splitlines()
+        reason = json.loads(line)["reason"]
+        assert ("", True) == (ended.stdout, f"there is no lake at {lake}" in reason)
+        assert reason.index("typing error") < reason.index("aht-etl run")
+    assert [] == [*tmp_path.iterdir()]
+
+
 def test_a_lake_that_holds_nothing(tmp_path: Path) -> None:
-    """That is said, and nothing is made; what is no folder is an error in one line."""
+    """That is said; what is no folder is an error in one line."""
     lake = tmp_path / "lake"
-    assert (
-        f"{lake} holds nothing yet; aht-etl run loads it\n"
-        == text(lake).replace("\n", " ")[:-1].strip() + "\n"
-    )
-    assert not lake.exists()
     lake.mkdir()
+    assert text(lake).replace("\n", " ").startswith(f"{lake} holds nothing yet: check --lake ")
     document = status(lake)
     assert ([], [], 0) == (document["partitions"], document["gaps"], document["files"])
     assert "nothing of account a1" in text(lake, "--account", "a1").replace("\n", " ")
@@ -286,6 +317,9 @@ def test_a_lake_that_holds_nothing(tmp_path: Path) -> None:
         (("--against", "api"), "account: is missing, and --against api needs it"),
         (("--against", "me"), "--against"),
         (("--html", "no/such/folder/page.html"), "not a file in a folder that exists"),
+        (("--timezone", "Europe/Amsterdam"), "--timezone is for the page: give --html FILE too"),
+        (("--timezone", "Mars/Base", "--html", "page.html"), "--timezone Mars/Base: no such time"),
+        (("--timezone", "../x", "--html", "page.html"), "--timezone ../x: no such time zone here"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
@@ -319,7 +353,7 @@ def test_against_the_api(lake: Path, serve: Serve) -> None:
     assert 1 == len(against["partial_windows"])
     shown = text(lake, *flags)
     assert f"2022-06-01 09:00  {lost[gone]} of {lost[gone]} missing\n" in shown
-    assert f"{lost[damaged]} cannot be loaded before 1 damaged part is mended" in shown
+    assert f"{lost[damaged]} cannot be loaded until 1 damaged part is restored" in shown
     assert "aht-etl run over the same window loads the others." in shown
     assert re.search(r"2022-06-01 (. ){9}\?", shown)
     assert re.search(r"2022-06-02 (. ){9}!", shown)
@@ -341,6 +375,34 @@ def test_the_page(lake: Path, tmp_path: Path) -> None:
     assert json.loads(ended.stdout) == status(lake)
     assert f"The page is at {page.as_uri()}\n" == ended.stderr
     assert ACCOUNT in page.read_text()
+
+
+def test_a_gap_of_which_the_vendor_lists_nothing(tmp_path: Path, serve: Serve) -> None:
+    """The page says so, and the day is neither complete nor wrong; a partial listing says nothing.
+
+    All that is listed is in the lake.
+    """
+    files = {name: file for name, file in DATA.files.items() if "/day=1/hour=9/" not in name}
+    for partial in (False, True):
+        day = Window(START, START + timedelta(days=1))
+        emulator = serve(Dataset(files), partial=(day,) if partial else ())
+        lake, page = tmp_path / "lake", tmp_path / "page.html"
+        load(emulator, lake)
+        invoke(
+            lake,
+            *("--against", "api", "--account", ACCOUNT, "--base-url", emulator.base_url),
+            *("--from", "2022-06-01", "--to", "2022-06-03", "--html", str(page)),
+        )
+        shown = page.read_text()
+        gap = "09:00 to 10:00: gap, no files"
+        assert (f"{gap}, and the vendor lists none" in shown) is not partial
+        assert "and the lake lacks none of them" in shown
+        if partial:
+            assert "paths are missing in its own listing of 2022-06-01 00:00 to" in shown
+            assert "✕</span> 23 of 24 hours; a gap at 09:00 to 10:00" in shown
+        else:
+            said = "23 of 24 hours so far; the vendor lists nothing at 09:00 to 10:00"
+            assert f"…</span> {said}" in shown
 
 
 def test_a_page_that_cannot_be_written(lake: Path) -> None:

@@ -1,7 +1,7 @@
 """`aht-etl status`."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +25,8 @@ from etl.errors import RunError, UsageError
 from etl.signals import SIGNALS
 
 if TYPE_CHECKING:
+    from etl.against import Against
+    from etl.lake.layout import Selection
     from etl.lake.store import Store
 
 AgainstApi = Annotated[
@@ -34,9 +36,15 @@ AgainstApi = Annotated[
 Html = Annotated[
     Path | None,
     typer.Option(
-        "--html",
-        metavar="FILE",
-        help="Write a page of the whole lake, for people, for example lake.html.",
+        "--html", metavar="FILE", help="Write a page with charts as well, for example lake.html."
+    ),
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option(
+        "--timezone",
+        metavar="NAME",
+        help="Days and hours of the page, for example Europe/Amsterdam (default UTC).",
     ),
 ]
 Hours = Annotated[bool, typer.Option("--hours", help="One line for each hour as well.")]
@@ -53,6 +61,7 @@ def status(
     against: AgainstApi = None,
     hours: Hours = False,
     html: Html = None,
+    timezone: Timezone = None,
     json_: Json = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "warning",
@@ -60,12 +69,13 @@ def status(
     """Show what the lake holds, hour by hour: files, rows, gaps, late arrivals.
 
     From the lake alone, unless --against api is given. The flags --account, --from, --to and
-    --lookback choose the hours that are shown; the page of --html has all hours of the account, or
-    of all accounts.
+    --lookback choose the hours that are shown. With --from and --to files are expected in every
+    hour between them, and an hour without is a gap; else an account's gaps lie between its first
+    hour in the lake and its last.
 
     Example: aht-etl status --lake ./lake --from 2022-06-07 --to 2022-06-08 --hours
 
-    Example: aht-etl status --lake ./lake --html lake.html
+    Example: aht-etl status --lake ./lake --html lake.html --timezone Europe/Amsterdam
     """
     from rich.console import Console
 
@@ -96,30 +106,62 @@ def status(
                 "AHT_ETL_ACCOUNT or the YAML's key"
             )
         window = settle_window(settings, now) if against else None
+        zone = _zone(timezone, html)
+        if html is not None:
+            from etl.page import require_page
+
+            require_page(html)
     for secret in settings.secret_values():
         redactor.add(secret)
     store = open_lake(settings)
     with failures("status.failed", log_format, redactor):
-        if html is not None:
-            with usage_errors(log_format):
-                _write_page(store, html, now, account)
-        found = survey(store, selection)
+        found = survey(store, selection, now)
+        if not found.exists:
+            raise RunError(
+                f"there is no lake at {store.place}: check the place for a typing error (--lake, "
+                "lake.uri); if nothing was loaded yet, aht-etl run makes it"
+            )
         compared = None
         if window is not None:
             from etl.against import ask
 
             compared = SIGNALS.run(ask(new_job(settings, window, now, redactor)))
+        if html is not None:
+            _write_page(store, html, selection, now, compared, zone)
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
     else:
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
 
 
-def _write_page(store: "Store", file: Path, now: datetime, account: str | None) -> None:
+def _zone(name: str | None, html: Path | None) -> tzinfo:
+    if name is None:
+        return UTC
+    if html is None:
+        raise UsageError("--timezone is for the page: give --html FILE too")
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise UsageError(
+            f"--timezone {name}: no such time zone here; write a name such as Europe/Amsterdam "
+            "(the names come from the system's tzdata, or from pip install tzdata)"
+        ) from None
+
+
+def _write_page(
+    store: "Store",
+    file: Path,
+    selection: "Selection",
+    now: datetime,
+    against: "Against | None",
+    zone: tzinfo,
+) -> None:
     from etl.page import write_page
 
     try:
-        write_page(store, file, now=now, account=account)
+        write_page(store, file, now=now, selection=selection, against=against, zone=zone)
     except OSError as error:
         raise RunError(f"--html {file}: cannot be written: {error.strerror or error}") from error
     typer.echo(f"The page is at {file.absolute().as_uri()}", err=True)

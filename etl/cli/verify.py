@@ -20,10 +20,11 @@ from etl.cli.flags import (
     To,
 )
 from etl.cli.selection import load_selected
+from etl.errors import UsageError
 
 Deep = Annotated[
     bool,
-    typer.Option("--deep", help="Compare with the raw archive (raw.uri) too, file by file."),
+    typer.Option("--deep", help="Compare with the raw archive too, file by file; needs raw.uri."),
 ]
 
 
@@ -42,15 +43,16 @@ def verify(
 ) -> None:
     """Read the whole lake and prove it: receipts, rows, bad rows, no source twice.
 
-    Ends with 0, or with 3 if something is wrong; each finding says what to do. The flags
-    --account, --from, --to and --lookback choose the hours that are read. A run may be active.
+    Ends with 0, with 3 if something is wrong (each finding says what to do), or with 1 if there is
+    nothing to verify. The flags --account, --from, --to and --lookback choose the hours that are
+    read. A run may be active.
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl import log, termination
+    from etl import log
     from etl.redact import Redactor
     from etl.stores import open_archive, open_lake
-    from etl.verified import shown, to_json, to_text
+    from etl.verified import shown, to_json, to_text, why_not
     from etl.verify import verify as prove
     from etl.verify_archive import ArchiveCheck
 
@@ -66,28 +68,24 @@ def verify(
             lookback=lookback,
             lake__uri=lake,
         )
+        raw = open_archive(settings) if deep else None
+        if deep and raw is None:
+            raise UsageError(
+                "raw.uri: is missing, and --deep needs it; set AHT_ETL_RAW__URI or the YAML's key"
+            )
     for secret in settings.secret_values():
         redactor.add(secret)
-    archive = None
-    if deep and (raw := open_archive(settings)) is not None:
-        archive = ArchiveCheck(raw, settings.limits, settings.fetch.skip)
+    archive = None if raw is None else ArchiveCheck(raw, settings.limits, settings.fetch.skip)
     with (
         failures("verify.failed", log_format, redactor),
         shown(progress, live=not log.is_json(log_format)) as on_part,
     ):
         result = prove(open_lake(settings), selection, archive, on_part)
-    if deep and archive is None:
-        result.note_no_archive()
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(result)), indent=2))
-    else:
+    elif not result.empty:
         typer.echo(to_text(result, settings.lake.uri), nl=False)
     if not result.ok:
-        worst = result.findings[0]
-        termination.leave(
-            redactor.text(
-                f"{len(result.findings):,} findings in {result.parts:,} parts; the first: "
-                f"{worst.kind.value}: {worst.path}: {worst.message}"
-            )
-        )
-    raise typer.Exit(0 if result.ok else 3)
+        line = redactor.text(why_not(result))
+        log.complain(f"error: {line}", "verify.failed", log_format)
+        raise typer.Exit(1 if result.empty else 3)

@@ -27,6 +27,22 @@ class Selection:
         """Whether the whole lake is looked at."""
         return self == Selection()
 
+    @property
+    def bounded(self) -> bool:
+        """Whether both ends are given, so that it says in which hours files are expected."""
+        return self.start is not None and self.end is not None
+
+    def describe(self) -> str:
+        """Return it in words, times in UTC: `of account 12345678 from 2022-06-01 06:00`."""
+        words = []
+        if self.account is not None:
+            words.append(f"of account {self.account}")
+        if self.start is not None:
+            words.append(f"from {to_minute(self.start)}")
+        if self.end is not None:
+            words.append(f"to {to_minute(self.end)}")
+        return " ".join(words)
+
     def takes(self, partition: Partition) -> bool:
         """Tell whether this partition is looked at."""
         return (
@@ -50,11 +66,13 @@ class Layout:
 
     `parts` are by partition, `strays` whatever else readers take for Parquet. `shut` are partitions
     that cannot be listed, `above` folders over partitions, with the year, month, day and hour that
-    they stand for, as far as they go: what they hold is not known, but not nothing.
+    they stand for, as far as they go: what they hold is not known, but not nothing. `exists` tells
+    whether there is a lake at all.
 
     All partitions are hours, or all are days: then this is a coarse copy (`is_copy`).
     """
 
+    exists: bool = True
     parts: dict[Partition, list[StoredFile]] = field(default_factory=dict)
     strays: list[StoredFile] = field(default_factory=list)
     shut: dict[Partition, Damage] = field(default_factory=dict)
@@ -64,6 +82,11 @@ class Layout:
     def is_copy(self) -> bool:
         """Whether this is a coarse copy; a place that holds nothing is none."""
         return any(partition.length == DAY for partition in (*self.parts, *self.shut))
+
+
+def to_minute(at: datetime) -> str:
+    """Return `2022-06-01 06:00`, the year with four digits."""
+    return at.isoformat(" ", "minutes")[: len("2022-06-01 00:00")]
 
 
 def is_part(file_name: str) -> bool:
@@ -87,8 +110,7 @@ def lay_out(store: Store) -> Layout:
     Raises LakeError where the root cannot be read. Folders that cannot be read and are none of
     the lake's (`lost+found`) are passed over.
     """
-    store.check_readable()
-    layout = Layout()
+    layout = Layout(store.check_readable())
 
     def refused(name: str, error: LakeError) -> None:
         if not name:

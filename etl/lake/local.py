@@ -134,13 +134,13 @@ class LocalStore:
             os.close(descriptor)
         return False
 
-    def check_readable(self) -> None:
-        """Raise LakeError if the root is there but is no folder that can be read."""
+    def check_readable(self) -> bool:
+        """Return whether the root exists. Raises LakeError if it is no folder that can be read."""
         try:
             with os.scandir(self.root):
-                pass
+                return True
         except FileNotFoundError:
-            pass
+            return False
         except OSError as error:
             raise LakeError.of("reading", str(self.root), error) from error
 

@@ -134,10 +134,14 @@ class ObjectStore:
     def is_held(self) -> None:
         """Return None: it cannot be known."""
 
-    def check_readable(self) -> None:
-        """Raise LakeError if it cannot be listed; a bucket that is not there cannot."""
+    def check_readable(self) -> bool:
+        """Return whether something lies below the root.
+
+        Raises LakeError if it cannot be listed; a bucket that is not there cannot.
+        """
         try:
-            self._again(lambda: obstore.list_with_delimiter(self._store))
+            found = self._again(lambda: obstore.list_with_delimiter(self._store))
+            return bool(found["objects"] or found["common_prefixes"])
         except (BaseError, FileNotFoundError) as error:
             raise lake_error("listing", self.place, error, self._place) from None
 

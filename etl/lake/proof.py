@@ -41,7 +41,6 @@ class FindingKind(StrEnum):
     NOT_LOADED = "not_loaded"
     NUMBER_GAP = "number_gap"
     UNLOADABLE = "unloadable"
-    NO_ARCHIVE = "no_archive"
     EMPTY = "empty"
 
 

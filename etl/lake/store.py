@@ -95,8 +95,11 @@ class Store(Protocol):
     def is_held(self) -> bool | None:
         """Tell whether somebody holds it; None where that cannot be known."""
 
-    def check_readable(self) -> None:
-        """Raise LakeError if the root is there but cannot be read."""
+    def check_readable(self) -> bool:
+        """Return whether the root exists. Raises LakeError if it cannot be read.
+
+        In an object store a root exists if some object lies below it.
+        """
 
     def names(self, folder: str) -> list[str]:
         """List what is in a folder; one that does not exist is empty. Raises LakeError."""

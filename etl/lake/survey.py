@@ -1,12 +1,12 @@
 """What the lake holds, from the footers of its parts alone: files, rows, gaps, late arrivals."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Final
 
+from etl.lake.gaps import HOUR, Gap, expected_spans, find_gaps
 from etl.lake.layout import Damage, Selection, lay_out
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.store import LakeError, Store, StoredFile
@@ -15,7 +15,6 @@ from etl.paths import Partition, written_at
 #: The vendor's data is complete 24 hours after a segment closed; what is written later is late.
 LATE_AFTER: Final = timedelta(hours=24)
 
-_HOUR: Final = timedelta(hours=1)
 # Footers that one thread reads before it hands back.
 _READ_AT_ONCE: Final = 64
 # More than cores: on a network disk a thread waits, most of the time.
@@ -87,7 +86,7 @@ class PartitionSurvey:
     def delays(self) -> tuple[timedelta, ...]:
         """How long after its hour's end each file was written, where its name tells."""
         times = (written_at(source.path) for source in self.sources)
-        return tuple(sorted(at - self.partition.hour - _HOUR for at in times if at is not None))
+        return tuple(sorted(at - self.partition.hour - HOUR for at in times if at is not None))
 
     @property
     def late(self) -> int:
@@ -96,27 +95,15 @@ class PartitionSurvey:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """Hours [start, end) of which the lake has no part, between others of that account."""
-
-    account: str
-    start: datetime
-    end: datetime
-
-    @property
-    def hours(self) -> int:
-        """How long it is."""
-        return (self.end - self.start) // _HOUR
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """What the lake holds of a selection, partitions oldest first.
 
-    Gaps are told from all hours of an account, so a day at the selection's edge is judged by what
-    lies beyond. `refused` are folders that belong to no single partition.
+    The selection's start and end say in which hours files are expected; where they are not given,
+    an account's first and last hour do. `refused` are folders that belong to no single partition.
+    `exists` tells whether there is a lake at all.
     """
 
+    exists: bool
     selection: Selection
     partitions: tuple[PartitionSurvey, ...]
     gaps: tuple[Gap, ...]
@@ -161,6 +148,7 @@ class Survey:
     def of(self, account: str) -> "Survey":
         """Return what is this account's; the folders that belong to nobody are left out."""
         return Survey(
+            self.exists,
             Selection(account, self.selection.start, self.selection.end),
             tuple(p for p in self.partitions if p.partition.account == account),
             tuple(gap for gap in self.gaps if gap.account == account),
@@ -168,10 +156,11 @@ class Survey:
         )
 
 
-def survey(store: Store, selection: Selection) -> Survey:
+def survey(store: Store, selection: Selection, now: datetime) -> Survey:
     """Look at the lake: names, sizes and footers; no row is read and nothing written. Blocking.
 
-    A lake that is not there holds nothing. Raises LakeError where its root cannot be read.
+    No files are expected after `now`. A lake that does not exist holds nothing. Raises LakeError
+    where its root cannot be read.
     """
     layout = lay_out(store)
     hours = sorted({*layout.parts, *layout.shut})
@@ -185,10 +174,15 @@ def survey(store: Store, selection: Selection) -> Survey:
         )
         for p in chosen
     )
+    held: dict[str, list[datetime]] = {}
+    for partition in hours:
+        held.setdefault(partition.account, []).append(partition.hour)
+    spans = expected_spans(held, selection, now)
     return Survey(
+        layout.exists,
         selection,
         tuple(s for s in surveys if s.parts or s.refused),
-        tuple(_gaps(hours, selection, tuple(layout.above.values()))),
+        tuple(find_gaps(held, spans, tuple(layout.above.values()))),
         tuple(layout.above),
     )
 
@@ -219,43 +213,3 @@ def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
         damage = Damage(file.name, message)
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)
     return PartSurvey(file.name, file.bytes, file.modified, said.run, said.sources)
-
-
-def _gaps(
-    hours: Iterable[Partition], selection: Selection, hidden: Sequence[tuple[int, ...]]
-) -> Iterator[Gap]:
-    """Yield the gaps, account by account, oldest first, as far as the selection reaches."""
-    by_account: dict[str, list[datetime]] = {}
-    for partition in hours:
-        if selection.account in (None, partition.account):
-            by_account.setdefault(partition.account, []).append(partition.hour)
-    for account, there in sorted(by_account.items()):
-        for before, after in pairwise(there):
-            start, end = before + _HOUR, after
-            if selection.start is not None:
-                start = max(start, _whole_hour(selection.start))
-            if selection.end is not None and (last := _whole_hour(selection.end)) < end:
-                end = last + _HOUR if last < selection.end else last
-            for gap_start, gap_end in _less_hidden(start, end, hidden):
-                yield Gap(account, gap_start, gap_end)
-
-
-def _less_hidden(
-    start: datetime, end: datetime, hidden: Sequence[tuple[int, ...]]
-) -> Iterator[tuple[datetime, datetime]]:
-    """Yield the spans of [start, end) whose hours are in no folder that cannot be read."""
-    if hidden:
-        at = start
-        while at < end:
-            numbers = (at.year, at.month, at.day, at.hour)
-            if any(numbers[: len(prefix)] == prefix for prefix in hidden):
-                if start < at:
-                    yield start, at
-                start = at + _HOUR
-            at += _HOUR
-    if start < end:
-        yield start, end
-
-
-def _whole_hour(at: datetime) -> datetime:
-    return at.replace(minute=0, second=0, microsecond=0)

@@ -14,35 +14,54 @@ Its price is vl-convert, 34 MB to download, which brings those scripts: hence th
 `aht-etl[html]`. Without JavaScript the page shows the same numbers as tables.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
+from etl.against import Against
 from etl.errors import UsageError
+from etl.lake.layout import Selection
 from etl.lake.store import Store
 
 
-def write_page(lake: Store, file: Path, *, now: datetime, account: str | None = None) -> None:
-    """Write the page of a lake, or of one account in it, whole or not at all, over an older one.
-
-    All is read from the lake, some parts at a time; those that cannot be read are shown damaged,
-    and an empty lake makes a page that says so. `now` is what the page calls the present. Blocking.
-
-    Raises UsageError, before anything is read, where the libraries are missing or `file` is no
-    place for a file; LakeError where the lake is no folder that can be read; OSError where `file`
-    cannot be written.
-    """
+def require_page(file: Path) -> None:
+    """Raise UsageError where the libraries are missing or `file` is no place for a file."""
     try:
-        from etl.page.document import document  # noqa: PLC0415 - only here is the extra needed
+        import etl.page.document  # noqa: F401, PLC0415 - only here is the extra needed
     except ImportError as error:
         raise UsageError(
             f"--html needs {error.name}, which is not installed; install the extra: "
             "pip install 'aht-etl[html]' (in a clone: pip install '.[html]')"
         ) from None
+    if file.is_dir() or not file.resolve().parent.is_dir():
+        raise UsageError(f"--html {file}: not a file in a folder that exists")
+
+
+def write_page(
+    lake: Store,
+    file: Path,
+    *,
+    now: datetime,
+    selection: Selection = Selection(),  # noqa: B008 - frozen
+    against: Against | None = None,
+    zone: tzinfo = UTC,
+) -> None:
+    """Write the page of what is selected of a lake, whole or not at all, over an older one.
+
+    All is read from the lake, some parts at a time; those that cannot be read are shown damaged,
+    and an empty lake makes a page that says so. `now` is what the page calls the present. Where the
+    vendor was asked, `against` shows what it lists and the lake lacks. Days and hours are those of
+    `zone`. Blocking.
+
+    Raises UsageError, before anything is read, as `require_page` does; LakeError where the lake is
+    no folder that can be read; OSError where `file` cannot be written.
+    """
+    require_page(file)
+    from etl.page.clock import Clock  # noqa: PLC0415
+    from etl.page.document import document  # noqa: PLC0415
     from etl.page.survey import survey  # noqa: PLC0415
     from etl.page.view import view  # noqa: PLC0415
     from etl.report import write_whole  # noqa: PLC0415
 
-    if file.is_dir() or not file.resolve().parent.is_dir():
-        raise UsageError(f"--html {file}: not a file in a folder that exists")
-    facts = survey(lake, account)
-    write_whole(document(view(facts, lake.place, now, account)), file)
+    clock = Clock(zone)
+    facts = survey(lake, selection, now, clock)
+    write_whole(document(view(facts, against, lake.place, now, selection, clock)), file)

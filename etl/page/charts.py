@@ -12,25 +12,38 @@ import altair as alt
 import vl_convert
 
 #: What a cell of the heat map may be: five levels of its number, or something that is no number.
-LEVELS: Final = ("0", "1", "2", "3", "4", "5", "gap", "damaged", "outside")
+LEVELS: Final = ("0", "1", "2", "3", "4", "5", "gap", "missing", "damaged", "outside")
 _FILL: Final = {
     **{level: f"var(--level-{level})" for level in "012345"},
     "gap": "url(#hatch-gap)",
+    "missing": "url(#hatch-missing)",
     "damaged": "url(#hatch-damaged)",
     "outside": "transparent",
 }
-_BORDER: Final = {"gap": "var(--gap)", "damaged": "var(--damaged)", "outside": "var(--line)"}
+_BORDER: Final = {
+    "gap": "var(--gap)",
+    "missing": "var(--missing)",
+    "damaged": "var(--damaged)",
+}
 _INK: Final = {
     **{level: f"var(--ink-{level})" for level in "012345"},
     "gap": "var(--gap)",
+    "missing": "var(--missing)",
     "damaged": "var(--damaged)",
-    "outside": "transparent",
+    "outside": "var(--muted)",
 }
+#: So wide are the labels at the left, for charts under each other to begin at one line.
+_LEFT_PX: Final = 52
+_NAMES_PX: Final = 120
 #: Where a log axis of seconds is labelled.
 _SECONDS: Final = [0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 36_000, 360_000]
 _SECONDS_LABEL: Final = (
     "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' "
     ": datum.value / 3600 + ' h'"
+)
+_COUNT_LABEL: Final = (
+    "datum.value >= 1e6 ? format(datum.value / 1e6, ',~f') + ' M' "
+    ": datum.value >= 1e4 ? format(datum.value / 1e3, ',~f') + ' k' : format(datum.value, ',~f')"
 )
 #: A day by its date, an hour within it by its time.
 _TIME_LABEL: Final = (
@@ -61,10 +74,10 @@ def fills() -> dict[str, tuple[str, str]]:
     return {level: (_FILL[level], _BORDER.get(level, "transparent")) for level in LEVELS}
 
 
-def specifications() -> dict[str, dict[str, Any]]:
-    """Return the Vega specification of every chart by name."""
+def specifications(zone: str) -> dict[str, dict[str, Any]]:
+    """Return the Vega specification of every chart by name; `zone` is whose hours they show."""
     return {
-        "coverage": _specification(_coverage()),
+        "coverage": _specification(_coverage(zone)),
         "rows": _specification(_timeline("rows", "rows an hour")),
         "handle": _specification(_timeline("handle", "hours handled in an hour")),
         "days": _specification(_timeline("rows", "rows a day", border="var(--card)")),
@@ -94,11 +107,11 @@ def _scale(colours: dict[str, str], default: str = "transparent") -> alt.Scale:
     return alt.Scale(domain=list(LEVELS), range=[colours.get(level, default) for level in LEVELS])
 
 
-def _coverage() -> _Chart:
+def _coverage(zone: str) -> _Chart:
     cells = _base().encode(
         x=alt.X(
             "hour:O",
-            title="hour of the day (UTC)",
+            title=f"hour of the day ({zone})",
             axis=alt.Axis(orient="top", labelAngle=0, labelOverlap="parity", domain=False,
                           ticks=False),
             scale=alt.Scale(paddingInner=0.08),
@@ -146,7 +159,13 @@ def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
     )
     gaps = span.transform_filter("datum.gap").mark_rect(color="var(--gap-wash)", aria=False)
     bars = span.mark_bar(color="var(--bar)", aria=False, stroke=border).encode(
-        y=alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=4, format=",~f")),
+        y=alt.Y(
+            f"{field}:Q",
+            title=title,
+            axis=alt.Axis(
+                tickCount=4, labelExpr=_COUNT_LABEL, minExtent=_LEFT_PX, maxExtent=_LEFT_PX
+            ),
+        ),
         y2=alt.datum(0),
         tooltip="label:N",
     )
@@ -155,18 +174,16 @@ def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
 
 def _reasons() -> _Chart:
     reasons = _base().encode(
-        y=alt.Y(
-            "name:N",
-            sort=None,
-            title=None,
-            axis=alt.Axis(domain=False, ticks=False, labelLimit=120, labelPadding=6),
-        ),
-        tooltip="label:N",
+        y=alt.Y("name:N", sort=None, title=None, axis=_names(_NAMES_PX)), tooltip="label:N"
     )
-    scale = alt.Scale(type="log", nice=False)
+    # Room for the share at the right.
+    scale = alt.Scale(type="log", nice=False, rangeMax=alt.ExprRef("width - 44"))
     axis = alt.Axis(values=_SECONDS, labelExpr=_SECONDS_LABEL, labelOverlap=True)
+    whole = reasons.mark_rule(opacity=0, aria=False).encode(
+        x=alt.X("low:Q", title=None, scale=scale, axis=axis), x2="high:Q"
+    )
     whiskers = reasons.mark_rule(color="var(--muted)", strokeWidth=1.5, aria=False).encode(
-        x=alt.X("p10:Q", title=None, scale=scale, axis=axis), x2="p90:Q"
+        x=alt.X("p10:Q", scale=scale), x2="p90:Q"
     )
     boxes = reasons.mark_bar(color="var(--bar-soft)", size=16, aria=False).encode(
         x=alt.X("p25:Q", scale=scale), x2="p75:Q"
@@ -174,7 +191,20 @@ def _reasons() -> _Chart:
     medians = reasons.mark_tick(
         color="var(--bar)", thickness=3, size=20, aria=False
     ).encode(x=alt.X("p50:Q", scale=scale))  # fmt: skip
-    return alt.layer(whiskers, boxes, medians).properties(width="container", height=alt.Step(30))
+    means = reasons.mark_point(
+        color="var(--text)", fill="var(--card)", size=36, strokeWidth=1.5, opacity=1, aria=False
+    ).encode(x=alt.X("mean:Q", scale=scale))
+    shares = reasons.mark_text(
+        align="right", fontSize=11, color="var(--muted)", aria=False
+    ).encode(x=alt.value("width"), text="share:N")  # fmt: skip
+    layers = alt.layer(whole, whiskers, boxes, medians, means, shares)
+    return layers.properties(width="container", height=alt.Step(30))
+
+
+def _names(px: int) -> alt.Axis:
+    return alt.Axis(
+        domain=False, ticks=False, labelLimit=px, labelPadding=6, minExtent=px, maxExtent=px
+    )
 
 
 def _counts() -> _Chart:

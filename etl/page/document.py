@@ -31,10 +31,10 @@ def document(context: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     script = _own("page.js")
-    library = _library() if context["facts"].hours else ""
+    library = _library() if context["months"] else ""
     page = environment.get_template("page.html").render(
         **context,
-        charts=specifications(),
+        charts=specifications(context["clock"].name),
         fills=fills(),
         style=Markup(_own("page.css")),  # noqa: S704 - our own files
         library=Markup(library),  # noqa: S704

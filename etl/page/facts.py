@@ -2,12 +2,11 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+from etl.lake.gaps import Gap, Span, find_gaps, is_hidden
 from etl.lake.layout import Damage
 from etl.lake.survey import LATE_AFTER
 from etl.page.durations import Durations
@@ -15,7 +14,6 @@ from etl.page.lateness import class_of, lateness
 from etl.page.part import PartFacts
 from etl.page.quarantine import Quarantine
 
-HOUR: Final = timedelta(hours=1)
 #: So many of the latest files, and of those with most bad rows, are named.
 _NAMED: Final = 50
 
@@ -48,27 +46,21 @@ class Run:
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Gap:
-    """Hours from `begin` to `end`, excluded, of which an account has no part."""
-
-    begin: datetime
-    end: datetime
-    account: str
-
-    @property
-    def hours(self) -> int:
-        """How long it is."""
-        return (self.end - self.begin) // HOUR
-
-
 @dataclass(slots=True)
 class Facts:
-    """All that is known of a lake."""
+    """All that is known of a lake.
 
-    hours: dict[datetime, Hour] = field(default_factory=dict)
-    #: The hours of which each account has a part.
+    `held` are the hours of which each account has a part, or a folder that cannot be read; `spans`
+    those in which it should have files. `hidden` are years, months, days and hours that cannot be
+    read, as far as their numbers are known.
+    """
+
     held: dict[str, set[datetime]] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
+    hidden: tuple[tuple[int, ...], ...] = ()
+    hours: dict[datetime, Hour] = field(default_factory=dict)
+    #: Distinct segments of a day, all accounts together.
+    segments: dict[date, int] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     durations: Durations = field(default_factory=Durations)
     lateness: Counter[str] = field(default_factory=Counter)
@@ -99,8 +91,6 @@ class Facts:
 
     def add(self, part: PartFacts) -> None:
         """Take in what one part tells."""
-        account = part.partition.directory.rpartition("accountId=")[2]
-        self.held.setdefault(account, set()).add(part.partition.hour)
         hour = self.hours.setdefault(part.partition.hour, Hour())
         if part.damage is not None:
             hour.damaged = True
@@ -136,25 +126,19 @@ class Facts:
                 _keep_largest(self.latest, (late, receipt.path))
 
     def gaps(self) -> list[Gap]:
-        """Return each account's gaps between its first hour and its last, newest first."""
-        found = [
-            Gap(before + HOUR, after, account)
-            for account, hours in self.held.items()
-            for before, after in pairwise(sorted(hours))
-            if after - before > HOUR
-        ]
+        """Return each account's gaps, newest first."""
+        found = find_gaps(self.held, self.spans, self.hidden)
         return sorted(found, key=lambda gap: (gap.end, gap.account), reverse=True)
 
-    def missing(self) -> Callable[[datetime], list[str]]:
-        """Return what tells of an hour which accounts miss it between their first and last."""
-        spans = [(min(hours), max(hours), hours, name) for name, hours in self.held.items()]
-
-        def missing(at: datetime) -> list[str]:
-            return sorted(
-                name for first, last, hours, name in spans if first < at < last and at not in hours
-            )
-
-        return missing
+    def missing(self, at: datetime) -> tuple[str, ...]:
+        """Return the accounts that should have files in an hour and have none."""
+        if is_hidden(at, self.hidden):
+            return ()
+        return tuple(
+            account
+            for account, (first, last) in self.spans.items()
+            if first <= at <= last and at not in self.held.get(account, ())
+        )
 
 
 def _keep_largest(heap: list[Any], item: Any) -> None:

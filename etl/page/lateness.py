@@ -7,10 +7,10 @@ which is nowhere promised: a name that holds none counts as unknown.
 from datetime import datetime, timedelta
 from typing import Final
 
+from etl.lake.gaps import HOUR
 from etl.lake.survey import LATE_AFTER
 from etl.paths import written_at
 
-_HOUR: Final = timedelta(hours=1)
 #: A file's lateness falls in the first class whose end it does not exceed.
 CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
     (timedelta(0), "before the hour ended"),
@@ -28,7 +28,7 @@ UNKNOWN: Final = "unknown: no time in the name"
 def lateness(path: str, hour: datetime) -> timedelta | None:
     """Return how long after the end of its hour a file was written; None if its name holds none."""
     at = written_at(path)
-    return at - hour - _HOUR if at is not None else None
+    return at - hour - HOUR if at is not None else None
 
 
 def class_of(late: timedelta | None) -> str:

@@ -33,6 +33,15 @@
   const { charts, fills, data } = JSON.parse(island.textContent);
   for (const details of document.querySelectorAll("details[open]")) details.open = false;
 
+  // A table that goes on at the right says so.
+  const more = (scroll) => scroll.parentElement.classList.toggle(
+    "more", scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft > 1);
+  const resized = new ResizeObserver((entries) => entries.forEach((entry) => more(entry.target)));
+  for (const scroll of document.querySelectorAll(".scroll")) {
+    scroll.addEventListener("scroll", () => more(scroll), { passive: true });
+    resized.observe(scroll);
+  }
+
   const HOUR = 3600000;
   const views = {};
   const draw = async (name, chart, values) => {
@@ -65,14 +74,24 @@
     if (cell.state !== "held") return cell.state;
     return String(data.thresholds[metric].filter((begin) => cell[metric] >= begin).length);
   };
-  const cells = () => period.days.flatMap((day) => day.cells.map((cell, hour) => ({
-    hour: String(hour).padStart(2, "0"),
-    day: day.name,
-    level: level(cell),
-    label: cell.label,
-    mark: cell.state === "gap" || cell.state === "damaged",
-    text: { gap: "×", damaged: "!", outside: "", held: short(cell[metric]) }[cell.state],
-  })));
+  // Clocks change: a day may lack an hour of the day, or have it twice.
+  const columns = () => [...new Set(period.days.flatMap((day) => day.cells.map((cell) => cell.column)))].sort();
+  const signs = { gap: "×", missing: "?", damaged: "!", outside: "·" };
+  const cells = () => {
+    const all = columns();
+    return period.days.flatMap((day) => all.map((column) => {
+      const cell = day.cells.find((other) => other.column === column)
+        ?? { state: "outside", label: `${day.name}: clocks change, there is no such hour` };
+      return {
+        hour: column,
+        day: day.name,
+        level: level(cell),
+        label: cell.label,
+        mark: cell.state !== "held",
+        text: signs[cell.state] ?? short(cell[metric]),
+      };
+    }));
+  };
   const swatch = (name, text) => {
     const item = document.createElement("li");
     const box = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -98,7 +117,13 @@
     if (metric !== "files") items.unshift(swatch("0", metric === "quarantined" || !begins.length ? "none" : `under ${exact(begins[0])}`));
     const all = data.months.flatMap((m) => m.days.flatMap((d) => d.cells.map((c) => c.state)));
     if (all.includes("gap")) items.push(swatch("gap", "gap: no files"));
+    if (all.includes("missing")) items.push(swatch("missing", "listed files are missing"));
     if (all.includes("damaged")) items.push(swatch("damaged", "damaged part"));
+    if (all.includes("outside")) {
+      const item = document.createElement("li");
+      item.append("· not known");
+      items.push(item);
+    }
     one("legend").replaceChildren(...items);
   };
 
@@ -115,15 +140,18 @@
     one("readout").textContent = all[current].getAttribute("aria-label");
     if (focus) all[current].focus();
   };
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -24, ArrowDown: 24, PageUp: -168, PageDown: 168 };
+  const sideways = { ArrowLeft: -1, ArrowRight: 1 };
+  const days = { ArrowUp: -1, ArrowDown: 1, PageUp: -7, PageDown: 7 };
   const heat = one("chart-coverage");
   heat.addEventListener("keydown", (event) => {
     const at = marks().indexOf(event.target);
     if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const width = columns().length;
     let to = null;
-    if (event.key in steps) to = at + steps[event.key];
-    else if (event.key === "Home") to = at - (at % 24);
-    else if (event.key === "End") to = at - (at % 24) + 23;
+    if (event.key in sideways) to = at + sideways[event.key];
+    else if (event.key in days) to = at + days[event.key] * width;
+    else if (event.key === "Home") to = at - (at % width);
+    else if (event.key === "End") to = at - (at % width) + width - 1;
     if (to === null) return;
     event.preventDefault();
     if (to >= 0 && to < marks().length) choose(to, true);
@@ -154,10 +182,12 @@
   }
 
   // What else hangs on the days that are shown.
-  const timeline = () => period.days.flatMap((day) => day.cells.map((cell, hour) => {
-    const from = Date.parse(`${day.date}T00:00:00Z`) + hour * HOUR;
-    return { from, to: from + HOUR, rows: cell.rows, handle: cell.handle, label: cell.label,
-             gap: cell.state === "gap", state: cell.state };
+  const timeline = () => period.days.flatMap((day) => day.cells.map((cell, number) => {
+    // A day has its width, however many hours it has.
+    const width = 24 * HOUR / day.cells.length;
+    const from = Date.parse(`${day.date}T${day.begins}:00Z`) + number * width;
+    return { from, to: from + width, rows: cell.rows, handle: cell.handle, label: cell.label,
+             gap: cell.state === "gap" || cell.state === "missing", state: cell.state };
   })).filter((cell) => cell.state !== "outside");
   const drawPeriod = async () => {
     const shown = new Set(period.days.map((day) => day.date.slice(0, 7)));

@@ -1,18 +1,21 @@
-"""What one part tells: its receipts, its run, its rows' handle times."""
+"""What one part tells: its receipts, its run, its segments and its rows' handle times."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.store import LakeError, Store, StoredFile
 from etl.page.durations import COLUMNS, Durations
+from etl.page.segments import Segments
 from etl.paths import Partition
 
 _BATCH_ROWS: Final = 65_536
+_SEGMENT: Final = "segmentId"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class PartFacts:
     written_at: datetime | None = None
     bytes: int = 0
     durations: Durations | None = None
+    segments: Segments | None = None
 
 
 def read_part(store: Store, partition: Partition, part: StoredFile) -> PartFacts | None:
@@ -42,7 +46,7 @@ def read_part(store: Store, partition: Partition, part: StoredFile) -> PartFacts
             stream.seek(0)
             with pq.ParquetFile(stream) as file:
                 metadata = file.metadata.metadata or {}
-                durations, damage = _durations(file)
+                durations, segments, damage = _rows(file)
     except FileNotFoundError:
         return None
     except (UnreadablePartError, LakeError, pa.ArrowException, OSError) as error:
@@ -57,21 +61,25 @@ def read_part(store: Store, partition: Partition, part: StoredFile) -> PartFacts
         part.modified,
         part.bytes,
         durations,
+        segments,
     )
 
 
-def _durations(file: pq.ParquetFile) -> tuple[Durations | None, str | None]:
-    durations = Durations()
+def _rows(file: pq.ParquetFile) -> tuple[Durations | None, Segments | None, str | None]:
+    durations, segments = Durations(), Segments()
     try:
         # One row group after another: a reader of all holds on to what it has read.
         for group in range(file.num_row_groups):
-            durations.add_batches(
-                # One thread: the parts are read side by side already.
-                file.iter_batches(_BATCH_ROWS, [group], list(COLUMNS), use_threads=False)
-            )
+            # One thread: the parts are read side by side already.
+            for batch in file.iter_batches(
+                _BATCH_ROWS, [group], [*COLUMNS, _SEGMENT], use_threads=False
+            ):
+                durations.add_batches([batch])
+                names: Any = pc.unique(batch[_SEGMENT])
+                segments.add(names.to_pylist())
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        return None, f"its rows cannot be read: {_first_line(error)}"
-    return durations, None
+        return None, None, f"its rows cannot be read: {_first_line(error)}"
+    return durations, segments, None
 
 
 def _first_line(error: Exception) -> str:

@@ -5,9 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Final
 
+from etl.lake.layout import Selection, to_partition
 from etl.lake.quarantine import FOLDER
 from etl.lake.store import LakeError, Store
 
@@ -34,10 +34,10 @@ class Quarantine:
         return self.by_reason.total()
 
 
-def read_quarantine(store: Store, account: str | None) -> Quarantine:
-    """Count the quarantined rows, of one account or all. Blocking, in bounded memory."""
+def read_quarantine(store: Store, selection: Selection) -> Quarantine:
+    """Count the quarantined rows of what is selected. Blocking, in bounded memory."""
     found = Quarantine()
-    for name in _names(store, account, found.damage):
+    for name in _names(store, selection, found.damage):
         try:
             with store.open(name) as stream:
                 found.files += 1
@@ -50,10 +50,13 @@ def read_quarantine(store: Store, account: str | None) -> Quarantine:
     return found
 
 
-def _names(store: Store, account: str | None, damage: list[str]) -> Iterator[str]:
+def _names(store: Store, selection: Selection, damage: list[str]) -> Iterator[str]:
     for file in store.walk(lambda _, error: damage.append(str(error)), FOLDER):
-        folder = PurePosixPath(file.name).parent.name
-        if file.name.endswith(".ndjson") and account in (None, folder.removeprefix("accountId=")):
+        folder = file.name.removeprefix(f"{FOLDER}/").rpartition("/")[0]
+        partition = to_partition(folder)
+        if file.name.endswith(".ndjson") and (
+            selection.takes(partition) if partition else selection.everything
+        ):
             yield file.name
 
 

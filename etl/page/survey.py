@@ -2,42 +2,77 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from datetime import datetime
+from itertools import groupby
 from typing import Final
 
-from etl.lake.layout import lay_out
-from etl.lake.store import Store
-from etl.page.facts import Facts
-from etl.page.part import read_part
+from etl.lake.gaps import expected_spans
+from etl.lake.layout import Layout, Selection, lay_out
+from etl.lake.side_by_side import in_order
+from etl.lake.store import Store, StoredFile
+from etl.page.clock import Clock
+from etl.page.facts import Facts, Hour
+from etl.page.part import PartFacts, read_part
 from etl.page.quarantine import read_quarantine
+from etl.page.segments import Segments
+from etl.paths import Partition
 
 _THREADS: Final = min(8, os.cpu_count() or 1)
-_AT_A_TIME: Final = 256
+_AHEAD: Final = 2
 
 
-def survey(store: Store, account: str | None) -> Facts:
-    """Return the facts of a lake, or of one account in it. Blocking.
+def survey(store: Store, selection: Selection, now: datetime, clock: Clock) -> Facts:
+    """Return the facts of what is selected of a lake; days are the clock's. Blocking.
 
     What cannot be read is among them as damage. Raises LakeError if the lake itself is no folder
     that can be read; one that does not exist yet is empty.
     """
     layout = lay_out(store)
-    facts = Facts()
-    facts.damage += layout.above
-    facts.damage += (
-        damage for partition, damage in layout.shut.items() if account in (None, partition.account)
-    )
-    parts = (
+    facts = _expected(layout, selection, now)
+    todo = [
         (partition, part)
-        for partition, its_parts in layout.parts.items()
-        if account in (None, partition.account)
-        for part in its_parts
-    )
-    with ThreadPoolExecutor(max(_THREADS, store.readers)) as pool:
-        while some := list(islice(parts, _AT_A_TIME)):
-            for part in pool.map(lambda found: read_part(store, *found), some):
+        for partition in sorted(layout.parts)
+        if selection.takes(partition)
+        for part in layout.parts[partition]
+    ]
+
+    def read(item: tuple[Partition, StoredFile]) -> PartFacts | None:
+        return read_part(store, *item)
+
+    threads = max(_THREADS, store.readers)
+    with ThreadPoolExecutor(threads) as pool:
+        found = zip(todo, in_order(pool, read, todo, threads * _AHEAD), strict=True)
+        # The parts come in the order of their hours: of segments, one day's are in memory.
+        for day, parts in groupby(found, key=lambda pair: clock.date_of(pair[0][0].hour)):
+            segments = Segments()
+            for _, part in parts:
                 if part is not None:
                     facts.add(part)
+                    if part.segments is not None:
+                        segments.merge(part.segments)
+            facts.segments[day] = segments.count
     facts.damage.sort(key=lambda damage: damage.name)
-    facts.quarantine = read_quarantine(store, account)
+    facts.quarantine = read_quarantine(store, selection)
+    return facts
+
+
+def _expected(layout: Layout, selection: Selection, now: datetime) -> Facts:
+    """Return facts that know of the hours which are held or expected, and of shut folders."""
+    held: dict[str, set[datetime]] = {}
+    for partition in (*layout.parts, *layout.shut):
+        if selection.account in (None, partition.account):
+            held.setdefault(partition.account, set()).add(partition.hour)
+    facts = Facts(
+        spans=expected_spans(held, selection, now),
+        hidden=tuple(layout.above.values()),
+        damage=[*layout.above],
+    )
+    for partition in (*layout.parts, *layout.shut):
+        if selection.takes(partition):
+            facts.held.setdefault(partition.account, set()).add(partition.hour)
+            facts.hours.setdefault(partition.hour, Hour())
+    for partition, damage in layout.shut.items():
+        if selection.takes(partition):
+            facts.hours[partition.hour].damaged = True
+            facts.damage.append(damage)
     return facts

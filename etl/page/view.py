@@ -5,12 +5,15 @@ from math import floor, log10
 from typing import Any, Final
 
 from etl import __version__
+from etl.against import Against
+from etl.lake.layout import Selection
 from etl.lake.survey import LATE_AFTER
 from etl.page import words
+from etl.page.clock import Clock
 from etl.page.durations import Distribution
 from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, UNKNOWN
-from etl.page.months import Month, State, months
+from etl.page.months import Complete, Month, State, months
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.
 _MONTHS_IN_FULL: Final = 24
@@ -20,39 +23,55 @@ _ROWS_SHOWN: Final = 12
 _RUNS_SHOWN: Final = 20
 _LISTED: Final = 50
 #: The metrics of the heat map, with what their legend says.
-METRICS: Final = (
+METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("files", "Files"),
     ("rows", "Rows"),
     ("handle", "Handle time (h)"),
     ("quarantined", "Quarantined"),
 )
+_MARKS: Final = {Complete.YES: "✓", Complete.NO: "✕", Complete.OPEN: "…"}
 
 
-def view(facts: Facts, lake: str, now: datetime, account: str | None) -> dict[str, Any]:
+def view(
+    facts: Facts,
+    against: Against | None,
+    lake: str,
+    now: datetime,
+    selection: Selection,
+    clock: Clock,
+) -> dict[str, Any]:
     """Return the template's context."""
-    all_months = months(facts, now)
+    all_months = months(facts, against, now, clock)
     full = all_months[:_MONTHS_IN_FULL]
     gaps = facts.gaps()
+    held_hours = sum(len(hours) for hours in facts.held.values())
+    gap_hours = sum(gap.hours for gap in gaps)
+    segments = sum(facts.segments.values())
     return {
         "words": words,
+        "clock": clock,
         "version": __version__,
         "now": now,
         "lake": lake,
         "lake_name": lake.rstrip("/").rpartition("/")[2] or lake,
-        "account": account,
-        "accounts": sorted(facts.held),
+        "selection": selection,
+        "accounts": sorted({*facts.held, *facts.spans}),
         "facts": facts,
+        "against": against,
+        "verdict": _verdict(facts, against, selection, all_months, gap_hours, held_hours),
         "first": min(facts.hours, default=None),
         "newest": max(facts.hours, default=None),
         "gaps": gaps,
-        "gap_hours": sum(gap.hours for gap in gaps),
-        "held_hours": sum(len(hours) for hours in facts.held.values()),
-        "damaged_hours": sum(hour.damaged for hour in facts.hours.values()),
+        "held_hours": held_hours,
+        "all_hours": held_hours + gap_hours,
+        "segments": segments,
+        "mean_ms": facts.durations.total_ms / segments if segments else 0.0,
         "listed": _LISTED,
         "latest_days": _LATEST_DAYS,
         "all_months": all_months,
         "months": full,
-        "metrics": METRICS,
+        "metrics": [found for found in METRICS if found[0] != "quarantined" or facts.quarantined],
+        "marks": _MARKS,
         "by_start": _reasons(facts.durations.by_start),
         "by_end": _reasons(facts.durations.by_end),
         "lateness": _lateness(facts),
@@ -60,15 +79,54 @@ def view(facts: Facts, lake: str, now: datetime, account: str | None) -> dict[st
         "late_files": sum(hour.late for hour in facts.hours.values()),
         "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
         "runs_shown": _RUNS_SHOWN,
+        "quarantined": bool(facts.quarantined or facts.quarantine.rows or facts.quarantine.damage),
         "reasons": facts.quarantine.by_reason.most_common(),
         "worst": sorted(facts.worst, reverse=True),
-        "data": _data(facts, full, all_months),
+        "data": _data(facts, full, all_months, clock),
     }
 
 
-def _data(facts: Facts, full: list[Month], all_months: list[Month]) -> dict[str, Any]:
+def _verdict(
+    facts: Facts,
+    against: Against | None,
+    selection: Selection,
+    all_months: list[Month],
+    gap_hours: int,
+    held_hours: int,
+) -> tuple[Complete, str]:
+    """Return whether all that is expected is there, and the heading that says so.
+
+    The edges of a lake are open: all of it is there only if the window was given, or if the days
+    are whole.
+    """
+    wrong = []
+    if gap_hours:
+        are = "is" if gap_hours == 1 else "are"
+        whole = words.number(gap_hours + held_hours)
+        wrong.append(f"{words.plural(gap_hours, 'hour')} of {whole} {are} missing")
+    if against is not None and against.missing:
+        are = "is" if against.missing == 1 else "are"
+        wrong.append(f"{words.plural(against.missing, 'listed file')} {are} not loaded")
+    if facts.damage:
+        wrong.append(f"{words.plural(len(facts.damage), 'part')} cannot be read")
+    if wrong:
+        return Complete.NO, ", ".join(wrong)
+    days = [day for month in all_months for day in month.days]
+    if selection.bounded or all(day.complete is Complete.YES for day in days):
+        return Complete.YES, "Every hour has files"
+    return Complete.OPEN, "No gaps so far"
+
+
+def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock) -> dict[str, Any]:
     """Return what the script draws from; texts in it are as untrusted as in the tables."""
     reasons = facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
+    starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
+    drawn = [row for row in (*starts, *ends) if row["drawn"]]
+    # Both charts of reasons have one axis.
+    axis = {
+        "low": min((row["p10"] for row in drawn), default=0.01),
+        "high": max((row["p90"] for row in drawn), default=0.01),
+    }
     return {
         "latestDays": _LATEST_DAYS,
         "months": [
@@ -78,6 +136,7 @@ def _data(facts: Facts, full: list[Month], all_months: list[Month]) -> dict[str,
                     {
                         "name": f"{day.date:%a} {day.date.day} {day.date:%b}",
                         "date": f"{day.date:%Y-%m-%d}",
+                        "begins": clock.time(day.cells[0].at),
                         "cells": [cell.as_json() for cell in day.cells],
                     }
                     for day in month.days
@@ -91,13 +150,17 @@ def _data(facts: Facts, full: list[Month], all_months: list[Month]) -> dict[str,
                 "date": f"{day.date:%Y-%m-%d}",
                 "rows": day.total("rows"),
                 "gap": all(cell.state is not State.HELD for cell in day.cells),
-                "label": f"{day.name}: {words.number(day.total('rows'))} rows; {day.verdict}",
+                "label": (
+                    f"{day.name}: {words.number(day.total('rows'))} rows, "
+                    f"{words.plural(day.segments, 'segment')} of "
+                    f"{words.duration(day.mean_ms / 1000)} on average; {day.verdict}"
+                ),
             }
             for month in reversed(all_months)
             for day in month.days
         ],
-        "starts": [row for row in _reasons(facts.durations.by_start) if row["drawn"]],
-        "ends": [row for row in _reasons(facts.durations.by_end) if row["drawn"]],
+        "starts": [{**row, **axis} for row in starts if row["drawn"]],
+        "ends": [{**row, **axis} for row in ends if row["drawn"]],
         "lateness": _lateness(facts),
         "quarantine": [
             {
@@ -138,10 +201,13 @@ def _round_down(value: float, *, whole: bool) -> float:
 
 def _reasons(distributions: dict[str, Distribution]) -> list[dict[str, Any]]:
     ordered = sorted(distributions.items(), key=lambda item: item[1].rows, reverse=True)
-    return [_reason(name, found, rank) for rank, (name, found) in enumerate(ordered)]
+    rows = sum(found.rows for found in distributions.values())
+    return [_reason(name, found, rank, rows) for rank, (name, found) in enumerate(ordered)]
 
 
-def _reason(name: str, found: Distribution, rank: int) -> dict[str, Any]:
+def _reason(name: str, found: Distribution, rank: int, rows: int) -> dict[str, Any]:
+    mean = found.total_ms / 1000 / found.rows
+    share = words.percent(found.rows, rows)
     quantiles = {
         f"p{percent}": found.quantile_ms(percent / 100) / 1000 for percent in (10, 25, 50, 75, 90)
     }
@@ -149,14 +215,17 @@ def _reason(name: str, found: Distribution, rank: int) -> dict[str, Any]:
     return {
         # A logarithmic axis has no zero: nothing shorter than a hundredth of a second is drawn.
         **{key: max(seconds, 0.01) for key, seconds in quantiles.items()},
+        "mean": max(mean, 0.01),
         "name": name,
         "rows": found.rows,
+        "share": share,
         "total": words.duration(found.total_ms / 1000),
-        "said": said,
+        "said": {**said, "mean": words.duration(mean)},
         "drawn": rank < _ROWS_SHOWN,
         "label": (
-            f"{name}: median {said['p50']}, half of all between {said['p25']} and {said['p75']}, "
-            f"nine of ten under {said['p90']}; {words.plural(found.rows, 'row')}, "
+            f"{name}: {words.plural(found.rows, 'row')}, {share} of all; mean "
+            f"{words.duration(mean)}, median {said['p50']}, half between {said['p25']} and "
+            f"{said['p75']}, nine of ten under {said['p90']}; "
             f"{words.duration(found.total_ms / 1000)} in all"
         ),
     }

@@ -1,6 +1,6 @@
-"""Numbers and times as the page writes them; all times are UTC."""
+"""Numbers and durations as the page writes them."""
 
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 
 
 def number(count: float) -> str:
@@ -17,6 +17,12 @@ def share(part: int, whole: int) -> str:
     """Return a share in percent; what is not nothing never reads as 0 %."""
     percent = 100 * part / whole if whole else 0.0
     return "< 0.01 %" if 0 < percent < 0.01 else f"{percent:.2f} %" if part else "0 %"
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share in whole percents; what is not nothing never reads as 0 %."""
+    value = 100 * part / whole if whole else 0.0
+    return "< 1 %" if 0 < value < 1 else f"{value:.0f} %"
 
 
 def size(count: float) -> str:
@@ -41,22 +47,3 @@ def span(late: timedelta) -> str:
     """Return how late something was: `3 h`, `17 d 4 h`."""
     hours = round(late / timedelta(hours=1))
     return f"{hours // 24} d {hours % 24} h" if hours >= 24 else f"{hours} h"
-
-
-def day(at: date) -> str:
-    """Return `Wed 1 June 2022`."""
-    return f"{at:%a} {at.day} {at:%B %Y}"
-
-
-def moment(at: datetime) -> str:
-    """Return `1 June 2022, 06:00`."""
-    return f"{at.day} {at:%B %Y, %H:%M}"
-
-
-def hours(first: datetime, end: datetime) -> str:
-    """Return a span of whole hours, its end excluded: `Wed 1 June 2022, 03:00 to 05:00`."""
-    last = end - timedelta(hours=1)
-    till = f"{last.hour + 1:02d}:00"
-    if first.date() == last.date():
-        return f"{day(first)}, {first:%H:%M} to {till}"
-    return f"{day(first)}, {first:%H:%M} to {day(last)}, {till}"

@@ -76,9 +76,11 @@ def verify(folder: Path, *more: str, **env: str) -> tuple[int, dict[str, Any]]:
     lake = ("--lake", str(folder / "lake"))
     ended = CliRunner().invoke(app, ["verify", *lake, "--json", *more], env=env)
     structlog.reset_defaults()
-    assert ended.exit_code in {0, 3}, ended.output
     result = json.loads(ended.stdout)
-    assert (result["ok"], 0 if result["ok"] else 3) == (not result["findings"], ended.exit_code)
+    empty = not result["parts"] and not result["findings"]
+    code = 1 if empty else 3 if result["findings"] else 0
+    assert (code, code == 0) == (ended.exit_code, result["ok"]), ended.output
+    assert ended.exit_code == 0 or "error: " in json.loads(ended.stderr.splitlines()[-1])["reason"]
     return ended.exit_code, result
 
 
@@ -148,12 +150,11 @@ def test_a_lake_as_it_was_made(folder: Path) -> None:
 
 
 def test_deep_without_an_archive(folder: Path) -> None:
-    """There is nothing to compare with, and that is said."""
-    code, result = verify(folder, "--deep")
-    assert (0, [("no_archive", "raw.uri")]) == (code, kinds(result, "notes"))
+    """There is nothing to compare with: wrong usage, and nothing is read."""
     ended = CliRunner().invoke(app, ["verify", "--lake", str(folder / "lake"), "--deep"])
     structlog.reset_defaults()
-    assert "not compared with an archive: raw.uri is not set" == ended.stdout.splitlines()[-1]
+    assert (2, "") == (ended.exit_code, ended.stdout)
+    assert "raw.uri: is missing, and --deep needs it" in ended.stderr
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -9])
@@ -441,15 +442,48 @@ def test_hours_that_are_chosen(folder: Path) -> None:
     code, result = verify(folder, *chosen, "--deep", AHT_ETL_RAW__URI=str(folder / "raw"))
     hours = {s["part"] for s in receipts(folder / "lake" / HOUR.replace("hour=6", "hour=7"))}
     assert (0, len(hours)) == (code, result["parts"])
-    assert 0 == verify(folder, "--account", "other")[0]
     assert 3 == verify(folder, "--account", "le79344075")[0]
 
 
-def test_a_lake_that_is_not_there(folder: Path) -> None:
-    """It holds nothing, so nothing is wrong; one that is no folder is an error in one line."""
-    code, result = verify(folder, "--lake", str(folder / "missing"))
-    assert (0, [("empty", "lake.uri")]) == (code, kinds(result, "notes"))
-    assert "check --lake" in result["notes"][0]["message"]
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--lake", "missing"), r"there is no lake at /.+/missing: check the place for a typing"),
+        (("--lake", "empty"), r"/.+/empty holds no parts: check the place for a typing error"),
+        (
+            ("--account", "other"),
+            r"holds no parts of account other; it holds parts of account le79344075 from "
+            r"2022-06-01 06:00 to 2022-06-01 08:00: check --account, --from and --to$",
+        ),
+        (("--from", "2022-06-02", "--to", "2022-06-03"), r"no parts from 2022-06-02 00:00 to 2022"),
+        (("--lookback", "7d"), r"holds no parts from "),
+    ],
+)
+def test_nothing_to_verify(folder: Path, flags: tuple[str, ...], said: str) -> None:
+    """It is exit code 1 and a line that says what to look at, never ok; with --json too."""
+    (folder / "empty").mkdir()
+    where = ("--lake", "lake") if "--lake" not in flags else ()
+    for more in ((), ("--json",)):
+        done = subprocess.run(
+            [COMMAND, "verify", *where, *flags, *more],
+            env=environment(),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        reason = json.loads(done.stderr.splitlines()[-1])["reason"]
+        assert (1, True) == (done.returncode, reason.startswith("error: nothing to verify: "))
+        assert re.search(said, reason), reason
+        if more:
+            result = json.loads(done.stdout)
+            assert (False, [("empty", "lake.uri")]) == (result["ok"], kinds(result, "notes"))
+        else:
+            assert "" == done.stdout
+
+
+def test_a_lake_that_is_no_folder(folder: Path) -> None:
+    """It is an error in one line."""
     (folder / "file").touch()
     done = subprocess.run(
         [COMMAND, "verify", "--lake", "file"],
@@ -477,6 +511,9 @@ def test_for_people(folder: Path) -> None:
     )
     assert (3, True) == (done.returncode, done.stdout.startswith("20 findings: "))
     assert "unreadable: and 10 more; --json has them all" in done.stdout
+    reason = json.loads(done.stderr.splitlines()[-1])["reason"]
+    assert reason.startswith("error: 20 findings in ")
+    assert "delete it while no run is active and run again" in reason
 
 
 @pytest.mark.parametrize(

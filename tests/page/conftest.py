@@ -98,9 +98,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write the page of a lake."""
 
-    def write(lake: Path, *, account: str | None = None, now: datetime = NOW) -> Path:
+    def write(lake: Path, *, now: datetime = NOW, **more: Any) -> Path:
         file = tmp_path_factory.mktemp("page") / "page.html"
-        write_page(LocalStore(lake), file, now=now, account=account)
+        write_page(LocalStore(lake), file, now=now, **more)
         return file
 
     return write

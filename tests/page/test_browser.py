@@ -1,16 +1,22 @@
 """The page as its readers meet it: in a real browser, by pointer, keyboard, phone, in the dark."""
 
 import re
+import shutil
+import subprocess
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.paths import BreakdownPath
+from tests.conftest import COMMAND, environment, load
 from tests.lakes import receipts
 from tests.page.conftest import Browser, put, row
 
@@ -34,6 +40,32 @@ def gaps(tmp_path_factory: pytest.TempPathFactory, page_of: PageOf) -> Path:
     broken = put(lake, TUESDAY + timedelta(hours=40))
     broken.write_bytes(b"PAR1 and no more")
     return page_of(lake, now=TUESDAY + timedelta(days=3))
+
+
+@pytest.fixture(scope="module")
+def missing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Return the page of two days that lack some hours, compared with the vendor, and their files.
+
+    A gap in the middle, and the last hours.
+    """
+    folder = tmp_path_factory.mktemp("missing")
+    start, end = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC)
+    dataset = Dataset.generate(1, start, end, files_per_hour=2, rows_per_file=5, late_share=0)
+    with run_in_thread(dataset, EmulatorOptions(oldest=None)) as emulator:
+        load(emulator, folder / "lake")
+        for day, hour in ((1, 3), *((2, hour) for hour in range(19, 24))):
+            shutil.rmtree(folder / f"lake/year=2022/month=6/day={day}/hour={hour}")
+        command = [
+            *(COMMAND, "status", "--lake", "lake", "--against", "api", "--html", "page.html"),
+            *("--account", "le79344075", "--base-url", emulator.base_url),
+        ]
+        window = {"AHT_ETL_WINDOW__FROM": "2022-06-01", "AHT_ETL_WINDOW__TO": "2022-06-03"}
+        subprocess.run(
+            command, env=environment(**window), cwd=folder, check=True, capture_output=True
+        )
+    hours = [start + timedelta(hours=n) for n in (3, *range(43, 48))]
+    lost = Counter(BreakdownPath.parse(path).partition.hour for path in dataset.files)
+    return folder / "page.html", {f"{hour:%H:%M}": lost[hour] for hour in hours}
 
 
 def labels(browser: Browser) -> list[str]:
@@ -239,6 +271,98 @@ def test_nothing_reaches_beyond_the_screen(browser: Browser, gaps: Path, width: 
     assert browser.js(wide)
 
 
+def test_charts_under_each_other_begin_at_one_line(browser: Browser, gaps: Path) -> None:
+    """Rows and handle time share their hours, reasons their axis of time, whatever the labels."""
+    for width in (390, 1280):
+        browser.open(gaps, width=width)
+        marks = (
+            "const box = (name) => document.querySelector(`#chart-${name} .mark-rect.role-mark path"
+            ".background, #chart-${name} .role-axis-grid line`).getBoundingClientRect();"
+            "return [box(arguments[0]).left, box(arguments[1]).left,"
+            " box(arguments[0]).right, box(arguments[1]).right]"
+        )
+        left, other_left, right, other_right = browser.js(marks, "rows", "handle")
+        assert (left, right) == (other_left, other_right)
+        ticks = (
+            "return arguments[0].map((name) => {"
+            " const svg = document.querySelector(`#chart-${name} svg`);"
+            " const left = svg.getBoundingClientRect().left;"
+            " return [...svg.querySelectorAll('.role-axis-label text')].filter((text) =>"
+            " /[0-9] (s|min|h)$/.test(text.textContent)).map((text) => [text.textContent,"
+            " Math.round(text.getBoundingClientRect().left - left)]); })"
+        )
+        starts, ends = browser.js(ticks, ["starts", "ends"])
+        assert starts == ends
+        assert starts
+
+
+def test_a_table_that_goes_on_says_so(browser: Browser, gaps: Path) -> None:
+    """On a narrow screen its edge says that there is more, until it is scrolled to its end."""
+    days = "document.querySelector('.days').closest('.scroll')"
+    cue = f"getComputedStyle({days}.parentElement, '::after').content"
+    browser.open(gaps, width=390)
+    browser.until(f"return {cue}.includes('more')")
+    browser.js(f"{days}.scrollLeft = 10000")
+    browser.until(f"return {cue} === 'none'")
+    assert browser.driver.find_element(By.CSS_SELECTOR, ".narrow").is_displayed()
+    browser.open(gaps, width=1280)
+    assert browser.js(f"return {cue}") == "none"
+    assert not browser.driver.find_element(By.CSS_SELECTOR, ".narrow").is_displayed()
+
+
+def test_local_hours_are_drawn_and_walked(
+    browser: Browser, tmp_path: Path, page_of: PageOf
+) -> None:
+    """On days on which clocks change too: arrows go to the same hour of the next day."""
+    start = datetime(2022, 10, 28, 22, tzinfo=UTC)
+    for number in range(24 + 25 + 24):
+        put(tmp_path, start + timedelta(hours=number), [row()])
+    browser.open(page_of(tmp_path, zone=ZoneInfo("Europe/Amsterdam")))
+    found = labels(browser)
+    assert len(found) == 3 * 25
+    assert found[3] == "Sat 29 Oct: clocks change, there is no such hour"
+    assert [label.split(": ")[0] for label in found[27:29]] == [
+        "Sun 30 October 2022, 02:00 to 02:00",
+        "Sun 30 October 2022, 02:00 to 03:00",
+    ]
+    browser.driver.find_element(By.CSS_SELECTOR, f"{CELLS}:nth-child(5)").send_keys(Keys.ARROW_DOWN)
+    assert browser.js("return document.activeElement.ariaLabel").startswith(
+        "Sun 30 October 2022, 03:00 to 04:00: 1 file"
+    )
+    assert browser.complaints() == []
+
+
+def test_what_the_vendor_lists_and_the_lake_lacks(
+    browser: Browser, missing: tuple[Path, dict[str, int]]
+) -> None:
+    """Its hours have a sign, a legend and words, and a table says how many files."""
+    page, lost = missing
+    browser.open(page)
+    said = dict(label.split(": ", 1) for label in labels(browser))
+    count = lost["03:00"]
+    files = f"{count} file{'' if count == 1 else 's'}"
+    assert (
+        said["Wed 1 June 2022, 03:00 to 04:00"] == f"the vendor lists {files} that the lake lacks"
+    )
+    assert said["Thu 2 June 2022, 23:00 to 24:00"].endswith("that the lake lacks")
+    signs = browser.js(
+        "return [...document.querySelectorAll('#chart-coverage .mark-text text')]"
+        ".filter(e => e.textContent === '?').length"
+    )
+    assert signs == len(lost)
+    assert "listed files are missing" in browser.driver.find_element(By.ID, "legend").text
+    table = browser.driver.find_element(By.CSS_SELECTOR, "#missing tbody").text.splitlines()
+    assert table[0] == f"Wed 1 June 2022, 03:00 to 04:00 {count} {count}"
+    assert len(table) == len(lost)
+    title = browser.driver.find_element(By.ID, "summary-title").text
+    assert title == f"1 hour of 43 is missing, {sum(lost.values())} listed files are not loaded"
+    days = browser.driver.find_elements(By.CSS_SELECTOR, ".days td:nth-child(2)")
+    assert [day.text.partition(" ")[0] for day in days] == ["✕", "✕"]
+    assert (
+        f"{count} listed file{'' if count == 1 else 's'} missing at 03:00 to 04:00" in days[0].text
+    )
+
+
 def test_without_scripts_the_tables_stay(browser: Browser, gaps: Path) -> None:
     """Where JavaScript is off, all tables are open and nothing that needs it is in the way."""
     browser.open(gaps, drawn=False, scripts=False)
@@ -301,10 +425,10 @@ def test_one_accounts_gap_is_not_filled_by_another(
     browser.open(page_of(tmp_path))
     assert browser.driver.find_element(By.ID, "summary-title").text == "1 hour of 6 is missing"
     assert labels(browser)[1].startswith(
-        "Tue 7 June 2022, 01:00 to 02:00: gap, no files of account 456; of others: 1 file, 1 row,"
+        "Tue 7 June 2022, 01:00 to 02:00: gap, no files of account 456; there are: 1 file, 1 row,"
     )
     verdict = browser.driver.find_element(By.CSS_SELECTOR, ".days tbody td").text
-    assert verdict.startswith("✕ 2 of 3 hours; a gap at 01:00 to 02:00")
+    assert verdict.startswith("✕ 2 of 24 hours; a gap at 01:00 to 02:00; not known at 03:00")
 
 
 def test_hours_at_both_ends_of_time_are_drawn(

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from etl.errors import UsageError
+from etl.lake.layout import Selection
 from etl.lake.local import LocalStore
 from etl.page import write_page
 from tests.page.conftest import NOW, put, row
@@ -49,6 +51,85 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lake", "page.html"]
 
 
+def title_of(page: Path) -> str:
+    text = page.read_text()
+    found = re.search(
+        r'<section id="summary".*?class="verdict (\w+)">\s*<h2 [^>]*>(.*?)</h2>', text, re.DOTALL
+    )
+    assert found
+    return f"{found[1]}: {found[2].strip()}"
+
+
+def days_of(page: Path) -> list[str]:
+    """Return the mark and the verdict of each day."""
+    cells = re.findall(r'<span class="mark \w+"[^>]*>(.)</span> (.*?)</td>', page.read_text())
+    return [f"{mark} {re.sub('<.*?>', '', said)}" for mark, said in cells]
+
+
+def test_the_edges_of_the_lake_are_open(tmp_path: Path, page_of: Callable[..., Path]) -> None:
+    """A day is complete with all its hours; at the lake's edges it is so far, and never ticked."""
+    for number in range(2, 67):
+        put(tmp_path, datetime(2022, 6, 1, tzinfo=UTC) + timedelta(hours=number), [row()])
+    page = page_of(tmp_path, now=NOW + timedelta(days=9))
+    assert title_of(page) == "open: No gaps so far"
+    assert days_of(page) == [
+        "… 22 of 24 hours so far; not known at 00:00 to 02:00",
+        "✓ every hour has files",
+        "… 19 of 24 hours so far; not known at 19:00 to 24:00",
+    ]
+
+
+def test_a_window_says_which_hours_are_expected(
+    tmp_path: Path, page_of: Callable[..., Path]
+) -> None:
+    """Its hours without files are gaps wherever the lake ends; with all of them it is complete."""
+    start = datetime(2022, 6, 1, tzinfo=UTC)
+    for number in range(2, 24):
+        put(tmp_path, start + timedelta(hours=number), [row()])
+    page = page_of(tmp_path, selection=Selection(None, start, start + timedelta(days=1)))
+    assert title_of(page) == "no: 2 hours of 24 are missing"
+    assert days_of(page) == ["✕ 22 of 24 hours; a gap at 00:00 to 02:00"]
+    held = Selection(None, start + timedelta(hours=2), start + timedelta(hours=9))
+    page = page_of(tmp_path, selection=held)
+    assert title_of(page) == "yes: Every hour has files"
+    assert days_of(page) == ["… 7 of 24 hours so far; not known at 00:00 to 02:00, 09:00 to 24:00"]
+    # Nobody can expect files of hours that have not come.
+    later = Selection(None, start + timedelta(hours=2), start + timedelta(days=9))
+    page = page_of(tmp_path, selection=later, now=start + timedelta(hours=25))
+    assert title_of(page) == "no: 1 hour of 23 is missing"
+
+
+def test_what_is_nothing_is_not_shown(tmp_path: Path, page_of: Callable[..., Path]) -> None:
+    """Without bad rows there is no share of them, no section, no button and no link to it."""
+    put(tmp_path, HOUR, [row()])
+    page = page_of(tmp_path).read_text()
+    assert "<dt>Rows quarantined</dt><dd>none</dd>" in page
+    assert "quarantine" not in re.sub(
+        r"<(script|style).*?</\1>|quarantined", "", page, flags=re.DOTALL
+    )
+    put(tmp_path, HOUR, [row()], reasons=["no segmentId"])
+    page = page_of(tmp_path).read_text()
+    assert "<dd><span>1</span> <small>33.33 %</small></dd>" in page
+    assert 'href="#quarantine"' in page
+
+
+def test_days_and_hours_in_a_time_zone(tmp_path: Path, page_of: Callable[..., Path]) -> None:
+    """Each hour counts on the local day on which it begins, also where clocks change."""
+    start = datetime(2022, 10, 28, 22, tzinfo=UTC)  # midnight in Amsterdam
+    for number in range(24 + 25):
+        if number != 27:  # the second hour that is called 02:00
+            put(tmp_path, start + timedelta(hours=number), [row()])
+    page = page_of(tmp_path, zone=ZoneInfo("Europe/Amsterdam"), now=start + timedelta(days=9))
+    assert days_of(page) == [
+        "✓ every hour has files",
+        "✕ 24 of 25 hours; a gap at 02:00 to 03:00",
+    ]
+    text = page.read_text()
+    assert "days and hours in Europe/Amsterdam" in text
+    assert "<li>Sun 30 October 2022, 02:00 to 03:00 <span>1 hour</span></li>" in text
+    assert '<th scope="col">02</th><th scope="col">02b</th><th scope="col">03</th>' in text
+
+
 def test_raw_texts_stay_in_the_quarantine(tmp_path: Path, page_of: Callable[..., Path]) -> None:
     """Of a bad row its reason and its file are shown, never its text."""
     put(tmp_path, HOUR, reasons=["no segmentId"] * 3)
@@ -64,7 +145,11 @@ def test_the_page_refers_to_nothing_outside(tmp_path: Path, page_of: Callable[..
     addresses = re.findall(r"(?:href|src|srcset|action)\s*=\s*\"([^\"]*)\"", page)
     assert addresses
     assert all(address.startswith("#") for address in addresses)
-    assert set(re.findall(r"url\(([^)]*)\)", page)) == {"#hatch-gap", "#hatch-damaged"}
+    assert set(re.findall(r"url\(([^)]*)\)", page)) == {
+        "#hatch-gap",
+        "#hatch-missing",
+        "#hatch-damaged",
+    }
 
 
 def test_years_between_hours_do_not_make_a_page_of_empty_days(

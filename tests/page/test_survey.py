@@ -8,18 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.lake.layout import Selection
 from etl.lake.local import LocalStore
 from etl.lake.store import LakeError
+from etl.page.clock import Clock
 from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, UNKNOWN, class_of, lateness
 from etl.page.survey import survey
-from tests.page.conftest import directory, put, row
+from tests.page.conftest import NOW, directory, put, row
 
 HOUR = datetime(2022, 6, 1, 6, tzinfo=UTC)
 
 
 def facts_of(lake: Path, account: str | None = None) -> Facts:
-    return survey(LocalStore(lake), account)
+    return survey(LocalStore(lake), Selection(account), NOW, Clock())
 
 
 def test_numbers_are_the_lakes_own(loaded: Path) -> None:
@@ -37,9 +39,16 @@ def test_numbers_are_the_lakes_own(loaded: Path) -> None:
         reasons = dict(
             connection.sql(f"SELECT endReason, count(*) FROM {source} GROUP BY ALL").fetchall()
         )
+        days = dict(
+            connection.sql(
+                f"SELECT make_date(year, month, day), count(DISTINCT segmentId) FROM {source} "
+                "GROUP BY ALL"
+            ).fetchall()
+        )
     assert {
         (datetime(y, m, d, h, tzinfo=UTC), rows, int(ms)) for y, m, d, h, rows, ms in hours
     } == {(at, hour.rows, int(hour.handle_ms)) for at, hour in facts.hours.items() if hour.rows}
+    assert days == facts.segments
     assert reasons == {name: found.rows for name, found in facts.durations.by_end.items()}
     assert sum(facts.lateness.values()) == facts.files
     assert facts.lateness[UNKNOWN] == 0
@@ -111,7 +120,7 @@ def test_gaps_lie_between_the_first_and_the_last_hour(tmp_path: Path) -> None:
     put(tmp_path, HOUR + timedelta(hours=3), account="123")
     put(tmp_path, HOUR + timedelta(hours=5), account="123")
     gaps = [
-        ((gap.begin - HOUR).total_seconds() / 3600, gap.hours, gap.account)
+        ((gap.start - HOUR).total_seconds() / 3600, gap.hours, gap.account)
         for gap in facts_of(tmp_path).gaps()
     ]
     assert gaps == [(6, 42, "le79344075"), (4, 1, "123"), (2, 2, "le79344075")]
