@@ -22,7 +22,8 @@ from tests.conftest import COMMAND, Ended, environment
 from tests.parts import rows_of
 
 KEYS = ("year", "month", "day", "hour", "accountId")
-HIVE = pa.schema([*((key, pa.int32()) for key in KEYS[:3]), (KEYS[4], pa.string())])
+_FOLDERS: "list[pa.Field[Any]]" = [pa.field(key, pa.int32()) for key in KEYS[:3]]
+HIVE = pa.schema([*_FOLDERS, pa.field(KEYS[4], pa.string())])
 Row = tuple[Any, ...]
 
 

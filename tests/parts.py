@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +65,13 @@ def write_part(root: Path, folder: str, files: Iterable[tuple[str, int]], number
         writer.add_key_value_metadata(to_metadata(receipts, str(uuid.uuid4()), "run"))
     staged.rename(part)
     return part
+
+
+def rewrite(part: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the rows of a part, and keep its receipts."""
+    with pq.ParquetFile(part) as file:
+        table, metadata = change(file.read()), file.metadata.metadata or {}
+    table = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(part, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({k.decode(): v.decode() for k, v in metadata.items()})

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,14 +13,20 @@ from etl.decode import Sized
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.rows import source_rows
 from etl.paths import BreakdownPath
-from etl.schema import DECODED_SCHEMA, INTEGER_COLUMNS, STRING_COLUMNS, TIMESTAMP_COLUMNS
+from etl.schema import (
+    COPY_SCHEMA,
+    DECODED_SCHEMA,
+    INTEGER_COLUMNS,
+    STRING_COLUMNS,
+    TIMESTAMP_COLUMNS,
+)
 from etl.settings import Compression
 
 # Chosen by measurement (tests/bench/README.md has the figures): of a million rows these take two
 # thirds of the time of pyarrow's defaults and three quarters of the room. Deltas for the integers
 # would save a little more, but fastparquet reads wide ones wrongly and says nothing.
 _DICTIONARY: Final = [*STRING_COLUMNS, "sequence", "extras", "sourcePath"]
-_HOUR: "Final[pa.Field[Any]]" = pa.field("hour", pa.int32())
+_HOUR: Final = COPY_SCHEMA.field("hour")
 _WITH_STATISTICS: Final = [*INTEGER_COLUMNS, *TIMESTAMP_COLUMNS]
 _ZSTD_LEVEL: Final = 1
 # In memory a path is a number for each row, not a hundred characters. Readers see strings: the file

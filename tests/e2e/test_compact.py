@@ -87,7 +87,7 @@ def by_pyarrow(copy: Path) -> Counter[str]:
     data = ds.dataset(copy, format="parquet", partitioning=hive)
     if not data.files:
         return Counter()
-    return Counter(data.to_table(columns=["sourcePath"])["sourcePath"].to_pylist())
+    return Counter(map(str, data.to_table(columns=["sourcePath"])["sourcePath"].to_pylist()))
 
 
 class Reading(threading.Thread):
