@@ -358,12 +358,20 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _copy_has_a_place_of_its_own(self) -> Self:
         for key, other in (("lake.uri", self._lake), ("raw.uri", self._raw)):
+            # To look at the copy, lake.uri names it.
+            if key == "lake.uri" and self.lake_is_the_copy:
+                continue
             if self._holds(other, self._copy) or self._holds(self._copy, other):
                 raise ValueError(
                     f"compact.uri must not lie in {key}, nor {key} in it: readers of one would "
                     "read the other too"
                 )
         return self
+
+    @property
+    def lake_is_the_copy(self) -> bool:
+        """Whether lake.uri and compact.uri are one place: then nothing may be written to it."""
+        return self._holds(self._lake, self._copy) and self._holds(self._copy, self._lake)
 
     @property
     def _lake(self) -> tuple[str | None, dict[str, str]]:

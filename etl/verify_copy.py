@@ -49,7 +49,10 @@ def verify_copy(
     may copiers. Raises LakeError where one of the two places cannot be read.
     """
     # The lake first: what is copied meanwhile is then in both.
-    days = [day for day in days_of(lay_out(lake)) if selection.takes(day.partition)]
+    layout = lay_out(lake)
+    if layout.is_copy:
+        raise LakeError(f"{lake.place} is a coarse copy and no lake; check lake.uri")
+    days = [day for day in days_of(layout) if selection.takes(day.partition)]
     result = verify(copy, selection, None, on_part)
     there = lay_out(copy)
     if there.parts and not there.is_copy:

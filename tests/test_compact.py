@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from etl.compact import Copied, Copier
 from etl.lake.layout import Selection
 from etl.lake.local import LocalStore
+from tests.conftest import COMMAND, environment
 from tests.copies import (
     assert_equal,
     compact,
@@ -261,6 +263,10 @@ def test_wrong_places(lake: Path, tmp_path: Path) -> None:
     assert (2, "") == (done.code, done.out)
     assert "compact.uri must not lie in lake.uri" in done.err
     assert 2 == compact(lake / "below", lake).code
+    assert 2 == compact(lake, lake).code
+    run = [COMMAND, "run", "--account", "1", "--lake", str(lake), "--from-archive"]
+    env = environment(AHT_ETL_COMPACT__URI=str(lake), AHT_ETL_RAW__URI=str(tmp_path / "raw"))
+    assert 2 == subprocess.run(run, env=env, capture_output=True, check=False).returncode
     other = tmp_path / "other"
     write_part(other, directory(6), [("x", 1)])
     done = compact(lake, other)

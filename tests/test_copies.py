@@ -148,11 +148,13 @@ def test_a_part_in_the_wrong_folder_of_a_copy_is_found(lake: Path, copy: Path) -
     assert (3, ["misplaced"]) == (code, [each["kind"] for each in said["findings"]])
 
 
-def test_without_a_copy_there_is_nothing_to_prove(lake: Path, tmp_path: Path) -> None:
+def test_without_a_copy_there_is_nothing_to_prove(lake: Path, copy: Path, tmp_path: Path) -> None:
     code, said = told("verify", "--lake", str(lake), "--copy")
     assert (2, True) == (code, "compact.uri" in said)
     of_none = {"AHT_ETL_COMPACT__URI": str(tmp_path / "none")}
     assert 1 == told("verify", "--lake", str(tmp_path / "no"), "--copy", **of_none)[0]
+    code, said = told("verify", "--lake", str(copy), "--copy", AHT_ETL_COMPACT__URI=str(copy))
+    assert (1, True) == (code, "is a coarse copy and no lake" in said)
 
 
 def test_a_day_in_a_lake_and_an_hour_in_a_copy_are_strays(lake: Path, copy: Path) -> None:

@@ -71,6 +71,7 @@ def compact(
     Example: aht-etl compact --lake ./lake --to ./coarse
     """
     from etl import log
+    from etl.job import require_lake
     from etl.redact import Redactor
 
     redactor = Redactor()
@@ -94,6 +95,7 @@ def compact(
             raise UsageError(
                 "compact.uri: is missing; set --to URI, AHT_ETL_COMPACT__URI or the YAML's key"
             )
+        require_lake(settings)
     for secret in settings.secret_values():
         redactor.add(secret)
 
