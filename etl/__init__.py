@@ -1,6 +1,7 @@
 """Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake.
 
-From Python: `run`, `plan` and their async forms take `Settings` and return a report (etl.library).
+From Python: `run`, `plan`, `status`, `verify` and their async forms take `Settings` and return what
+the commands of these names show (etl.library).
 They are loaded when they are first asked for, so that `import etl` is quick.
 """
 
@@ -11,11 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from etl.errors import AhtEtlError, RunError, UsageError
-    from etl.library import plan, plan_async, run, run_async
+    from etl.lake.survey import Survey
+    from etl.library import (
+        plan,
+        plan_async,
+        run,
+        run_async,
+        status,
+        status_async,
+        verify,
+        verify_async,
+    )
     from etl.outcome import Report
     from etl.plan_report import PlanReport
     from etl.settings import Settings
     from etl.sources import load_settings
+    from etl.verify import Verification
 
 __all__ = [
     "AhtEtlError",
@@ -23,13 +35,19 @@ __all__ = [
     "Report",
     "RunError",
     "Settings",
+    "Survey",
     "UsageError",
+    "Verification",
     "__version__",
     "load_settings",
     "plan",
     "plan_async",
     "run",
     "run_async",
+    "status",
+    "status_async",
+    "verify",
+    "verify_async",
 ]
 
 __version__ = "0.1.0"
@@ -40,12 +58,18 @@ _HOMES: Final = {
     "Report": "etl.outcome",
     "RunError": "etl.errors",
     "Settings": "etl.settings",
+    "Survey": "etl.lake.survey",
     "UsageError": "etl.errors",
+    "Verification": "etl.verify",
     "load_settings": "etl.sources",
     "plan": "etl.library",
     "plan_async": "etl.library",
     "run": "etl.library",
     "run_async": "etl.library",
+    "status": "etl.library",
+    "status_async": "etl.library",
+    "verify": "etl.library",
+    "verify_async": "etl.library",
 }
 
 

@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from aiofiles.os import wrap
 
 from etl.api.body import Body
 from etl.copies import name_beside, note_of
 from etl.decode.unpack import file_pieces, unwrapped
 from etl.errors import FailureKind, FileError
+from etl.events import log
 from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store, never_there
 
 if TYPE_CHECKING:
     from etl.decode import Decoded
-
-log = structlog.stdlib.get_logger()
 
 _PIECE_BYTES: Final = 2**20
 

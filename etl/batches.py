@@ -13,14 +13,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import structlog
-
 from etl.api.body import NO_ROOM, Body, scratch_error, scratch_folder
 from etl.archive import Archive, Download, Kept, refused
 from etl.decode import DecodeLimits
-from etl.errors import FailureKind, FileError
+from etl.errors import FailureKind, FileError, RunError
+from etl.events import log
 from etl.lake.store import LakeError
 from etl.landing import Landing
+from etl.machine import lack
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan
 from etl.report import Bytes
@@ -29,8 +29,6 @@ from etl.stop import Stop
 
 if TYPE_CHECKING:
     from etl.decode import Decoded, Scanner
-
-log = structlog.stdlib.get_logger()
 
 # A batch is large enough, as it came: some megabytes of text.
 _BATCH_BYTES: Final = 2**19
@@ -312,7 +310,9 @@ class Batches:
         return before
 
     def _told(self, outcome: Exception, waiting: _Waiting) -> FileError:
-        """Return an error as what is to be told of its file."""
+        """Return an error as what is to be told of its file; RunError where the machine lacks."""
+        if (reason := lack(outcome)) is not None:
+            raise RunError(reason) from outcome
         if isinstance(outcome, FileError):
             return outcome
         if isinstance(outcome, LakeError):  # an archived file, read while it is decoded

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import ByteSize
+from yarl import URL
 
-from etl.api.body import scratch_error, scratch_folder
+from etl.api.body import ForeignError, scratch_error, scratch_folder
 from etl.api.client import Client, connect
-from etl.api.listing import Listing
+from etl.api.listing import Listing, require_an_answer
+from etl.api.proxy import Proxy, proxy_for, proxy_variable
+from etl.api.refusal import clock_words
 from etl.api.retry import Unauthorized
 from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.decode import DecodeLimits, decode
 from etl.engine import require_engine
-from etl.errors import AhtEtlError, FailureKind, FileError, RunError
+from etl.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.lake.store import Store
 from etl.loader import Memory
 from etl.origins import Shown
@@ -39,7 +42,7 @@ Outcome = Literal["ok", "failed", "skipped"]
 Name = Literal[
     "configuration",
     "host",
-    "tls",
+    "connection",
     "authentication",
     "listing",
     "file",
@@ -118,11 +121,18 @@ class Checkup:
         limiter = Limiter(1, settings.fetch.rate, loop.time)
         once = settings.retry.model_copy(update={"server_delays": (), "throttle_attempts": 0})
         async with Transport(
-            limiter, once, settings.fetch.timeout, HttpCounts(), asyncio.sleep
+            limiter,
+            once,
+            settings.fetch,
+            HttpCounts(),
+            loop.time,
+            asyncio.sleep,
+            self._redactor.text,
+            use_proxy=settings.api.use_proxy,
         ) as transport:
             client = await self._try("host", lambda: self._host(transport))
-            await self._try("tls", lambda: self._tls(client), needs="host")
-            await self._ask(client)
+            await self._try("connection", lambda: self._connection(client), needs="host")
+            await self._ask(client, transport)
         lake = open_lake(settings, patient=False)
         await self._try("lake", lambda: self._lake("lake.uri", lake))
         if (raw := open_archive(settings, patient=False)) is not None:
@@ -168,54 +178,97 @@ class Checkup:
             cause = error.__cause__
             if isinstance(cause, FileError) and cause.kind is FailureKind.CONNECTION:
                 # Why there is no connection is said better by the smaller steps to it.
-                await resolve(api.domain_url, self._timeout_s)
-                await greet(api.domain_url, self._timeout_s)
+                await self._resolve(api.domain_url)
+                await self._greet(api.domain_url)
             raise
-        found = [await resolve(origin, self._timeout_s) for origin in client.origins]
+        found = [await self._resolve(origin) for origin in client.origins]
         by = "set by api.base_url" if api.base_url else f"looked up at {api.domain_url}"
         tokens = f"; tokens from {found[1]}" if found[1:] else ""
-        return f"{found[0]}, {by}{tokens}", client
+        return f"{found[0]}, {by}{tokens}{self._said_of_proxies(client)}", client
 
-    async def _tls(self, client: Client) -> tuple[str, None]:
-        seen = [await greet(origin, self._timeout_s) for origin in dict.fromkeys(client.origins)]
+    async def _resolve(self, origin: str) -> str:
+        if (proxy := self._proxy(origin)) is None:
+            return await resolve(origin, self._timeout_s)
+        # The name is the proxy's to look up.
+        await resolve(str(proxy.url.origin()), self._timeout_s)
+        return f"{origin} (by the proxy {proxy.place}, {proxy.variable})"
+
+    async def _greet(self, origin: str) -> str:
+        return await greet(origin, self._timeout_s, self._proxy(origin))
+
+    def _proxy(self, origin: str) -> Proxy | None:
+        return proxy_for(URL(origin)) if self._settings.api.use_proxy else None
+
+    def _said_of_proxies(self, client: Client) -> str:
+        """Return a word on each proxy that the environment names and that is not used."""
+        if self._settings.api.use_proxy:
+            return ""
+        named = dict.fromkeys(proxy_variable(URL(origin)) for origin in client.origins)
+        return "".join(
+            f"; {variable} is set and not used, since api.use_proxy is false"
+            for variable in named
+            if variable
+        )
+
+    async def _connection(self, client: Client) -> tuple[str, None]:
+        seen = [await self._greet(origin) for origin in dict.fromkeys(client.origins)]
         return "; ".join(seen), None
 
-    async def _ask(self, client: Client) -> None:
+    async def _ask(self, client: Client, transport: Transport) -> None:
         """Check authentication, the listing and one file, of which each needs the one before.
 
         Whether a signature is accepted shows in the listing's answer only: one request for both.
         """
         listing: Listing | None = None
         failure: AhtEtlError | None = None
-        if "tls" not in self._not_ok:
+        if "connection" not in self._not_ok:
             self._begin("authentication")
             try:
                 await client.authenticate()
-                listing = await client.list(self._windows()[:1])
+                listing = await self._list(client, self._windows()[0])
             except Exception as error:  # noqa: BLE001 - as in _try
                 failure = _named(error)
         cause = failure.__cause__ if failure is not None else None
-        status = cause.status if isinstance(cause, FileError) else None
-        if failure is None or "tls" in self._not_ok or _is_about_keys(failure, cause):
-            await self._try("authentication", lambda: self._keys(failure), needs="tls")
-        elif status is not None and status < 500 and status != 429:
-            await self._try("authentication", lambda: self._keys(None))
+        if failure is None or "connection" in self._not_ok or _is_about_keys(failure, cause):
+            off_s = transport.clock_off_s
+            await self._try(
+                "authentication", lambda: self._keys(listing, failure, off_s), needs="connection"
+            )
         else:
             # The listing's failure is the one to mend, and not for want of this.
-            no_answer = "not known: the listing got no answer that tells"
-            self._tell(Check("authentication", "skipped", no_answer))
+            why = "the listing got no answer that tells"
+            if isinstance(cause, ForeignError):
+                why = "what answers is not the API"
+            self._tell(Check("authentication", "skipped", f"not known: {why}"))
         entries = await self._try(
             "listing", lambda: self._listing(client, listing, failure), needs="authentication"
         )
         await self._try("file", lambda: self._file(client, entries), needs="listing")
 
-    async def _keys(self, failure: AhtEtlError | None) -> tuple[str, None]:
-        scheme = self._settings.auth.scheme
+    async def _list(self, client: Client, window: Window) -> Listing:
+        listing = await client.list([window])
+        require_an_answer(listing, [window])
+        return listing
+
+    async def _keys(
+        self, listing: Listing | None, failure: AhtEtlError | None, clock_off_s: float | None
+    ) -> tuple[str, None]:
         if failure is not None:
             raise RunError(str(failure))
+        assert listing is not None  # noqa: S101 - it failed or it is there
+        if listing.empty_windows:
+            status = "404, no files"
+        else:
+            status = "206, some files are missing" if listing.partial_windows else "200"
+        clock = clock_words(clock_off_s)
+        seen = f"(the listing answered {status})" + (
+            f"; but {clock}: set it (NTP)" if clock else ""
+        )
+        scheme = self._settings.auth.scheme
         if scheme == "none":
-            return "no keys are set (auth.*), and the server asks for none", None
-        return f"{'OAuth 1.0a' if scheme == 'oauth1' else 'OAuth 2.0'}: the keys are accepted", None
+            return f"no keys are set (auth.*), and the server asks for none {seen}", None
+        name = "OAuth 1.0a" if scheme == "oauth1" else "OAuth 2.0"
+        return f"{name}: the keys are accepted {seen}", None
 
     def _windows(self) -> list[Window]:
         """Return the last day of the window and further ones back, newest first."""
@@ -243,7 +296,7 @@ class Checkup:
             if listing.entries:
                 break
             tried = window
-            listing = await client.list([window])
+            listing = await self._list(client, window)
             if listing.entries:
                 seen += f"; {len(listing.entries):,} files from {_span(window)}"
         if not listing.entries:
@@ -317,7 +370,7 @@ def _named(error: Exception) -> AhtEtlError:
     """Return an error of ours as it is, any other as one that says what it was."""
     if isinstance(error, AhtEtlError):
         return error
-    return RunError(f"unexpected {type(error).__name__}: {error}; please report it")
+    return RunError(describe(error))
 
 
 def _is_about_keys(failure: AhtEtlError, cause: BaseException | None) -> bool:

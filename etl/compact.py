@@ -6,7 +6,6 @@ nothing is ever replaced or deleted. So copiers may be killed, repeated, run sid
 while loads go on; readers of the copy see each row once at any moment.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
 from etl.lake.store import LakeError, Store, StoredFile
+from etl.machine import cores
 from etl.paths import Partition
 from etl.schema import DECODED_SCHEMA
 from etl.settings import Compression
@@ -120,8 +120,7 @@ class Copier:
         so_far.days_not_settled = len(days) - len(settled)
         for damage in layout.above:
             so_far.fail(damage)
-        cores = len(os.sched_getaffinity(0))
-        threads = max(cores, self.lake.readers, self.copy.readers)
+        threads = max(cores(), self.lake.readers, self.copy.readers)
         threads = max(1, min(threads, self.memory_bytes // _BYTES_A_THREAD))
 
         def begin() -> None:

@@ -20,8 +20,8 @@ def require_engine(settings: Settings) -> None:
     """Raise UsageError where the engine that is asked for is not installed."""
     if settings.engine.kind == "dask" and find_spec("distributed") is None:
         raise UsageError(
-            "engine.kind: Dask is not installed; install the extra: pip "
-            "install 'aht-etl[dask]' (in a clone: pip install '.[dask]')"
+            "engine.kind: Dask is not installed; install the extra: pip install '.[dask]' in a "
+            "clone, else pip install 'aht-etl[dask]'"
         )
 
 

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import json
 import os
+import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,10 +14,12 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline, streams, termination
-from etl.errors import AhtEtlError, describe
+from etl import events, log, pipeline, streams
+from etl.defects import explain
+from etl.errors import RunError, is_foreseen
 from etl.job import Job
 from etl.log import LogFormat
+from etl.machine import cores, lack
 from etl.places import is_remote
 from etl.progress import ProgressMode, shown
 from etl.report import write_report
@@ -23,8 +27,8 @@ from etl.settings import Settings
 from etl.signals import SIGNALS
 from etl.summary import in_one_line, to_text
 
-# One for each core decodes, as many more commit, read receipts or spool.
-_THREADS: Final = 2 * max(2, len(os.sched_getaffinity(0)))
+# Threads that libraries start by themselves: Arrow's, those of an object store's client.
+_SPARE_THREADS: Final = 6
 # Some more wait for an archive's disk, as many more for an object store to take what is committed.
 _KEEPING_THREADS: Final = 2
 _WAITING_THREADS: Final = 8
@@ -34,7 +38,11 @@ _AT_ONCE_S: Final = 1.0
 
 
 def threads_for(settings: Settings) -> ThreadPoolExecutor:
-    """Return the threads of a loop that does jobs with such a lake.
+    """Return the threads of a loop that does jobs with such a lake, one at least.
+
+    One for each core decodes, as many more commit, read receipts or spool. They are fewer where
+    fewer can be started: `ulimit -u` or a cgroup's `pids.max` may allow few. Raises RunError where
+    there is none.
 
     Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
     higher.
@@ -43,7 +51,37 @@ def threads_for(settings: Settings) -> ThreadPoolExecutor:
     more = _KEEPING_THREADS if raw else 0
     if is_remote(settings.lake.uri) or (raw and is_remote(raw)):
         more = _WAITING_THREADS
-    return ThreadPoolExecutor(_THREADS + more, "aht-etl")
+    wanted = 2 * max(2, cores()) + more
+    allowed = _startable(wanted + _SPARE_THREADS) - _SPARE_THREADS
+    pool = ThreadPoolExecutor(max(1, min(wanted, allowed)), "aht-etl")
+    try:
+        pool.submit(int).result()  # the first thread is there from now on
+    except RuntimeError as error:
+        raise RunError(lack(error) or str(error)) from error
+    return pool
+
+
+def _startable(most: int) -> int:
+    """Return how many threads can be started now, up to a number."""
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))
+    over = threading.Event()
+    started = []
+    with suppress(RuntimeError):
+        for _ in range(most):
+            thread = threading.Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    over.set()
+    for thread in started:
+        thread.join()
+    # Joined, a thread counts until the kernel has taken it off its list.
+    ends_at = time.monotonic() + 1
+    while len(started) < most and len(list(tasks.iterdir())) > before:
+        if time.monotonic() > ends_at:
+            break
+        time.sleep(0.001)
+    return len(started)
 
 
 def execute(
@@ -73,13 +111,15 @@ def execute(
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
     elif report["exit_code"]:
-        termination.leave(job.redactor.text(in_one_line(report)))
+        line = job.redactor.text(in_one_line(report))
+        log.complain(line, "run.interrupted" if job.stop.signal else "run.partial", log_format)
     if error is not None or job.stop.signal is not None:
         # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
         # Nothing that they do counts any more.
         streams.settle()
         os._exit(code)
-    runner.close()
+    with suppress(RuntimeError):  # it starts a thread to end the others, which are idle
+        runner.close()
     return code
 
 
@@ -100,10 +140,13 @@ def _error_of(
 
     try:
         runner.run(go())
-    except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
-        if not isinstance(failure, AhtEtlError):
-            structlog.get_logger().debug("run.crashed", exc_info=True)
-        return job.redactor.text(describe(failure))
+    except BaseException as failure:
+        # What obstore raises where it gets no thread is no Exception.
+        if not isinstance(failure, Exception) and lack(failure) is None:
+            raise
+        if not is_foreseen(failure):
+            events.log.debug("run.crashed", exc_info=True)
+        return explain(failure, job.redactor.text)
     return None
 
 
@@ -125,7 +168,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
 
 def _log_end(report: dict[str, Any]) -> None:
     """Log the one summary of a run; why it failed is said once, by `run.failed`."""
-    structlog.get_logger().info(
+    events.log.info(
         "run.finished",
         status=report["status"],
         exit_code=report["exit_code"],

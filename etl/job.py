@@ -3,7 +3,7 @@
 import re
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, Final, Protocol
 
 from etl.errors import UsageError
@@ -13,6 +13,9 @@ from etl.report import Tally
 from etl.settings import Settings
 from etl.stop import Stop
 from etl.times import Window, rfc3339, whole_millis
+
+#: A longer window is a mistake: each day is a request, and the vendor keeps a month.
+LONGEST_WINDOW: Final = timedelta(days=400)
 
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
@@ -93,7 +96,8 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
     if (from_archive or archive_only) and settings.raw.uri is None:
         flag = "--from-archive" if from_archive else "--archive-only"
         raise UsageError(
-            f"raw.uri: is missing, and {flag} needs it; set AHT_ETL_RAW__URI or the YAML's key"
+            f"raw.uri: is missing, and {flag} needs it; set --raw, AHT_ETL_RAW__URI or the YAML's "
+            "key"
         )
     if archive_only and settings.engine.kind != "local":
         raise UsageError(
@@ -119,15 +123,31 @@ def require_account(settings: Settings) -> None:
         raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
 
 
-def settle_window(settings: Settings, now: datetime) -> Window:
-    """Return the window that is listed; UsageError where it is none."""
+def settle_window(
+    settings: Settings,
+    now: datetime,
+    *,
+    lookback: timedelta | None = None,
+    longest: timedelta | None = LONGEST_WINDOW,
+) -> Window:
+    """Return the window that is listed. Raises UsageError where it is none.
+
+    `lookback` takes the place of the configured one. `longest` is for windows that are sent to
+    the API: each day of them is at least one request.
+    """
     end = whole_millis(settings.window.end or now)
     try:
-        start = whole_millis(settings.window.start or end - settings.window.lookback)
+        start = whole_millis(settings.window.start or end - (lookback or settings.window.lookback))
     except OverflowError:
         raise UsageError("--lookback: reaches back before the year 1") from None
     if start >= end:
         raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
+    if longest is not None and end - start > longest:
+        raise UsageError(
+            f"the window from {rfc3339(start)} to {rfc3339(end)} is {(end - start).days:,} days "
+            f"long, and {longest.days} are allowed; the vendor keeps one month: check --from, --to "
+            "and --lookback"
+        )
     return Window(start, end)
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pydantic import BaseModel
@@ -63,6 +63,16 @@ def meant(path: Sequence[str]) -> str | None:
         return ".".join([*parents, *close])
     close = difflib.get_close_matches(wanted, flat, n=1, cutoff=0.75)
     return flat[close[0]] if close else None
+
+
+def suggestion(path: Sequence[str], also: Callable[[str], str] | None = None) -> str:
+    """Return what to say behind `unknown key`; `also` a key is its name in another source."""
+    key = meant(path)
+    if key is None:
+        return f" (known: {', '.join(siblings(path[:-1]) or siblings([]))})"
+    section, _, name = key.rpartition(".")
+    near = name if section == ".".join(path[:-1]) else key
+    return f", did you mean {near}{f' ({also(key)})' if also else ''}?"
 
 
 def siblings(parents: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""The job from Python: `from etl import run, plan, Settings`.
+"""The job from Python: `from etl import run, plan, status, verify, Settings`.
 
 For notebooks and for tasks of Airflow, Dagster, Prefect and the like. Nothing here touches what
 belongs to the host: no signal handler, no set-up of logs, no state between calls; calls may
-overlap, in one loop or in several threads. Events go through structlog as the host has configured
-it, each with the `run_id` of its run, and `run.progress` every 30 seconds.
+overlap, in one loop or in several threads. Nothing is logged until the host configures structlog:
+then each event has the `run_id` of its run, and there is `run.progress` every 30 seconds.
 """
 
 import asyncio
@@ -21,17 +21,24 @@ from typing import Any, TypeVar
 
 import structlog
 
-from etl import pipeline
+from etl import events, pipeline
+from etl.defects import explain
 from etl.engine import require_engine
-from etl.errors import AhtEtlError, RunError, UsageError, describe
+from etl.errors import RunError, UsageError, is_foreseen
 from etl.estimate import estimate
-from etl.job import Job, new_job, parse_shard, require, settle_window
+from etl.job import LONGEST_WINDOW, Job, new_job, parse_shard, require, settle_window
+from etl.lake.layout import Selection
+from etl.lake.store import LakeError, Store
+from etl.lake.survey import Survey, survey
 from etl.outcome import Report
 from etl.plan_report import PlanReport, report_on
 from etl.progress import shown
 from etl.redact import Redactor
 from etl.settings import Settings
-from etl.stores import open_lake
+from etl.stores import open_archive, open_lake
+from etl.verify import Verification
+from etl.verify import verify as prove
+from etl.verify_archive import ArchiveCheck
 
 T = TypeVar("T")
 
@@ -90,9 +97,9 @@ async def run_async(
             async with shown(job, "auto", live=False):
                 await _gracefully(pipeline.run(job), job)
         except Exception as failure:  # noqa: BLE001 - the boundary of a run: the report is due
-            if not isinstance(failure, AhtEtlError):
-                structlog.get_logger().debug("run.crashed", exc_info=True)
-            error = job.redactor.text(describe(failure))
+            if not is_foreseen(failure):
+                events.log.debug("run.crashed", exc_info=True)
+            error = explain(failure, job.redactor.text)
     return Report.of(job.redactor.tree(job.tally.to_report(error, None)))
 
 
@@ -155,10 +162,87 @@ async def plan_of(job: Job) -> PlanReport:
         job.window,
         settings.lake.uri,
         settings.raw.uri if job.archive_only else None,
-        tally.listing.partial_windows,
+        tally.listing,
         expected,
         job.redactor,
     )
+
+
+def status(
+    settings: Settings,
+    *,
+    account: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Survey:
+    """Return what the lake holds, like `aht-etl status`: partitions, gaps, damages, sums.
+
+    Nothing but the lake is asked. The arguments choose what is looked at: one account, the hours
+    from `start` on, those before `end`; the settings' account and window are for runs. Blocking.
+    Raises RunError, in one line without secrets, where there is no lake or it cannot be read.
+    """
+    found = _of_the_lake(
+        settings, lambda lake: survey(lake, Selection(account, start, end), datetime.now(UTC))
+    )
+    if not found.exists:
+        raise RunError(f"there is no lake at {settings.lake.uri}; check lake.uri")
+    return found
+
+
+async def status_async(
+    settings: Settings,
+    *,
+    account: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Survey:
+    """Do as `status` does, in a thread."""
+    return await asyncio.to_thread(status, settings, account=account, start=start, end=end)
+
+
+def verify(
+    settings: Settings,
+    *,
+    account: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    deep: bool = False,
+) -> Verification:
+    """Read the lake and prove it, like `aht-etl verify`: `ok`, the findings, what was read.
+
+    The arguments choose the hours as those of `status` do; `deep` compares with the raw archive
+    too. A lake with nothing to verify is not `ok`. Blocking. Raises UsageError where `deep` lacks
+    `raw.uri`, and RunError, in one line without secrets, where the lake cannot be read.
+    """
+    raw = open_archive(settings) if deep else None
+    if deep and raw is None:
+        raise UsageError("raw.uri: is missing, and deep=True needs it")
+    archive = None if raw is None else ArchiveCheck(raw, settings.limits, settings.fetch.skip)
+    selection = Selection(account, start, end)
+    return _of_the_lake(settings, lambda lake: prove(lake, selection, archive, lambda *_: None))
+
+
+async def verify_async(
+    settings: Settings,
+    *,
+    account: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    deep: bool = False,
+) -> Verification:
+    """Do as `verify` does, in a thread."""
+    return await asyncio.to_thread(
+        verify, settings, account=account, start=start, end=end, deep=deep
+    )
+
+
+def _of_the_lake(settings: Settings, look: Callable[[Store], T]) -> T:
+    """Look at the lake. Raises RunError without the settings' secrets."""
+    try:
+        return look(open_lake(settings))
+    except LakeError as error:
+        redactor = Redactor(settings.secret_values())
+        raise RunError(redactor.text(str(error))) from None
 
 
 def _job(
@@ -171,7 +255,8 @@ def _job(
 ) -> Job:
     require(settings, from_archive=from_archive, archive_only=archive_only)
     now = datetime.now(UTC)
-    window = settle_window(settings, now) if paths is None else None
+    longest = None if from_archive else LONGEST_WINDOW
+    window = settle_window(settings, now, longest=longest) if paths is None else None
     job = new_job(settings, window, now, Redactor())
     job.from_archive, job.archive_only = from_archive, archive_only
     job.shard = parse_shard(shard)

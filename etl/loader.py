@@ -1,14 +1,11 @@
 """Fetch, decode and commit what a plan says: a bounded pool of workers in front of the sink."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-
-import structlog
 
 from etl.api.body import Body
 from etl.api.client import Client
@@ -17,9 +14,11 @@ from etl.archive import Archive
 from etl.batches import Batches
 from etl.decode import DecodeLimits
 from etl.errors import FailureKind, FileError, RunError
+from etl.events import log
 from etl.job import Job
 from etl.lake.store import LakeError, Store
 from etl.landing import Landing
+from etl.machine import cores, lack
 from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan, Plan
 from etl.replay import Replay
@@ -27,8 +26,6 @@ from etl.report import Tally
 from etl.sink import Sink
 from etl.stop import Stop, StoppedError
 from etl.stores import open_archive
-
-log = structlog.stdlib.get_logger()
 
 # Files that may wait for others of their partition, to be decoded together.
 _MOST_WAITING: Final = 48
@@ -57,8 +54,7 @@ class Memory:
     @classmethod
     def share_out(cls, budget: int, workers: int) -> "Memory":
         """Share out the budget among this many workers, and one decoder a core."""
-        cores = len(os.sched_getaffinity(0))
-        decoders = max(1, min(cores, workers, budget // (32 * _MIB)))
+        decoders = max(1, min(cores(), workers, budget // (32 * _MIB)))
         return cls(
             download=max(64 * _KIB, min(4 * _MIB, budget // 4 // workers)),
             held=budget // 8,
@@ -230,6 +226,12 @@ class _Loader:
                     self._job.stop.request(error=RunError(reason))
                 self._batches.will_not_come(partition)
                 await self._sink.failed(partition)
+            except Exception as error:
+                # Not the file's fault: what the machine lacks, it lacks for the others too.
+                if (lacking := lack(error)) is None:
+                    raise
+                self._job.stop.request(error=RunError(lacking))
+                return
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         stop, tally = self._job.stop, self._job.tally

@@ -24,18 +24,16 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-import structlog
-
 from etl.errors import FailureKind
+from etl.events import log
+from etl.machine import lack
 from etl.plan import Shard
-from etl.report import Status
+from etl.report import Status, write_whole
 from etl.settings import MetricsSettings
-from etl.times import parse_instant
+from etl.times import read_rfc3339
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
-
-log = structlog.stdlib.get_logger()
 
 JOB: Final = "aht_etl"
 #: How long a gateway and a disk, together, may take before the run ends without them.
@@ -87,6 +85,12 @@ def publish(
         places["metrics.textfile"] = lambda: _write(
             Path(file), labels, measure(report, exit_code, labels)
         )
+    for key, reason in _deliver(places).items():
+        log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
+
+
+def _deliver(places: dict[str, Callable[[], None]]) -> dict[str, str]:
+    """Deliver to all places side by side; return which failed, and why."""
     problems = dict.fromkeys(places, _no_answer())
 
     def deliver(key: str) -> None:
@@ -100,20 +104,22 @@ def publish(
     # Threads that the end of the process does not wait for: a look-up of a name or a disk that
     # hangs cannot be called back.
     threads = [threading.Thread(target=deliver, args=[key], daemon=True) for key in places]
-    for thread in threads:
-        thread.start()
     ends_at = time.monotonic() + PATIENCE_S
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        return dict.fromkeys(places, lack(error) or str(error))
     for thread in threads:
         thread.join(max(0, ends_at - time.monotonic()))
-    for key, reason in list(problems.items()):
-        log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
+    return dict(problems)
 
 
 def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "list[Metric]":
     """Return the metrics of a run, each sample with these labels beside its own."""
     from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
 
-    ended_at = parse_instant(report["finished_at"]).timestamp()
+    ended_at = read_rfc3339(report["finished_at"]).timestamp()
     failures = Counter(failure["kind"] for failure in report["failures"])
     values: dict[str, Any] = {
         "aht_etl_last_run_timestamp_seconds": ended_at,
@@ -137,7 +143,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     if exit_code == 0:
         values[_LAST_SUCCESS] = ended_at
     if (hour := report["newest_complete_hour"]) is not None:
-        values[_NEWEST_HOUR] = parse_instant(hour).timestamp()
+        values[_NEWEST_HOUR] = read_rfc3339(hour).timestamp()
         values["aht_etl_lag_seconds"] = ended_at - values[_NEWEST_HOUR]
     metrics = []
     for name, value in values.items():
@@ -167,8 +173,11 @@ def _push(gateway: str, labels: dict[str, str], metrics: "list[Metric]") -> None
 
 
 def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
-    """Write the text file anew, in one step, with all in it that is not this run's to say."""
-    from prometheus_client import write_to_textfile  # noqa: PLC0415
+    """Write the text file anew, in one step, with all in it that is not this run's to say.
+
+    The node exporter, another user, can read it whatever the umask is.
+    """
+    from prometheus_client import generate_latest  # noqa: PLC0415
 
     with _locked(file.parent):
         known = {metric.name: metric for metric in metrics}
@@ -177,7 +186,7 @@ def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
             if metric is not old:
                 metric.samples += [s for s in old.samples if not _same_run(s.labels, labels)]
         in_order = [known[name] for name in HELP if name in known]
-        write_to_textfile(str(file), _registry(in_order))
+        write_whole(generate_latest(_registry(in_order)).decode(), file)
 
 
 def _read(file: Path) -> "list[Metric]":

@@ -9,18 +9,26 @@ from typing import Any, Self, TypeVar
 from etl.errors import FailureKind, RunError
 from etl.report import Status
 from etl.summary import in_one_line
-from etl.times import Window, parse_instant
+from etl.times import Window, read_rfc3339
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ListingOutcome:
-    """How the listing went: requests, and the windows that were empty or partial."""
+    """How the listing went: requests, and the windows that were empty, partial or unanswered."""
 
     requests: int
     empty_windows: Sequence[Window]
     partial_windows: Sequence[Window]
+    unanswered_windows: Sequence[Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What is odd about the data: accounts that files are of, other than the one asked for."""
+
+    other_accounts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,7 @@ class Report:
     finished_at: datetime
     duration_seconds: float
     listing: ListingOutcome
+    quality: Quality
     files: FileCounts
     rows: RowCounts
     bytes: ByteCounts
@@ -133,14 +142,16 @@ class Report:
             exit_code=report["exit_code"],
             account=report["account"],
             window=_window(report["window"]) if report["window"] else None,
-            started_at=parse_instant(report["started_at"]),
-            finished_at=parse_instant(report["finished_at"]),
+            started_at=read_rfc3339(report["started_at"]),
+            finished_at=read_rfc3339(report["finished_at"]),
             duration_seconds=report["duration_seconds"],
             listing=ListingOutcome(
                 listing["requests"],
                 tuple(map(_window, listing["empty_windows"])),
                 tuple(map(_window, listing["partial_windows"])),
+                tuple(map(_window, listing["unanswered_windows"])),
             ),
+            quality=_known(Quality, report["quality"]),
             files=_known(FileCounts, report["files"]),
             rows=_known(RowCounts, report["rows"]),
             bytes=_known(ByteCounts, report["bytes"]),
@@ -151,7 +162,7 @@ class Report:
                 for failure in report["failures"]
             ),
             invalid_paths=tuple(_known(InvalidEntry, path) for path in report["invalid_paths"]),
-            newest_complete_hour=parse_instant(newest) if newest else None,
+            newest_complete_hour=read_rfc3339(newest) if newest else None,
             error=report["error"],
             _json=copy.deepcopy(dict(report)),
         )
@@ -171,7 +182,7 @@ class Report:
 
 
 def _window(json: Mapping[str, str]) -> Window:
-    return Window(parse_instant(json["from"]), parse_instant(json["to"]))
+    return Window(read_rfc3339(json["from"]), read_rfc3339(json["to"]))
 
 
 def _known(cls: type[T], json: Mapping[str, Any]) -> T:

@@ -8,14 +8,13 @@ from datetime import timedelta
 from functools import partial
 from typing import BinaryIO, Final
 
-import structlog
-
 from etl.api.client import Client, connect
-from etl.api.listing import Listing, read_listing
+from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.throttle import Limiter
 from etl.api.transport import Transport
 from etl.engine import engine_of
 from etl.errors import RunError
+from etl.events import log
 from etl.job import Job
 from etl.lake.commit import read_states
 from etl.lake.store import LakeError, Store
@@ -25,11 +24,14 @@ from etl.replay import Replay, open_replay
 from etl.stop import StoppedError
 from etl.stores import open_archive, open_lake
 
-log = structlog.stdlib.get_logger()
-
 # The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
 _KEPT_BY_VENDOR: Final = timedelta(days=31)
 
+_OTHER_ACCOUNT: Final = (
+    "files of another account than the one asked for are listed, and loaded; the vendor's ids may "
+    "have a prefix, otherwise check account"
+)
+_EMPTY: Final = "404: the vendor has no files for this window"
 _NOTHING_LISTED: Final = (
     "nothing is listed in any window; check account and api.base_url, and that the vendor has "
     "switched the API on"
@@ -97,10 +99,12 @@ async def _limited(job: Job) -> AsyncIterator[Transport]:
         async with Transport(
             limiter,
             settings.retry,
-            settings.fetch.timeout,
+            settings.fetch,
             tally.http,
+            clock,
             stop.sleep,
             job.redactor.text,
+            use_proxy=settings.api.use_proxy,
         ) as transport:
             yield transport
     finally:
@@ -139,8 +143,14 @@ async def _list(job: Job, client: Client | Replay | None) -> Listing:
     assert client is not None  # noqa: S101 - and to list a window somebody to ask
     if not job.from_archive and window.start < job.now - _KEPT_BY_VENDOR:
         log.warning("window.old", reason="the vendor keeps one month; it may refuse this window")
-    listing = await client.list(list(window.cut(job.settings.api.request_window)))
-    if not listing.entries and not listing.partial_windows:
+    windows = list(window.cut(job.settings.api.request_window))
+    listing = job.tally.listing = await client.list(windows)
+    for empty_window in listing.empty_windows:
+        log.warning("window.empty", **empty_window.as_json(), reason=_EMPTY)
+    for unanswered, error in listing.unanswered.items():
+        log.warning("window.unanswered", **unanswered.as_json(), reason=error.message)
+    require_an_answer(listing, windows)
+    if not listing.entries and not listing.partial_windows and not listing.unanswered:
         log.warning("listing.empty", reason=_NOTHING_KEPT if job.from_archive else _NOTHING_LISTED)
     for partial_window in listing.partial_windows:
         log.warning(
@@ -165,6 +175,8 @@ async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
     read = read_archived if job.archive_only else read_states
     made = await make_plan(listing.entries, skip, job.shard, partial(read, store))
     job.tally.planned(made)
+    if not job.from_archive and (others := job.tally.other_accounts()):
+        log.warning("account.other", asked=job.account, listed=others, reason=_OTHER_ACCOUNT)
     return made
 
 

@@ -3,8 +3,9 @@
 No error text holds what was written: a password may stand in it.
 """
 
-import os.path
+import os
 import re
+import sys
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import unquote
@@ -112,9 +113,35 @@ def normalised(uri: str) -> str:
                 if store
                 else "write file:///folder, with three slashes"
             )
-        return os.path.expanduser(uri) if uri.startswith("~/") else uri  # noqa: PTH111 - never fails
+        return writable(os.path.expanduser(uri) if uri.startswith("~/") else uri)  # noqa: PTH111
     if scheme.lower() != "file":
         return str(Place.parse(uri))
     if not rest.startswith("/"):
         raise ValueError("write file:///folder, with three slashes")
-    return unquote(rest)
+    return writable(unquote(rest, errors="surrogateescape"))
+
+
+def writable(path: str) -> str:
+    """Return a path that this machine can write. Raises ValueError, before anything is fetched.
+
+    A path has to be text: it is repeated in reports, logs and JSON. Where the locale is C, Python
+    writes file names in UTF-8 (PEP 538 and PEP 540), so this is rare.
+    """
+    encoding = sys.getfilesystemencoding()
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"has a character that file names cannot have here, in the encoding {encoding}; write "
+            "it in ASCII, or set PYTHONUTF8=1"
+        ) from None
+    if b"\0" in encoded:
+        raise ValueError("has a NUL character, which no file name can have; write it without")
+    try:
+        encoded.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"has bytes that are no text in the encoding {encoding}; rename the folder, or write "
+            "another"
+        ) from None
+    return path

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etl.api.listing import Listing
 from etl.estimate import Estimate
 from etl.paths import Partition
 from etl.plan import InvalidPath, Plan
@@ -59,6 +60,7 @@ class PlanReport:
     invalid_paths: Sequence[InvalidPath]
     skipped_paths: Sequence[str]
     partial_windows: Sequence[Window]
+    unanswered_windows: Sequence[Window]
     estimate: Estimate
 
     @property
@@ -116,6 +118,7 @@ class PlanReport:
             ],
             "skipped_paths": list(self.skipped_paths),
             "partial_windows": [window.as_json() for window in self.partial_windows],
+            "unanswered_windows": [window.as_json() for window in self.unanswered_windows],
             "estimate": self.estimate.as_json(),
         }
 
@@ -126,7 +129,7 @@ def report_on(
     window: Window | None,
     lake: str,
     archive: str | None,
-    partial_windows: Sequence[Window],
+    listing: Listing,
     estimate: Estimate,
     redactor: Redactor,
 ) -> PlanReport:
@@ -147,6 +150,7 @@ def report_on(
         ),
         tuple(InvalidPath(redactor.text(path.text), path.reason) for path in plan.invalid),
         tuple(path.text for path in plan.skipped),
-        tuple(partial_windows),
+        tuple(listing.partial_windows),
+        tuple(listing.unanswered),
         estimate,
     )

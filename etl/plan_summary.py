@@ -95,6 +95,11 @@ def _remarks(report: PlanReport) -> list[str]:
         lines.append(f"{report.skipped:,} skipped, by fetch.skip")
     for window in report.partial_windows:
         lines.append(f"{rfc3339(window.start)} to {rfc3339(window.end)}: the vendor misses paths")
+    for window in report.unanswered_windows:
+        lines.append(
+            f"! {rfc3339(window.start)} to {rfc3339(window.end)}: not answered by the API; what it "
+            "lists there is unknown"
+        )
     if report.invalid:
         lines.append(f"{report.invalid:,} invalid, never requested:")
         shown = [(f"{path.text[:200]!r}", path.reason) for path in report.invalid_paths]
@@ -103,7 +108,7 @@ def _remarks(report: PlanReport) -> list[str]:
     if damaged:
         lines.append(f"! {report.blocked:,} cannot be loaded, their partition is damaged:")
         lines += _problems([_damage(partition) for partition in damaged])
-    if report.invalid or damaged:
+    if report.invalid or damaged or report.unanswered_windows:
         lines.append("a run loads all the others and ends with exit code 3")
     return lines
 

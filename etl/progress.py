@@ -9,14 +9,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-import structlog
-
+from etl.events import log
 from etl.job import Job
 
 ProgressMode = Literal["auto", "on", "off"]
 Phase = Literal["listing", "loading", "stopping"]
-
-log = structlog.stdlib.get_logger()
 
 EVENT_EVERY_S: Final = 30.0
 _REDRAW_EVERY_S: Final = 0.25

@@ -8,7 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-from etl.api.trust import trusted
+from yarl import URL
+
+from etl.api.proxy import Proxy
+from etl.api.trust import explain_handshake, trusted
 from etl.errors import RunError
 from etl.scalars import is_loopback
 
@@ -35,38 +38,59 @@ async def resolve(origin: str, timeout_s: float) -> str:
     return origin if address == host else f"{origin} ({address})"
 
 
-async def greet(origin: str, timeout_s: float) -> str:
+async def greet(origin: str, timeout_s: float, proxy: Proxy | None = None) -> str:
     """Connect to `https://host` and shake hands as every request does; return what was seen.
 
-    The certificate is judged as the API client judges it. Raises RunError.
+    The certificate is judged as the API client judges it. By a `proxy` if there is one. Raises
+    RunError.
     """
     host, port = _host_and_port(origin)
+    place = (proxy.url.host or "", proxy.url.port or 80) if proxy else (host, port)
     context = trusted() if origin.startswith("https:") else None
+    name = host.rstrip(".")
+    writer = None
     try:
         async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(
-                host, port, ssl=context, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER_S
+            direct = context if proxy is None else None
+            reader, writer = await asyncio.open_connection(
+                *place,
+                ssl=direct,
+                server_hostname=name if direct else None,
+                happy_eyeballs_delay=_NEXT_ADDRESS_AFTER_S,
             )
-    except ssl.SSLCertVerificationError as error:
-        raise RunError(
-            f"{host} shows a certificate that is not trusted: {error.verify_message}; if your "
-            "network has a CA of its own, name its file in SSL_CERT_FILE"
-        ) from error
-    except ssl.SSLError as error:
-        reason = (error.reason or str(error)).replace("_", " ").lower()
-        raise RunError(
-            f"{host} does not speak TLS on port {port}: {reason}; check the URL, and whether a "
-            "proxy is in the way"
-        ) from error
-    except OSError as error:
-        raise RunError(
-            f"no connection to {host} on port {port}: {_reason(error)}; check the URL, and "
-            "whether a firewall or a proxy is in the way"
-        ) from error
-    try:
+            if proxy is not None and context is not None:
+                await _tunnel(proxy, URL(origin), reader, writer)
+                await writer.start_tls(context, server_hostname=name)
         return _seen(host, writer.get_extra_info("ssl_object"))
+    except ssl.SSLError as error:
+        raise RunError(explain_handshake(host, port, error)) from error
+    except OSError as error:
+        where = f"the proxy {proxy.place} ({proxy.variable})" if proxy else f"{host} on port {port}"
+        raise RunError(
+            f"no connection to {where}: {_reason(error)}; check the URL, and whether a firewall or "
+            "a proxy is in the way"
+        ) from error
     finally:
-        writer.transport.abort()
+        if writer is not None:
+            writer.transport.abort()
+
+
+async def _tunnel(
+    proxy: Proxy, target: URL, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Ask a proxy for a connection to a server (RFC 9110, section 9.3.6). Raises RunError."""
+    place = f"{target.host_subcomponent}:{target.port}"
+    headers = "".join(f"{name}: {value}\r\n" for name, value in proxy.headers.items())
+    writer.write(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{headers}\r\n".encode())
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        head = "no answer"
+    if head.split()[1:2] != ["200"]:
+        raise RunError(
+            f"the proxy {proxy.place} ({proxy.variable}) makes no connection to {place}: "
+            f"{head.splitlines()[0][:100]}; check its address, user and password"
+        )
 
 
 def _seen(host: str, tls: ssl.SSLObject | None) -> str:

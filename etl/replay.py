@@ -9,22 +9,19 @@ import io
 from contextlib import ExitStack, suppress
 from functools import partial
 
-import structlog
-
 from etl.api.body import Body
 from etl.api.listing import Listing
 from etl.api.retry import Attempts
 from etl.archive import refused, sha256_of
 from etl.copies import Copies, by_path, folders_of
 from etl.errors import FailureKind, FileError, RunError
+from etl.events import log
 from etl.lake.layout import Selection
 from etl.lake.store import LakeError, Store
 from etl.paths import BreakdownPath
 from etl.settings import Settings
 from etl.stores import open_archive
 from etl.times import Window
-
-log = structlog.stdlib.get_logger()
 
 
 class Replay:

@@ -170,18 +170,28 @@ class Tally:
     def newest_complete_hour(self) -> datetime | None:
         """Return the begin of the newest hour up to which the lake holds what was listed.
 
-        It was over when the run began, and of it and of every earlier listed hour each listed
-        file is in the lake; files that are skipped on purpose, and entries that are no paths, do
-        not count. None if there is no such hour, or nothing was listed.
+        It was over when the run began and before the first window that was not answered. Of it
+        and of every earlier listed hour each listed file is in the lake; files that are skipped
+        on purpose, and entries that are no paths, do not count. None if there is no such hour, or
+        nothing was listed.
         """
         missing = self._open.keys() | {failure.path for failure in self.failures}
         newest = None
+        # Nobody knows what there is from the first unanswered window on.
+        until = min([self.started_at, *(window.start for window in self.listing.unanswered)])
         for hour, plans in groupby(self.plan.partitions, lambda plan: plan.partition.hour):
-            over = self.started_at - hour >= timedelta(hours=1)
+            over = until - hour >= timedelta(hours=1)
             if not over or any(path.text in missing for plan in plans for path in plan.to_load):
                 break
             newest = hour
         return newest
+
+    def other_accounts(self) -> list[str]:
+        """Return the accounts of listed files that are not the one asked for, if any was."""
+        if self.account is None:
+            return []
+        found = {partition.partition.account for partition in self.plan.partitions}
+        return sorted(found - {self.account})
 
     @property
     def invalid(self) -> tuple[InvalidPath, ...]:
@@ -194,7 +204,7 @@ class Tally:
             return "interrupted", 128 + signal
         if error is not None:
             return "failed", EXIT_FAILED
-        if self.failures or self.invalid:
+        if self.failures or self.invalid or self.listing.unanswered:
             return "partial", EXIT_PARTIAL
         return "ok", EXIT_OK
 
@@ -218,7 +228,9 @@ class Tally:
                 "requests": self.listing.requests,
                 "empty_windows": [window.as_json() for window in self.listing.empty_windows],
                 "partial_windows": [window.as_json() for window in self.listing.partial_windows],
+                "unanswered_windows": [window.as_json() for window in self.listing.unanswered],
             },
+            "quality": {"other_accounts": self.other_accounts()},
             "files": {
                 "listed": self.plan.listed,
                 "already_loaded": self.already_loaded,

@@ -45,6 +45,7 @@ def dataset(
 
 
 def options(
+    account: str,
     auth: Literal["none", "oauth1", "oauth2"],
     latency: str,
     rate: float | None,
@@ -59,6 +60,7 @@ def options(
     if rate is not None and rate <= 0:
         raise UsageError("--rate: must be more than 0")
     return EmulatorOptions(
+        account=account,
         auth=auth,
         oldest=None,
         latency_s=latency_s,

@@ -17,11 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from etl.places import Place, is_remote
+from etl.places import Place, is_remote, writable
 from etl.scalars import (
+    DURATION_FORM,
     DURATION_SCHEMA,
     Account,
+    AuthKey,
     Duration,
+    Form,
     Instant,
     PlaceUri,
     SchedulerAddress,
@@ -58,7 +61,7 @@ class ApiSettings(_Section):
         default="https://api.liveperson.net",
         description="Where the API's host and the OAuth 2.0 server are looked up.",
     )
-    source: str = Field(
+    source: Annotated[str, Form("1 to 20 letters, digits or _")] = Field(
         default="aht_etl",
         pattern=r"^[a-zA-Z0-9_]+$",
         max_length=20,
@@ -67,6 +70,16 @@ class ApiSettings(_Section):
     )
     request_window: Annotated[Duration, Field(ge=timedelta(seconds=1)), DURATION_SCHEMA] = Field(
         default=timedelta(days=1), description="The longest window of one listing request."
+    )
+    any_404_is_empty: bool = Field(
+        default=False,
+        description="Whether every 404 to a listing is an empty window. false: only one that can "
+        "be the vendor's, which is empty, a JSON object or says 'no paths'.",
+    )
+    use_proxy: bool = Field(
+        default=False,
+        description="Whether requests to the vendor go by the proxy that HTTPS_PROXY or HTTP_PROXY "
+        "names, except to hosts in NO_PROXY.",
     )
 
     @field_validator("base_url", "domain_url")
@@ -85,21 +98,21 @@ class ApiSettings(_Section):
 class AuthSettings(_Section):
     """Keys of OAuth 1.0a or of OAuth 2.0 client credentials, or none."""
 
-    consumer_key: Secret | None = Field(default=None, description="OAuth 1.0a: the consumer key.")
-    consumer_secret: Secret | None = Field(
+    consumer_key: AuthKey | None = Field(default=None, description="OAuth 1.0a: the consumer key.")
+    consumer_secret: AuthKey | None = Field(
         default=None, description="OAuth 1.0a: the key's secret."
     )
-    access_token: Secret | None = Field(default=None, description="OAuth 1.0a: the access token.")
-    access_token_secret: Secret | None = Field(
+    access_token: AuthKey | None = Field(default=None, description="OAuth 1.0a: the access token.")
+    access_token_secret: AuthKey | None = Field(
         default=None, description="OAuth 1.0a: the secret of the access token."
     )
     signature_method: Literal["HMAC-SHA1", "HMAC-SHA256"] = Field(
         default="HMAC-SHA1", description="OAuth 1.0a: how requests are signed."
     )
-    client_id: Secret | None = Field(
+    client_id: AuthKey | None = Field(
         default=None, description="OAuth 2.0 client credentials: the client's id."
     )
-    client_secret: Secret | None = Field(
+    client_secret: AuthKey | None = Field(
         default=None, description="OAuth 2.0 client credentials: the client's secret."
     )
 
@@ -146,7 +159,9 @@ class WindowSettings(_Section):
         "epoch milliseconds. Empty: window.to less window.lookback.",
     )
     end: Instant | None = Field(
-        default=None, alias="to", description="End of the window. Empty: now."
+        default=None,
+        alias="to",
+        description="End of the window. Empty: now.",
     )
     lookback: Duration = Field(
         default=timedelta(days=7),
@@ -160,15 +175,22 @@ class FetchSettings(_Section):
 
     concurrency: int = Field(default=16, ge=1, description="Requests in flight at most.")
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Requests a second at most. Empty: as fast as the server allows."
+        default=None,
+        description="Requests a second at most. Empty: as fast as the server allows.",
+        examples=[20],
     )
     timeout: Duration = Field(
         default=timedelta(seconds=60), description="How long to wait without a byte arriving."
+    )
+    least_rate: Size = Field(
+        default=ByteSize(2**10),
+        description="Bytes a second at least, over a minute; a slower answer is a timeout.",
     )
     skip: tuple[str, ...] = Field(
         default=(),
         description="Paths or glob patterns that are never fetched: a file known to be broken at "
         "the vendor.",
+        examples=[("*.00066.json.gz",)],
     )
 
 
@@ -200,6 +222,7 @@ class LakeSettings(_Section):
         default_factory=dict,
         description="The object store's own options by object_store's names, values as strings; "
         "keys that are not here come from the environment or the machine's identity.",
+        examples=[{"region": "eu-west-1"}],
     )
     compression: Compression = Field(default="zstd", description="How columns are compressed.")
     target_part_size: Size = Field(
@@ -221,6 +244,7 @@ class RawSettings(_Section):
         default_factory=dict,
         description="Options of the archive's object store. Empty: lake.options, if both are of "
         "one kind.",
+        examples=[{"region": "eu-west-1"}],
     )
 
 
@@ -272,6 +296,7 @@ class ShutdownSettings(_Section):
         timedelta,
         text_then(parse_duration),
         Field(ge=timedelta(0)),
+        DURATION_FORM,
         DURATION_SCHEMA,
     ] = Field(
         default=timedelta(seconds=20),
@@ -298,6 +323,7 @@ class EngineSettings(_Section):
         default=None,
         description="Dask: tasks at once, which share fetch.concurrency and fetch.rate. Empty: as "
         "many as the cluster has workers, or as this machine has cores.",
+        examples=[8],
     )
 
 
@@ -312,6 +338,7 @@ class MetricsSettings(_Section):
         default=None,
         description="A file for the node exporter's textfile collector, in its folder; must end in "
         ".prom. Empty: none.",
+        examples=["/var/lib/node_exporter/aht_etl.prom"],
     )
 
     @field_validator("textfile")
@@ -319,7 +346,7 @@ class MetricsSettings(_Section):
     def _read_by_the_exporter(cls, value: str | None) -> str | None:
         if value is not None and not value.endswith(".prom"):
             raise ValueError("must end in .prom: the node exporter reads no other file")
-        return value
+        return None if value is None else writable(value)
 
     @property
     def configured(self) -> bool:
@@ -333,7 +360,10 @@ class Settings(_Section):
     Raises pydantic's ValidationError.
     """
 
-    account: Account | None = Field(default=None, description="The vendor's account (site) id.")
+    account: Account | None = Field(
+        default=None,
+        description="The vendor's account (site) id.",
+    )
     api: ApiSettings = Field(default_factory=ApiSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     window: WindowSettings = Field(default_factory=WindowSettings)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from etl import termination
+from etl import streams, termination
 
 if TYPE_CHECKING:
     from etl.stop import Stop
@@ -67,7 +67,12 @@ class Signals:
 
     def _leave(self, number: int) -> None:
         again = "again " if self.first is not None else ""
-        termination.leave(f"interrupted: {signal.Signals(number).name} {again}before the end")
+        line = (
+            f"interrupted: {signal.Signals(number).name} {again}before the end; what was committed "
+            "stays, run the command again"
+        )
+        termination.leave(line)
+        streams.last_line(line, "command.interrupted")
         os._exit(128 + (self.first or number))
 
     def _leave_soon(self, number: int) -> None:

@@ -5,22 +5,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from etl.errors import FailureKind
+from etl.errors import FailureKind, RunError
+from etl.events import log
 from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
 from etl.lake.store import LakeError, StagedFile, Store
+from etl.machine import lack
 from etl.plan import PartitionPlan
 from etl.report import Tally
 from etl.settings import Compression
 
 if TYPE_CHECKING:
     from etl.decode import Decoded
-
-log = structlog.stdlib.get_logger()
 
 # How long commits that have begun may take when the time to end is over.
 _LAST_COMMITS_S: Final = 5.0
@@ -192,7 +190,13 @@ class Sink:
         )
 
     def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
-        """Fail all that the partition had gathered, and go on with what is still to come."""
+        """Fail all that the partition had gathered, and go on with what is still to come.
+
+        Raises RunError where the machine lacks something: that is no fault of these files.
+        """
+        if (reason := lack(error)) is not None:
+            self._renew(gathering)
+            raise RunError(reason) from error
         directory = gathering.plan.partition.directory
         if isinstance(error, OSError):
             error = LakeError.of("writing to", self._store.staged_in or directory, error)
@@ -210,6 +214,9 @@ class Sink:
             files=len(paths),
             reason=reason,
         )
+        self._renew(gathering)
+
+    def _renew(self, gathering: _Gathering) -> None:
         gathering.builder.close()
         gathering.builder = self._new_builder()
 

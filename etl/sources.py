@@ -6,7 +6,7 @@ The strongest source wins, key by key. No error text ever holds a value: it may 
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from pydantic_settings import (
 
 from etl import termination
 from etl.errors import UsageError
-from etl.keys import ENV_PREFIX, meant, siblings, unknown_part, variable
+from etl.keys import ENV_PREFIX, meant, suggestion, unknown_part, variable
+from etl.mistakes import explain
 from etl.origins import Layer, Origins
 from etl.settings import Settings
 
@@ -120,32 +121,6 @@ def load_settings(
     return load(keys, Path(config) if config is not None else None, environ)
 
 
-def explain(error: ValidationError, origins: Origins | None = None) -> str:
-    """Put a validation error into one line that names the keys and shows no value."""
-    lines = []
-    for e in error.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(str(part) for part in e["loc"])
-        origin = origins.of(key) if key and origins is not None else None
-        place = f" ({origin})" if origin and origin.name else ""
-        lines.append(f"{key or 'configuration'}: {_reason(e)}{place}")
-    return "; ".join(lines)
-
-
-def _reason(error: Any) -> str:
-    if error["type"] != "extra_forbidden":
-        return str(error["msg"]).removeprefix("Value error, ")
-    return f"unknown key{_suggestion([str(part) for part in error['loc']])}"
-
-
-def _suggestion(path: Sequence[str], also: Callable[[str], str] | None = None) -> str:
-    key = meant(path)
-    if key is None:
-        return f" (known: {', '.join(siblings(path[:-1]) or siblings([]))})"
-    section, _, name = key.rpartition(".")
-    near = name if section == ".".join(path[:-1]) else key
-    return f", did you mean {near}{f' ({also(key)})' if also else ''}?"
-
-
 def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[str], str]) -> None:
     """Raise UsageError where variables or secret files name no key; `name_of` a key is its name."""
     wrong = []
@@ -156,10 +131,10 @@ def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[st
             continue
         shown = name if origin == "environment variable" else name.removeprefix(ENV_PREFIX)
         within = f"{'.'.join(unknown)}: " if len(unknown) > 1 else ""
-        suggestion = _suggestion(path if meant(path) else unknown, name_of)
+        hint = suggestion(path if meant(path) else unknown, name_of)
         if difflib.get_close_matches(name, [SECRETS_DIR], cutoff=0.9):
-            suggestion = f", did you mean {SECRETS_DIR}?"
-        wrong.append(f"{origin} {shown}: {within}unknown key{suggestion}")
+            hint = f", did you mean {SECRETS_DIR}?"
+        wrong.append(f"{origin} {shown}: {within}unknown key{hint}")
     if wrong:
         raise UsageError("; ".join(wrong))
 
@@ -174,18 +149,30 @@ def _names(variables: Mapping[str, str], *, keep: bool) -> dict[str, str]:
 
 
 def _secret_files(folder: str | None) -> dict[str, str]:
+    """Return the content of the secret files by their variables. Raises UsageError."""
     if not folder:
         return {}
     try:
         # Names that begin with a dot are how Kubernetes swaps a mounted secret at once.
-        return {
-            ENV_PREFIX + file.name: file.read_text("utf-8").rstrip("\r\n")
-            for file in sorted(Path(folder).iterdir())
-            if not file.name.startswith(".")
-        }
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "a file is not UTF-8 text"
-        raise UsageError(f"{SECRETS_DIR}={folder}: cannot be read: {reason}") from None
+        files = sorted(file for file in Path(folder).iterdir() if not file.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{SECRETS_DIR}={folder}: cannot be read: {error.strerror}") from None
+    found, wrong = {}, []
+    for file in files:
+        try:
+            found[ENV_PREFIX + file.name] = file.read_text("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError:
+            wrong.append(f"secret file {file}: is not UTF-8 text; write it as UTF-8")
+        except IsADirectoryError:
+            wrong.append(f"secret file {file}: is a folder; one file a key must stand in its place")
+        except OSError as error:
+            reason = error.strerror
+            if file.is_symlink() and not file.exists():
+                reason = f"it is a link to {file.readlink()}, which is not there"
+            wrong.append(f"secret file {file}: cannot be read: {reason}")
+    if wrong:
+        raise UsageError("; ".join(wrong))
+    return found
 
 
 def _written(config: Path | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from etl.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.gaps import HOUR, Gap
 from etl.lake.layout import to_minute
 from etl.lake.survey import LATE_AFTER, PartitionSurvey, Survey
+from etl.printable import one_line
 from etl.times import rfc3339
 
 _DAYS_SHOWN: Final = 31
@@ -260,7 +261,7 @@ def _damages(survey: Survey) -> RenderableType:
         f"{_count(len(damages), 'part or folder', 'parts or folders')} cannot be read: mend from a "
         "backup, or delete and run again"
     )
-    return _listed(title, [damage.message for damage in damages])
+    return _listed(title, [one_line(damage.message) for damage in damages])
 
 
 def _compared(against: Against) -> RenderableType:

@@ -1,9 +1,11 @@
 """The standard streams as they come: closed, full, or a pipe that nobody reads any more."""
 
 import io
+import json
 import os
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 
 
 class _Unfailing(io.TextIOWrapper):
@@ -33,6 +35,21 @@ def guard() -> None:
         sys.stderr = _Unfailing(
             sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True
         )
+
+
+def last_line(line: str, event: str) -> None:
+    """Write why the process ends now, past all buffers: a signal may come in the middle of a write.
+
+    One JSON object where standard error is no terminal, as the log there.
+    """
+    with suppress(OSError):
+        if os.isatty(2):
+            text = f"\naht-etl: {line}\n"  # behind the ^C that the terminal shows
+        else:
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            fields = {"reason": line, "event": event, "level": "error", "timestamp": now}
+            text = f"{json.dumps(fields)}\n"
+        os.write(2, text.encode())
 
 
 def settle() -> None:

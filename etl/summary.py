@@ -5,16 +5,20 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-_SHOWN_FAILURES: Final = 10
+from etl.causes import by_cause
+from etl.printable import one_line
+
+_SHOWN_CAUSES: Final = 10
 
 
 def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> str:
     """Return what a run did and what to do next; `archive` is what it filled instead of a lake."""
     files, rows, moved = report["files"], report["rows"], report["bytes"]
-    where = f"archive {archive}" if archive else f"lake {lake}"
-    lines = [
-        f"{report['status']}: {files['listed']:,} files listed in "
-        f"{report['duration_seconds']:.1f} s, {where}",
+    lines = [f"{report['status']} in {report['duration_seconds']:.1f} s: {_counted(files)}"]
+    lines.append(f"  {'archive' if archive else 'lake':<14} {one_line(archive or lake)}")
+    if not files["listed"]:
+        return "\n".join(lines + _windows(report)) + "\n"
+    lines += [
         f"  loaded         {files['loaded']:>12,} files  "
         + (
             "kept; run --from-archive loads them into the lake"
@@ -32,21 +36,42 @@ def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> st
         if files[key]:
             lines.append(f"  {key.replace('_', ' '):<14} {files[key]:>12,} files  {words}")
     if rows["quarantined"]:
-        lines.append(f"  bad rows       {rows['quarantined']:>12,}        in {lake}/_quarantine")
+        lines.append(
+            f"  bad rows       {rows['quarantined']:>12,}        in {one_line(lake)}/_quarantine"
+        )
     lines.append(
         f"  moved          {size(moved['downloaded']):>12}  came down, "
         f"{size(moved['decompressed'])} unpacked, {size(moved['written'])} of Parquet written"
     )
-    for window in report["listing"]["partial_windows"]:
-        lines.append(
-            f"  partial        {window['from']} to {window['to']}: the vendor misses paths"
-        )
-    for failure in report["failures"][:_SHOWN_FAILURES]:
-        lines.append(f"  {failure['kind']}: {failure['path']}: {failure['message']}")
-    if len(report["failures"]) > _SHOWN_FAILURES:
-        more = len(report["failures"]) - _SHOWN_FAILURES
-        lines.append(f"  … and {more:,} more; --report FILE has them all")
+    lines += _windows(report)
+    causes = by_cause((each["kind"], each["path"], each["message"]) for each in report["failures"])
+    lines += [f"  {cause}" for cause in causes[:_SHOWN_CAUSES]]
+    if len(causes) > _SHOWN_CAUSES:
+        more = sum(cause.count for cause in causes[_SHOWN_CAUSES:])
+        lines.append(f"  … and {more:,} more files; --report FILE has them all")
     return "\n".join(lines) + "\n"
+
+
+def _counted(files: Mapping[str, int]) -> str:
+    if not files["listed"]:
+        return "nothing is listed"
+    counted = [f"{files['listed']:,} files listed", f"{files['loaded']:,} loaded"]
+    if files["failed"]:
+        counted.append(f"{files['failed']:,} failed")
+    return ", ".join(counted)
+
+
+def _windows(report: dict[str, Any]) -> list[str]:
+    """Return a line for each window whose listing is not whole."""
+    listing = report["listing"]
+    return [
+        f"  {name:<14} {window['from']} to {window['to']}: {words}"
+        for name, words in (
+            ("partial", "the vendor misses paths"),
+            ("unanswered", "not answered by the API; the next run asks again"),
+        )
+        for window in listing[f"{name}_windows"]
+    ]
 
 
 def in_one_line(report: Mapping[str, Any]) -> str:
@@ -60,17 +85,30 @@ def in_one_line(report: Mapping[str, Any]) -> str:
             f"{files['loaded']:,} files loaded, {files['not_attempted'] + files['failed']:,} left "
             "to the next run"
         )
-    kinds = Counter(failure["kind"] for failure in report["failures"])
+    said = []
+    if files["failed"]:
+        kinds = Counter(failure["kind"] for failure in report["failures"])
+        counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
+        said.append(
+            f"{files['failed']:,} of {files['listed']:,} files failed: {causes}; the next run "
+            "tries them again"
+        )
     if files["invalid"]:
-        kinds["invalid"] = files["invalid"]
-    counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
-    first = [*report["failures"], *report["invalid_paths"]][0]
-    return (
-        f"partial: {files['failed'] + files['invalid']:,} of {files['listed']:,} files failed: "
-        f"{causes}; the next run tries them again; the first: {first['path'][:300]}: "
-        f"{first['message']}"
-    )
+        said.append(
+            f"{files['invalid']:,} of {files['listed']:,} listed entries are no paths of the API "
+            "and are never requested"
+        )
+    if said:
+        first = [*report["failures"], *report["invalid_paths"]][0]
+        said.append(f"the first: {first['path'][:300]}: {first['message']}")
+    if unanswered := report["listing"]["unanswered_windows"]:
+        said.append(
+            f"windows not answered by the API: {len(unanswered):,}, the first from "
+            f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
+            "check says what answers"
+        )
+    return f"partial: {'; '.join(said)}"
 
 
 def size(count: int) -> str:

@@ -9,6 +9,8 @@ import stat
 from contextlib import suppress
 from typing import Final
 
+from etl.printable import one_line
+
 #: Names the file where a container's `terminationMessagePath` is not the default.
 VARIABLE: Final = "AHT_ETL_TERMINATION_LOG"
 
@@ -18,12 +20,12 @@ _LONGEST_BYTES: Final = 4096
 
 
 def leave(reason: str) -> None:
-    """Leave the reason, without secrets already, for who asks why; the last one counts.
+    """Leave the reason as one line of printable text; the last one counts.
 
-    It is written into a plain file that exists; none is made, no link is followed, and what cannot
-    be written is lost.
+    The caller has taken secrets out. The text goes into a plain file that exists already: none is
+    made, no link is followed, and what cannot be written is lost.
     """
-    text = reason.encode("utf-8", "backslashreplace")[:_LONGEST_BYTES].decode("utf-8", "ignore")
+    text = one_line(reason).encode()[:_LONGEST_BYTES].decode("utf-8", "ignore")
     with suppress(OSError, ValueError):
         descriptor = os.open(
             os.environ.get(VARIABLE) or _DEFAULT, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -9,14 +9,12 @@ from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, Final
 
-import structlog
-
+from etl.events import log
 from etl.lake.proof import Finding, FindingKind
+from etl.printable import one_line
 from etl.progress import ProgressMode
 from etl.signals import handled
 from etl.verify import Verification
-
-log = structlog.stdlib.get_logger()
 
 _EVENT_EVERY_S: Final = 30.0
 _SHOWN_OF_A_KIND: Final = 10
@@ -51,7 +49,10 @@ def to_text(result: Verification, place: str) -> str:
         for kind, group in groupby(sorted(findings, key=_by_kind), key=_by_kind):
             of_kind = list(group)
             for finding in of_kind[:_SHOWN_OF_A_KIND]:
-                lines += [f"  {word}{kind}: {finding.path}", f"    {finding.message}"]
+                lines += [
+                    f"  {word}{kind}: {one_line(finding.path)}",
+                    f"    {one_line(finding.message)}",
+                ]
             if len(of_kind) > _SHOWN_OF_A_KIND:
                 more = len(of_kind) - _SHOWN_OF_A_KIND
                 lines.append(f"  {word}{kind}: and {more:,} more; --json has them all")
@@ -65,7 +66,7 @@ def why_not(result: Verification) -> str:
         return f"nothing to verify: {note.message}"
     found = len(result.findings)
     worst = result.findings[0]
-    return (
+    return one_line(
         f"{found:,} finding{'' if found == 1 else 's'} in {result.parts:,} parts; the first: "
         f"{worst.kind.value}: {worst.path}: {worst.message}"
     )

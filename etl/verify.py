@@ -35,7 +35,6 @@ A run may write to the lake meanwhile. A part appears whole, after its quarantin
 archived files; what appears after it was looked for is not seen, and nothing is told of it.
 """
 
-import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +48,7 @@ from etl.lake.proof import Finding, FindingKind, PartProof, home_of, misplaced, 
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.side_by_side import in_order
 from etl.lake.store import LakeError, Store, StoredFile
+from etl.machine import cores
 from etl.paths import Partition
 from etl.verify_archive import ArchiveCheck
 
@@ -106,7 +106,7 @@ def verify(
         more = _no_more if archive is None else archive.check
         return prove_part(store, item[1].name, more, is_copy=layout.is_copy)
 
-    threads = max(len(os.sched_getaffinity(0)), store.readers)
+    threads = max(cores(), store.readers)
     with ThreadPoolExecutor(threads) as pool:
         proofs = zip(todo, in_order(pool, prove, todo, threads * _AHEAD), strict=True)
         for partition, group in groupby(proofs, key=lambda proved: proved[0][0]):

@@ -11,7 +11,6 @@ it. Delete one only while none is active. What the copy's own parts are like, `v
 lake.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import SourceRows, source_rows
 from etl.lake.side_by_side import in_order
 from etl.lake.store import LakeError, Store, StoredFile
+from etl.machine import cores
 from etl.paths import Partition
 from etl.schema import DECODED_SCHEMA
 from etl.verify import Verification, verify
@@ -66,7 +66,7 @@ def verify_copy(
         settled = partition.end <= settled_before
         return _Comparison(lake, copy, day, parts.get(partition, ())).findings(settled=settled)
 
-    threads = max(len(os.sched_getaffinity(0)), copy.readers)
+    threads = max(cores(), copy.readers)
     with ThreadPoolExecutor(threads) as pool:
         for findings in in_order(pool, compare, both, threads * _AHEAD):
             result.findings += findings

@@ -77,8 +77,8 @@ def through_duckdb(lake: Path) -> Counter[Row]:
         connection.execute("SET threads = 1")
         relation = connection.sql(
             f"SELECT {columns}, year, month, day, hour, accountId FROM read_parquet("
-            f"'{lake}/**/*.parquet', hive_partitioning = true, "
-            "hive_types = {'accountId': VARCHAR})"
+            f"'{lake}/year=*/**/*.parquet', hive_partitioning = true, hive_types = "
+            "{'year': INT, 'month': INT, 'day': INT, 'hour': INT, 'accountId': VARCHAR})"
         )
         names = relation.columns
         return counted([dict(zip(names, row, strict=True)) for row in relation.fetchall()])

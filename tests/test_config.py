@@ -240,6 +240,8 @@ def test_what_is_right(text: str, tmp_path: Path) -> None:
         "fetch: {skip: '*'}",
         "window: {start: 2022-06-01}",
         "window: {from: yesterday}",
+        "window: {from: 1654041600}",
+        "window: {from: '20220601'}",
         "limits: {memory: lots}",
         "limits: {memory: 64X}",
         "limits: {max_bad_row_ratio: 1.5}",

@@ -29,9 +29,9 @@ def logged() -> Iterator[Event]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             called, logger = node.func.attr, ast.unparse(node.func.value)
-            if called == "complain":
+            if called in {"complain", "last_line"}:
                 yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 1))
-            elif called in LEVELS and (logger == "log" or "get_logger()" in logger):
+            elif called in LEVELS and (logger in {"log", "events.log"} or "get_logger()" in logger):
                 fields = {keyword.arg for keyword in node.keywords if keyword.arg} - {"exc_info"}
                 more = any(keyword.arg is None for keyword in node.keywords)
                 for name in names(node, 0):

@@ -21,7 +21,20 @@ import structlog
 from structlog.testing import capture_logs
 
 import etl
-from etl import RunError, Settings, UsageError, load_settings, plan, plan_async, run, run_async
+from etl import (
+    RunError,
+    Settings,
+    UsageError,
+    load_settings,
+    plan,
+    plan_async,
+    run,
+    run_async,
+    status,
+    status_async,
+    verify,
+    verify_async,
+)
 from etl.emulator import Dataset, Emulator, Fault
 from etl.errors import FailureKind
 from etl.outcome import FailedFile
@@ -213,6 +226,70 @@ def host() -> list[Any]:
         *(sys.stdin, sys.stdout, sys.stderr),
         {name: value for name, value in os.environ.items() if name.startswith("AHT")},
     ]
+
+
+SCRIPT = """
+import sys, structlog
+from etl import Settings, plan, run, status, verify
+settings = Settings(
+    account="le79344075",
+    api={"base_url": sys.argv[1]},
+    window={"from": "2022-06-01", "to": "2022-06-03"},
+    lake={"uri": sys.argv[2]},
+)
+plan(settings)
+report = run(settings)
+assert report.files.loaded == status(settings).files == verify(settings).files
+assert not structlog.is_configured()
+"""
+
+
+def test_the_library_is_silent_until_its_host_asks(serve: Serve, tmp_path: Path) -> None:
+    """Nothing on its streams though a file fails; the example of the README turns the log on."""
+    faults = (Fault("file", "status", status=404, times=None, path=next(iter(DATA.files))),)
+    url = serve(DATA, faults=faults).base_url
+    quiet = subprocess.run(
+        [sys.executable, "-c", SCRIPT, url, "one"],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("", "") == (quiet.stdout, quiet.stderr)
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    example = next(
+        block.partition("```")[0]
+        for block in readme.split("```python\n")
+        if "structlog.configure" in block
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", example + SCRIPT.replace("assert not", "assert"), url, "two"],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "plan.made" in asked.stdout
+    assert "file.failed" in asked.stdout
+
+
+def test_the_lake_from_python(serve: Serve, tmp_path: Path) -> None:
+    """What it holds and whether it is right, as the commands say; also in a running loop."""
+    settings = settings_for(serve(DATA), tmp_path / "lake")
+    with pytest.raises(RunError, match="there is no lake at"):
+        status(settings)
+    assert not verify(settings).ok
+    loaded = run(settings).files.loaded
+    later = datetime(2022, 6, 1, 1, tzinfo=UTC)
+    found, proof = status(settings), verify(settings)
+    assert (loaded, loaded, True) == (found.files, proof.files, proof.ok)
+    assert 0 < asyncio.run(status_async(settings, start=later)).files < loaded
+    assert 0 < asyncio.run(verify_async(settings, end=later)).files < loaded
+    assert 0 == status(settings, account="other").files
+    with pytest.raises(UsageError, match=r"raw\.uri: is missing"):
+        verify(settings, deep=True)
 
 
 def test_a_job_that_failed(serve: Serve, tmp_path: Path) -> None:

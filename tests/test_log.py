@@ -69,6 +69,18 @@ def test_tracebacks_are_for_debug(
         assert level == "debug" or 2 == len(err.splitlines())
 
 
+def test_foreign_text_cannot_write_to_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    """No escape, no line of its own, no reversed text."""
+    log.configure("console", "info", Redactor())
+    hostile = "a\x1b[2Jb\r\nc\x00d\u202ee"
+    structlog.get_logger().warning("path.invalid", path=hostile, paths=[hostile])
+    log.complain(f"error: {hostile}", "run.failed", "console")
+    event, line = capsys.readouterr().err.splitlines()
+    assert "path='a [2Jb c d e'" in event
+    assert "aht-etl: error: a [2Jb c d e" == line
+    assert (event + line).isprintable()
+
+
 def test_a_console_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     """Without colours where there is no terminal."""
     log.configure("console", "info", Redactor())

@@ -1,6 +1,7 @@
 """Metrics say what the report says, wherever they go, and never hold a run up."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from etl.emulator import Dataset, Fault
 from etl.plan import Shard
 from etl.report import Tally
 from etl.settings import MetricsSettings
-from etl.times import parse_instant
+from etl.times import read_rfc3339
 from tests.conftest import Runner, Serve
 from tests.programs import listening
 
@@ -109,8 +110,8 @@ def test_figures_are_the_reports(run: Runner, serve: Serve, gateway: str) -> Non
             value(samples, "last_run_exit_code"),
             value(samples, "last_run_duration_seconds"),
         )
-        finished = parse_instant(said["finished_at"]).timestamp()
-        hour = parse_instant(said["newest_complete_hour"]).timestamp()
+        finished = read_rfc3339(said["finished_at"]).timestamp()
+        hour = read_rfc3339(said["newest_complete_hour"]).timestamp()
         assert (finished, None) == (
             value(samples, "last_run_timestamp_seconds"),
             value(samples, "last_success_timestamp_seconds"),
@@ -134,10 +135,10 @@ def test_the_last_success_outlives_failures(run: Runner, serve: Serve, gateway: 
     process.terminate()
     assert run.end(process).code == 143
     for samples in (parsed(file.read_text()), at_gateway(gateway)):
-        assert parse_instant(good["finished_at"]).timestamp() == value(
+        assert read_rfc3339(good["finished_at"]).timestamp() == value(
             samples, "last_success_timestamp_seconds"
         )
-        assert parse_instant(good["newest_complete_hour"]).timestamp() == value(
+        assert read_rfc3339(good["newest_complete_hour"]).timestamp() == value(
             samples, "newest_complete_hour_timestamp_seconds"
         )
         assert (143, 1, "nan") == (
@@ -178,6 +179,17 @@ def test_a_gateway_behind_a_path(tmp_path: Path) -> None:
         settings = MetricsSettings(pushgateway=f"{url}/push/")
         metrics.publish(report(), 0, Shard(), settings)
         assert set(metrics.HELP) - {HOUR} == set(at_gateway(f"{url}/push"))
+
+
+def test_the_node_exporter_can_read_the_text_file(tmp_path: Path) -> None:
+    """Whatever the umask is: it runs as another user."""
+    file = tmp_path / "aht.prom"
+    before = os.umask(0o077)
+    try:
+        metrics.publish(report(), 0, Shard(), MetricsSettings(textfile=str(file)))
+    finally:
+        os.umask(before)
+    assert 0o644 == file.stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize("old", ["", "no metrics {", "aht_etl_last_run_status{", "other 1\n"])

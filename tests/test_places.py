@@ -1,7 +1,9 @@
 """Where a lake lies: how it is written, what its store is told, and what is refused."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from etl.lake.local import LocalStore
 from etl.places import Place
 from etl.sources import load, load_settings
 from etl.stores import open_archive, open_lake
+from tests.conftest import COMMAND, environment
 
 KEYS = {"access_key_id": "AKIAINVENTED", "secret_access_key": "invented-secret"}
 
@@ -69,6 +72,10 @@ def test_how_a_place_is_written(written: str, meant: str, monkeypatch: pytest.Mo
         "s3://bucket/../b",
         "s3://bucket/a%20b",
         "az://container@example.com/a",
+        "lake\0",
+        "file:///lake%00",
+        "file:///lake%ff",
+        "lake\udcff",
     ],
 )
 def test_what_names_no_place(uri: str) -> None:
@@ -209,3 +216,27 @@ def test_a_folder_needs_no_client_of_object_stores() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]" == done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", ["run", "check", "plan", "status"])
+def test_a_path_that_the_locale_cannot_write_is_refused_at_once(
+    command: str, tmp_path: Path
+) -> None:
+    """By each command, before anything is sent; with UTF-8, the default, it works."""
+    (tmp_path / "c.yaml").write_text("account: a1\nlake: {uri: ./l\u00fc}\n", "utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    call = [COMMAND, command, "--config", "c.yaml"]
+    for env, more, said in (
+        (ascii_only, (), "lake.uri: has a character that file names cannot have here"),
+        ({}, ("--lake", os.fsdecode(b"l\xff")), "lake.uri: has bytes that are no text"),
+    ):
+        done = subprocess.run(
+            [*call, *more],
+            env=environment(**env),
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        assert 2 == done.returncode
+        assert said in done.stderr.decode()
+    assert "lü" == Path(load({}, tmp_path / "c.yaml", {}).lake.uri).name

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,10 +152,56 @@ def test_a_report_goes_where_it_was_sent(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_summary_names_what_went_wrong() -> None:
-    """Failures by kind and path, at most ten, and what happens to the rest."""
+    """Failures by kind and path, and what happens to the rest."""
     made = tally()
     made.failed([PATHS[1].text], FailureKind.CORRUPT, "damaged gzip", 4)
     text = to_text(made.to_report(None, None), "/lake")
     assert f"  corrupt: {PATHS[1].text}: damaged gzip" in text.splitlines()
-    for words in ("partial: 6 files listed", "invalid", "by fetch.skip", "left to the next run"):
+    assert re.match(r"partial in [0-9.]+ s: 6 files listed, 0 loaded, 1 failed\n", text)
+    for words in ("invalid", "by fetch.skip", "left to the next run"):
         assert words in text
+
+
+def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
+    """Of one kind and reason, whatever the numbers in it, with the count and an example."""
+    report = tally().to_report(None, None)
+    report["failures"] = [
+        {"path": f"/hour={n}/a.json.gz", "kind": kind, "message": message, "attempts": 1}
+        for n in range(400)
+        for kind, message in (
+            ("lake", f"writing year=2022/hour={n}/part-{n:05}.parquet: No space left on device"),
+            ("timeout", f"nothing arrived for {n} s"),
+        )
+    ]
+    text = to_text(report, "/lake")
+    assert (
+        "  lake: 400 files, for example /hour=0/a.json.gz: writing year=2022/hour=0/"
+        "part-00000.parquet: No space left on device"
+    ) in text.splitlines()
+    assert "  timeout: 400 files, for example /hour=0/a.json.gz: nothing arrived" in text
+    assert len(text.splitlines()) < 15
+
+
+def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
+    """The most frequent first."""
+    report = tally().to_report(None, None)
+    report["failures"] = [
+        {"path": "/a", "kind": "http", "message": letter, "attempts": 1}
+        for letter in "abcdefghijkl"
+        for _ in range(2 if letter == "l" else 1)
+    ]
+    lines = to_text(report, "/lake").splitlines()
+    shown = [line for line in lines if line.startswith("  http: ")]
+    assert (10, "  http: 2 files, for example /a: l") == (len(shown), shown[0])
+    assert "  … and 2 more files; --report FILE has them all" in lines
+
+
+def test_foreign_text_cannot_steer_the_terminal_of_the_summary() -> None:
+    """What a server or a listing says is shown as printable text, on one line."""
+    report = tally().to_report(None, None)
+    report["failures"] = [
+        {"path": "/a\x1b]0;x\x07", "kind": "http", "message": "b\r\nc\u202ed", "attempts": 1}
+    ]
+    text = to_text(report, "/lake\x1b[2J")
+    assert "  http: /a ]0;x: b c d" in text.splitlines()
+    assert all(line.isprintable() for line in text.splitlines())

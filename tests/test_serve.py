@@ -10,7 +10,7 @@ from etl.errors import UsageError
 def test_faults() -> None:
     """Endpoint, kind or status, how often."""
     texts = ["file:503", "listing:429:2", "file:reset_middle:always", "token:hang:0"]
-    options = serve.options("none", "0.5s", None, None, texts)
+    options = serve.options("a1", "none", "0.5s", None, None, texts)
     assert (
         Fault("file", "status", times=1, status=503),
         Fault("listing", "status", times=2, status=429),
@@ -26,7 +26,7 @@ def test_faults() -> None:
 def test_faults_that_are_none(text: str) -> None:
     """Wrong usage says what may be written."""
     with pytest.raises(UsageError, match="ENDPOINT:KIND"):
-        serve.options("none", "0s", None, None, [text])
+        serve.options("a1", "none", "0s", None, None, [text])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The configuration: precedence of sources, unknown keys, and no secret in any message."""
 
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,62 @@ def test_yaml_scalars_stay_text(tmp_path: Path) -> None:
     assert settings.account == "0123"
     assert settings.window.start is not None
     assert settings.lake.options["allow_http"].get_secret_value() == "true"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("1654041600", "seconds instead of milliseconds"),
+        ("20220601", "a date without its hyphens"),
+        ("2022-06-01T06:00", "the time zone are missing"),
+        ("2022-06-01 06:00:00", "the time zone is missing"),
+        ("2014-12-31", "from 2015 on"),
+    ],
+)
+def test_a_mistyped_time_is_refused_in_every_source(value: str, said: str, tmp_path: Path) -> None:
+    """A flag, a variable, a secret file, YAML without quotes, and a number from Python."""
+    config = tmp_path / "c.yaml"
+    config.write_text(f"window:\n  from: {value}\n")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "window__from").write_text(value)
+    python: Any = int(value) if value.isdigit() else value
+    for flags, file, environ in (
+        ({"window": {"from": value}}, None, {}),
+        ({"window": {"from": python}}, None, {}),
+        ({}, config, {}),
+        ({}, None, {"AHT_ETL_WINDOW__FROM": value}),
+        ({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path / "secrets")}),
+    ):
+        with pytest.raises(UsageError, match=r"^window\.from: ") as caught:
+            load(flags, file, environ)
+        assert said in str(caught.value)
+        assert value in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (datetime(2022, 6, 1), "no time zone"),
+        (datetime(1970, 1, 20, tzinfo=UTC), "from 2015 on"),
+        (1654041600.5, "not a time"),
+        (True, "not a time"),
+    ],
+)
+def test_a_wrong_time_from_python_is_refused(value: object, said: str) -> None:
+    """A datetime without a zone is no time, a number with a fraction no count of milliseconds."""
+    with pytest.raises(UsageError, match=said):
+        load({"window": {"from": value}}, None, {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [date(2022, 6, 1), 1654041600000, datetime(2022, 6, 1, 2, tzinfo=timezone(timedelta(hours=2)))],
+)
+def test_the_forms_of_a_time_from_python(value: object) -> None:
+    """A date is midnight UTC, a whole number is milliseconds, a datetime has a zone."""
+    assert load({"window": {"from": value}}, None, {}).window.start == datetime(
+        2022, 6, 1, tzinfo=UTC
+    )
 
 
 def test_environment_forms() -> None:
@@ -188,6 +245,30 @@ def test_unknown_secret_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="acount") as caught:
         load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
     assert "hush" not in str(caught.value)
+
+
+def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:
+    """All of them at once, and nothing of what they hold."""
+    (tmp_path / "account").symlink_to("..data/account")
+    (tmp_path / "auth__client_id").mkdir()
+    (tmp_path / "auth__client_secret").write_bytes("hush-hush".encode("utf-16"))
+    with pytest.raises(UsageError) as caught:
+        load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
+    said = str(caught.value)
+    for name, reason in (
+        ("account", "cannot be read: it is a link to ..data/account, which is not there"),
+        ("auth__client_id", "is a folder"),
+        ("auth__client_secret", "is not UTF-8 text"),
+    ):
+        assert f"secret file {tmp_path / name}: {reason}" in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa1\r\n", b"\xef\xbb\xbfa1", b"a1\n"])
+def test_a_byte_order_mark_is_no_part_of_a_secret(content: bytes, tmp_path: Path) -> None:
+    """Editors put one at the begin of a file."""
+    (tmp_path / "account").write_bytes(content)
+    assert "a1" == load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}).account
 
 
 @pytest.mark.parametrize(

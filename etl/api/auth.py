@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from etl.errors import RunError
@@ -30,6 +31,14 @@ class Token:
         return f"Bearer {self.value}"
 
 
+class Hope(Enum):
+    """What another attempt would be sent with, after a 401."""
+
+    NONE = "the same keys"
+    RENEWED = "a token that is fetched for it"
+    NEWER = "a token that was fetched while the refused request was in flight"
+
+
 class Authenticator(Protocol):
     """Makes the Authorization header of each single attempt."""
 
@@ -37,8 +46,8 @@ class Authenticator(Protocol):
         """Return the header for one GET of this URL, to be sent once; None for no header."""
         ...
 
-    async def refused(self, header: str | None) -> bool:
-        """Take note of a 401 for this header; tell whether a new one may do better."""
+    async def refused(self, header: str | None) -> Hope:
+        """Take note of a 401 for this header; tell what another attempt would be sent with."""
         ...
 
 
@@ -48,9 +57,9 @@ class Anonymous:
     async def header(self, url: str) -> None:
         """Return no header."""
 
-    async def refused(self, header: str | None) -> bool:  # noqa: ARG002
+    async def refused(self, header: str | None) -> Hope:  # noqa: ARG002
         """Nothing else to try."""
-        return False
+        return Hope.NONE
 
 
 class OAuth1:
@@ -76,9 +85,9 @@ class OAuth1:
         _, headers, _ = self._client.sign(url, http_method="GET")
         return str(headers["Authorization"])
 
-    async def refused(self, header: str | None) -> bool:  # noqa: ARG002
+    async def refused(self, header: str | None) -> Hope:  # noqa: ARG002
         """Report that signing again would change nothing: keys are wrong or lack a permission."""
-        return False
+        return Hope.NONE
 
 
 class OAuth2:
@@ -109,11 +118,18 @@ class OAuth2:
                 self._on_token(self.token.value)
             return self.token.header
 
-    async def refused(self, header: str | None) -> bool:
-        """Drop the token if it is still the one refused; a new one may do better."""
-        if self.token is not None and self.token.header == header:
+    async def refused(self, header: str | None) -> Hope:
+        """Drop the token if it is still the one refused.
+
+        A renewal that is under way is waited for: it may be what ended the refused token.
+        """
+        async with self._renewing:
+            if self.token is None:
+                return Hope.RENEWED
+            if self.token.header != header:
+                return Hope.NEWER
             self.token = None
-        return True
+            return Hope.RENEWED
 
 
 def parse_token(answer: Any, asked_at: float) -> Token:

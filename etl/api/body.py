@@ -8,12 +8,11 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Self
 
 from aiofiles.threadpool import wrap
-from aiohttp import ClientResponse
 
 from etl.errors import FailureKind, FileError
 
@@ -22,6 +21,13 @@ _JSON_MAX_BYTES: Final = 256 * 2**20
 # Each write is a hand-over to a thread and back.
 _SPOOLED_AT_ONCE_BYTES: Final = 2**20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_A_PAGE: Final = (
+    "a web page, not the API's answer: a proxy, a login page or another server answers in its place"
+)
+# What is looked at to tell a web page from a file.
+_BEGIN_BYTES: Final = 256
+#: The span over which the least rate of an answer is judged.
+MINUTE_S: Final = 60.0
 #: What a folder says that cannot be written to: no file that is read says it.
 NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -41,6 +47,53 @@ def scratch_error(error: OSError) -> FileError:
         f"the temporary folder {scratch_folder()}: {error.strerror or error}; make room, or "
         "set TMPDIR to another",
     )
+
+
+class ForeignError(FileError):
+    """The answer is not the API's: its status or its body shows that something else gave it.
+
+    It is asked for again: what is in between may go away.
+    """
+
+    def __init__(
+        self, message: str, *, kind: FailureKind = FailureKind.HTTP, status: int | None = None
+    ) -> None:
+        super().__init__(kind, message, status=status, passing=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered; `chunks` is its body, which is read once."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
+async def paced(
+    chunks: AsyncIterator[bytes], least_rate: float, clock: Callable[[], float]
+) -> AsyncIterator[bytes]:
+    """Yield the chunks as long as `least_rate` bytes a second arrive, judged once a minute.
+
+    Raises FileError (timeout): a server that sends a byte now and then would never be given up.
+    How long the first byte may take is another limit.
+    """
+    since, size = float("inf"), 0
+    async for chunk in chunks:
+        now = clock()
+        if since > now:
+            since = now
+        else:
+            size += len(chunk)
+        if now - since >= MINUTE_S:
+            if size < least_rate * (now - since):
+                raise FileError(
+                    FailureKind.TIMEOUT,
+                    f"{size:,} bytes arrived in {now - since:.0f} s, less than {least_rate:,.0f} a "
+                    "second; lower fetch.least_rate if that is normal",
+                )
+            since, size = now, 0
+        yield chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +122,20 @@ class Body:
         self.close()
 
 
-async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) -> Body:
-    """Read an answer to its end, beyond `memory_bytes` into an unnamed temporary file.
+async def download(answer: Answer, memory_bytes: int, max_bytes: int) -> Body:
+    """Read a file's answer to its end, beyond `memory_bytes` into an unnamed temporary file.
 
-    Raises FileError (too_large) beyond `max_bytes`. Whether the answer was whole is known to the
-    transport (the length on the wire) and to the decoder (the gzip trailer), not here.
+    Raises FileError (too_large) beyond `max_bytes`, ForeignError (corrupt) for a web page. Whether
+    the answer was whole is known to the transport (the length on the wire) and to the decoder (the
+    gzip trailer), not here.
     """
     memory = io.BytesIO()
     raw: BinaryIO | None = None
     size = 0
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in answer.chunks:
+            if not size and _is_page(chunk):
+                raise ForeignError(_A_PAGE, kind=FailureKind.CORRUPT)
             size += len(chunk)
             if size > max_bytes:
                 raise FileError(
@@ -98,7 +154,7 @@ async def download(response: ClientResponse, memory_bytes: int, max_bytes: int) 
         if raw is not None:
             raw.close()
         raise
-    declared_gzip = "gzip" in response.headers.get("Content-Encoding", "").lower()
+    declared_gzip = "gzip" in answer.headers.get("Content-Encoding", "").lower()
     if raw is not None:
         return Body(size, 0, raw, declared_gzip)
     return Body(size, size, memory, declared_gzip)
@@ -122,19 +178,34 @@ async def _spool(memory: io.BytesIO, raw: BinaryIO) -> None:
     memory.truncate()
 
 
-async def read_json(response: ClientResponse) -> Any:
+async def read_json(answer: Answer) -> Any:
     """Read an answer that should be JSON, packed by gzip or not, whatever its headers say.
 
-    Raises FileError: truncated where nothing or half of it came, corrupt where it is no JSON.
+    Raises ForeignError where it is no JSON, FileError where nothing or half of its gzip came.
     """
     body = bytearray()
-    async for chunk in response.content.iter_any():
+    async for chunk in answer.chunks:
         body += chunk
         if len(body) > _JSON_MAX_BYTES:
             raise FileError(
                 FailureKind.TOO_LARGE, f"an answer of more than {_JSON_MAX_BYTES} bytes"
             )
     return await asyncio.to_thread(_parse, bytes(body))
+
+
+async def read_begin(answer: Answer, most_bytes: int) -> bytes:
+    """Read this much of an answer, unpacked where it is gzip; what is damaged is left out."""
+    body = bytearray()
+    async for chunk in answer.chunks:
+        body += chunk
+        if len(body) >= most_bytes:
+            break
+    if body.startswith(_GZIP_MAGIC):
+        try:
+            return zlib.decompressobj(wbits=31).decompress(bytes(body), most_bytes)
+        except zlib.error:
+            return b""
+    return bytes(body[:most_bytes])
 
 
 def _parse(body: bytes) -> Any:
@@ -144,12 +215,19 @@ def _parse(body: bytes) -> Any:
         if body.startswith(_GZIP_MAGIC):
             with gzip.GzipFile(fileobj=io.BytesIO(body)) as unpacked:
                 body = unpacked.read(_JSON_MAX_BYTES + 1)
-        if len(body) > _JSON_MAX_BYTES:
-            raise FileError(
-                FailureKind.TOO_LARGE, f"an answer of more than {_JSON_MAX_BYTES} bytes"
-            )
-        return json.loads(body)
     except EOFError:
         raise FileError(FailureKind.TRUNCATED, "an answer whose gzip ends too early") from None
-    except (ValueError, RecursionError, OSError, zlib.error):
-        raise FileError(FailureKind.CORRUPT, "an answer that is not JSON") from None
+    except (OSError, zlib.error):
+        raise FileError(FailureKind.CORRUPT, "an answer whose gzip is damaged") from None
+    if len(body) > _JSON_MAX_BYTES:
+        raise FileError(FailureKind.TOO_LARGE, f"an answer of more than {_JSON_MAX_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        message = _A_PAGE if _is_page(body) else "an answer that is not JSON"
+        raise ForeignError(message, kind=FailureKind.CORRUPT) from None
+
+
+def _is_page(begin: bytes) -> bool:
+    """Tell whether a body is HTML or XML: no answer of the API begins so."""
+    return begin[:_BEGIN_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"

@@ -8,7 +8,7 @@ from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
 from etl.api.body import Body, download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
-from etl.api.retry import Attempts, Unauthorized
+from etl.api.retry import Attempts
 from etl.api.transport import Transport
 from etl.errors import FileError, RunError
 from etl.paths import BreakdownPath
@@ -29,11 +29,14 @@ class Client:
         source: str,
         base: str,
         sentinel: str | None,
+        *,
+        any_404_is_empty: bool,
     ) -> None:
         self._transport = transport
         self._auth = auth
         self._base = base + _SERVICE.format(account=account)
         self._source = source
+        self._any_404_is_empty = any_404_is_empty
         #: The servers that it talks to (`https://host`): the API's and, with OAuth 2.0, the one
         #: that gives tokens.
         self.origins = (base,) if sentinel is None else (base, sentinel)
@@ -43,9 +46,14 @@ class Client:
         await self._auth.header(self._base)
 
     async def list(self, windows: list[Window]) -> Listing:
-        """List each window; RunError if one cannot be had."""
+        """List each window; RunError if one is refused or cannot be had."""
         return await list_windows(
-            self._transport, self._auth, f"{self._base}/breakdown", self._source, windows
+            self._transport,
+            self._auth,
+            f"{self._base}/breakdown",
+            self._source,
+            windows,
+            any_404_is_empty=self._any_404_is_empty,
         )
 
     def attempts(self, path: BreakdownPath) -> Attempts:
@@ -57,8 +65,8 @@ class Client:
         # A path's characters (the documented pattern) may all stand in a query as they are, and
         # there are servers that compare the parameter undecoded.
         url = f"{self._base}/files?path={path.text}&source={self._source}"
-        async with self._transport.get(url, self._auth) as response:
-            return await download(response, memory_bytes, max_bytes)
+        async with self._transport.get(url, self._auth) as answer:
+            return await download(answer, memory_bytes, max_bytes)
 
 
 async def connect(
@@ -90,7 +98,9 @@ async def connect(
             auth = OAuth2(ask, clock, on_token)
         case "none":
             auth = Anonymous()
-    return Client(transport, auth, account, settings.api.source, base, sentinel)
+    api = settings.api
+    any_404 = api.any_404_is_empty
+    return Client(transport, auth, account, api.source, base, sentinel, any_404_is_empty=any_404)
 
 
 async def _token(transport: Transport, url: str, settings: Settings) -> Any:
@@ -106,13 +116,11 @@ async def _token(transport: Transport, url: str, settings: Settings) -> Any:
     try:
         async for attempt in transport.attempts("OAuth 2.0 token"):
             with attempt:
-                async with transport.post(url, form) as response:
-                    return await read_json(response)
+                async with transport.post(url, form) as answer:
+                    return await read_json(answer)
     except FileError as error:
         advice = (
-            "; check auth.client_id and auth.client_secret"
-            if isinstance(error, Unauthorized) or error.status == 400
-            else ""
+            "; check auth.client_id and auth.client_secret" if error.status in {400, 401} else ""
         )
         raise RunError(f"authentication: no OAuth 2.0 token: {error.message}{advice}") from error
     raise AssertionError  # attempts end with an answer or an error

@@ -1,5 +1,6 @@
 """Finding the vendor's hosts through the Domain API (LivePerson's "Domain API")."""
 
+import ipaddress
 import re
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -31,17 +32,25 @@ async def look_up(transport: Transport, domain_url: str, account: str, service: 
     try:
         async for attempt in transport.attempts(where):
             with attempt:
-                async with transport.get(url, Anonymous()) as response:
-                    answer = await read_json(response)
+                async with transport.get(url, Anonymous()) as answer:
+                    found = await read_json(answer)
     except FileError as error:
         raise RunError(f"{where}: {error.message}; {advice}") from error
-    host = _base_uri(answer, service)
+    host = _base_uri(found, service)
     match = _HOST.fullmatch(host) if host else None
-    if match is None or int(match["port"] or 0) > 65535:
+    if match is None or int(match["port"] or 0) > 65535 or not _is_host(match["host"]):
         raise RunError(f"{where}: the answer names no host; {advice}")
     name = match["host"].strip("[]")
     scheme = urlsplit(domain_url).scheme if is_loopback(name) else "https"
     return f"{scheme}://{host}"
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether what stands in brackets, if anything does, is an address."""
+    try:
+        return not text.startswith("[") or bool(ipaddress.IPv6Address(text.strip("[]")))
+    except ValueError:
+        return False
 
 
 def _base_uri(answer: Any, service: str) -> str | None:

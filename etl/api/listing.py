@@ -2,19 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
 from etl.api.auth import Authenticator
-from etl.api.body import read_json
+from etl.api.body import Answer, ForeignError, read_begin, read_json
 from etl.api.transport import Transport
 from etl.errors import FailureKind, FileError, RunError
+from etl.printable import one_line
 from etl.times import Window, rfc3339, to_millis
 
 _BOM: Final = "\ufeff"
-_ANSWERS: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
+_ANSWERS: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND})
+_404_MAX_BYTES: Final = 2**16
+# "no paths were found in hdfs for the given timeframe" (Actual Handle Time API, "Breakdown").
+_NO_PATHS: Final = "no paths"
+_SHOWN_CHARS: Final = 80
 
 
 @dataclass(slots=True)
@@ -28,6 +33,8 @@ class Listing:
     requests: int = 0
     empty_windows: list[Window] = field(default_factory=list)
     partial_windows: list[Window] = field(default_factory=list)
+    #: Windows to which something else than the API answered, and how.
+    unanswered: dict[Window, ForeignError] = field(default_factory=dict)
 
     def add(self, files: Iterable[Any]) -> None:
         """Add listed entries; one that is there already changes nothing."""
@@ -36,12 +43,20 @@ class Listing:
 
 
 async def list_windows(
-    transport: Transport, auth: Authenticator, endpoint: str, source: str, windows: list[Window]
+    transport: Transport,
+    auth: Authenticator,
+    endpoint: str,
+    source: str,
+    windows: list[Window],
+    *,
+    any_404_is_empty: bool = False,
 ) -> Listing:
     """Ask the Breakdown API at `endpoint` for each window; the entries come in window order.
 
-    404 is an empty window, 206 a partial one. Anything else that is not a good answer raises
-    RunError: a listing that failed is never an empty window.
+    206 is a partial window. 404 is an empty one if the answer can be the vendor's, or
+    `any_404_is_empty`; any other 404, and a 200 or 206 that is no Breakdown answer, is asked for
+    again and then left unanswered. Everything else that is not a good answer raises RunError: a
+    listing that failed is never an empty window.
     """
     listing = Listing()
 
@@ -51,18 +66,23 @@ async def list_windows(
             f"&source={source}"
         )
         where = f"listing {rfc3339(window.start)} to {rfc3339(window.end)}"
+        files: list[Any] = []
         try:
             async for attempt in transport.attempts(where):
                 with attempt:
                     listing.requests += 1
-                    async with transport.get(url, auth, _ANSWERS) as response:
-                        files = _files(await read_json(response))
-                        if response.status == HTTPStatus.PARTIAL_CONTENT:
+                    async with transport.get(url, auth, _ANSWERS) as answer:
+                        if answer.status == HTTPStatus.NOT_FOUND:
+                            if not any_404_is_empty:
+                                await _require_the_vendors_404(answer, transport.redact)
+                            listing.empty_windows.append(window)
+                        else:
+                            files = _files(await read_json(answer))
+                        if answer.status == HTTPStatus.PARTIAL_CONTENT:
                             listing.partial_windows.append(window)
+        except ForeignError as error:
+            listing.unanswered[window] = error
         except FileError as error:
-            if error.kind is FailureKind.NOT_FOUND:
-                listing.empty_windows.append(window)
-                return []
             raise RunError(f"{where}: {error.message}{_advice(error)}") from error
         return files
 
@@ -76,7 +96,41 @@ async def list_windows(
         listing.add(answer.result())
     listing.empty_windows.sort()
     listing.partial_windows.sort()
+    listing.unanswered = dict(sorted(listing.unanswered.items()))
     return listing
+
+
+def require_an_answer(listing: Listing, windows: list[Window]) -> None:
+    """Raise RunError where the API answered for none of the windows that were asked for."""
+    if windows and len(listing.unanswered) == len(windows):
+        window, error = next(iter(listing.unanswered.items()))
+        raise RunError(
+            f"listing {rfc3339(window.start)} to {rfc3339(window.end)}: {error.message}; check "
+            "api.base_url and account, and what answers there"
+        ) from error
+
+
+async def _require_the_vendors_404(answer: Answer, redact: Callable[[str], str]) -> None:
+    """Raise ForeignError for a 404 that cannot be the vendor's.
+
+    The vendor documents the status alone; its errors are JSON objects, and the documented words
+    may come as a text.
+    """
+    body = await read_begin(answer, _404_MAX_BYTES)
+    text = body.decode("utf-8", "replace")
+    if not text.strip() or _NO_PATHS in text.lower():
+        return
+    try:
+        if isinstance(json.loads(body), dict):
+            return
+    except (ValueError, RecursionError):
+        pass
+    shown = one_line(redact(text))[:_SHOWN_CHARS]  # redacted whole, before it is cut
+    raise ForeignError(
+        f"404, but not the vendor's, which is empty, a JSON object or says '{_NO_PATHS}': "
+        f"'{shown}' (api.any_404_is_empty takes every 404 for an empty window)",
+        status=HTTPStatus.NOT_FOUND,
+    )
 
 
 def read_listing(text: str) -> Listing:
@@ -116,7 +170,7 @@ def _skip_space(text: str, position: int) -> int:
 def _files(answer: Any) -> list[Any]:
     files = answer.get("files") if isinstance(answer, dict) else None
     if not isinstance(files, list):
-        raise FileError(FailureKind.HTTP, "the answer has no list of files", status=HTTPStatus.OK)
+        raise ForeignError("the answer has no list of files", status=HTTPStatus.OK)
     return files
 
 

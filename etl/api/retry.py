@@ -1,28 +1,31 @@
 """The vendor's documented retry policy for one request."""
 
-import email.utils
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
-from typing import Self
+from typing import Final, Self
 
+from etl.api.auth import Hope
 from etl.errors import FailureKind, FileError
+
+# Tokens that end while a request with them is in flight, one after another: more is no accident.
+_NEWER_TOKENS: Final = 3
 
 
 class Unauthorized(FileError):  # noqa: N818 - the status's own name
-    """The server said 401; `renewable` if a new token may help."""
+    """The server said 401; `hope` tells what another attempt would be sent with."""
 
-    def __init__(self, message: str, *, renewable: bool) -> None:
+    def __init__(self, message: str, hope: Hope) -> None:
         super().__init__(FailureKind.HTTP, message, status=401)
-        self.renewable = renewable
+        self.hope = hope
 
 
 class Attempts:
     """The attempts of one request, used as `async for attempt in attempts: with attempt:`.
 
     After a passing fault there are as many retries as `server_delays` has entries (seconds), after
-    a 429 as many as `throttle_attempts`, and one after a token was renewed; any other error is
-    raised at once. FileErrors leave with `attempts` set. `on_retry` hears of each error that is
-    tried again and its attempt's number.
+    a 429 as many as `throttle_attempts`, and one after a 401 if a new token can be had; any other
+    error is raised at once. A 401 to a token that was replaced while the request was in flight is
+    tried again with the newer one. FileErrors leave with `attempts` set. `on_retry` hears of each
+    error that is tried again and its attempt's number.
     """
 
     # Of its own: a library for retries takes 0.06 ms a file, half of what it takes to download a
@@ -81,9 +84,10 @@ class Attempts:
 
     def _delay_after(self, error: FileError) -> float | None:
         """Return the seconds after which to try again; None if that is not to be done."""
-        if isinstance(error, Unauthorized) and error.renewable:
+        if isinstance(error, Unauthorized):
             self._renewals += 1
-            return 0.0 if self._renewals <= 1 else None
+            most = {Hope.NONE: 0, Hope.RENEWED: 1, Hope.NEWER: _NEWER_TOKENS}[error.hope]
+            return 0.0 if self._renewals <= most else None
         if error.kind is FailureKind.THROTTLED:
             # No delay of its own: the limiter holds back every request, this one too.
             self._throttles += 1
@@ -92,19 +96,3 @@ class Attempts:
             return None
         self._retries += 1
         return self._delays[self._retries - 1]
-
-
-def retry_after_s(header: str | None, now: datetime) -> float:
-    """Return the seconds that a Retry-After header asks for (RFC 9110 section 10.2.3), else 0."""
-    if not header:
-        return 0.0
-    header = header.strip()
-    if header.isascii() and header.isdigit():
-        return float(header[:9])
-    try:
-        at = email.utils.parsedate_to_datetime(header)
-    except (ValueError, OverflowError):
-        return 0.0
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())

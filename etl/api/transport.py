@@ -1,36 +1,37 @@
 """One HTTP attempt: limited, signed, sent once, its status and its errors made sense of."""
 
 import asyncio
-import json
+import ipaddress
 import os
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Final, Self
 
 import aiohttp
-import structlog
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from etl import __version__
-from etl.api.auth import Authenticator
-from etl.api.retry import Attempts, Unauthorized, retry_after_s
+from etl.api.auth import Anonymous, Authenticator
+from etl.api.body import MINUTE_S, Answer, paced
+from etl.api.proxy import Proxy, proxy_for
+from etl.api.refusal import clock_off, read_refusal, retry_after_s, why_unauthorized
+from etl.api.retry import Attempts, Unauthorized
 from etl.api.throttle import Limiter, Slot
-from etl.api.trust import trusted
-from etl.errors import FailureKind, FileError
+from etl.api.trust import explain_handshake, may_pass, trusted
+from etl.errors import FailureKind, FileError, RunError
+from etl.events import log
+from etl.machine import lack
 from etl.printable import one_line
-from etl.settings import RetrySettings
-
-log = structlog.stdlib.get_logger()
+from etl.settings import FetchSettings, RetrySettings
 
 # Servers close idle connections after five seconds or more; a request that meets the close would
-# cost a retry and its delay.
+# be sent in vain.
 _KEEPALIVE_S: Final = 4.0
-_ERROR_BODY_MAX_BYTES: Final = 8192
 _MESSAGE_MAX_CHARS: Final = 300
 
 
@@ -62,41 +63,74 @@ class _NotRepeatedError(Exception):
 
 async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     # aiohttp repeats a GET whose kept-alive connection was dropped, with the same headers: a used
-    # nonce. It does so for the two errors below only; under another name they reach our own retry,
-    # which signs anew and is counted.
+    # nonce. It does so for the two errors below only; under another name they reach `_send`, which
+    # signs anew.
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _NotRepeatedError(error) from error
 
 
+async def _note_reuse(_: object, request: SimpleNamespace, __: object) -> None:
+    request.trace_request_ctx.kept = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A request that was answered: with what it was sent, and its place at the limiter."""
+
+    response: ClientResponse
+    header: str | None
+    slot: Slot
+
+
 class Transport:
     """The session, its limits and counts; an async context manager.
 
     Redirects are never followed, bodies never decompressed, cookies never kept. What a server says
-    in an error passes `redact`: it may quote what it was sent.
+    in an error passes `redact`: it may quote what it was sent. `clock` is monotonic, in seconds.
     """
 
     def __init__(
         self,
         limiter: Limiter,
         retry: RetrySettings,
-        timeout: timedelta,
+        fetch: FetchSettings,
         counts: HttpCounts,
+        clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         redact: Callable[[str], str] = str,
+        *,
+        use_proxy: bool = False,
     ) -> None:
         self._sleep = sleep
-        self._redact = redact
+        #: Takes secrets out of what a server says.
+        self.redact = redact
         self.counts = counts
+        self._last_head: tuple[Mapping[str, str], datetime] | None = None
         self._limiter = limiter
         self._retry = retry
-        self._timeout_s = timeout.total_seconds()
+        self._timeout_s = fetch.timeout.total_seconds()
+        self._least_rate = float(fetch.least_rate)
+        self._clock = clock
+        self._use_proxy = use_proxy
         self._trusted: asyncio.Future[ssl.SSLContext] | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+        self._session = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S))
+        # For what is sent again because its kept connection was closed: no other kept one.
+        self._afresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._afresh.close()
+
+    def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=connector,
             timeout=aiohttp.ClientTimeout(
                 total=None,
                 connect=self._timeout_s,
@@ -108,11 +142,13 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_send_once,),
             read_bufsize=2**18,
+            trace_configs=[trace],
         )
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+    @property
+    def clock_off_s(self) -> float | None:
+        """How many seconds this clock was ahead of the server's at the last answer, if known."""
+        return None if self._last_head is None else clock_off(*self._last_head)
 
     def attempts(self, what: str) -> Attempts:
         """Return the attempts of one request by the vendor's policy; `what` is for the log."""
@@ -137,51 +173,104 @@ class Transport:
         url: str,
         auth: Authenticator,
         accept: frozenset[int] = frozenset({200}),
-    ) -> AsyncIterator[ClientResponse]:
+    ) -> AsyncIterator[Answer]:
         """Send one request and yield the answer, its status among `accept`, its body not yet read.
 
         `url` is sent as it stands: it must be percent-encoded already. Any other status, a broken
         connection or a timeout, also while the body is read inside the block, is a FileError of
-        its kind (README, "The report"), or Unauthorized. Nothing is retried here.
+        its kind (README, "The report"), or Unauthorized. Nothing is retried here, but for a request
+        that met a kept connection which the server had closed: it is sent again at once, signed
+        anew.
         """
-        async with self._limiter.slot() as slot:
-            header = await auth.header(url)
-            headers = {"Authorization": header} if header else {}
-            async with self._send("GET", url, headers, None) as response:
-                if response.status not in accept:
-                    raise await self._refusal(response, auth, header, slot)
-                yield response
+        async with (
+            self._limiter.slot() as slot,
+            self._answered(await self._send("GET", url, auth, None, slot), auth, accept) as answer,
+        ):
+            yield answer
 
     @asynccontextmanager
-    async def post(self, url: str, form: dict[str, str]) -> AsyncIterator[ClientResponse]:
+    async def post(self, url: str, form: dict[str, str]) -> AsyncIterator[Answer]:
         """Send one form without credentials in the header; all else as `get`.
 
         It takes no place of its own among the requests in flight: it is sent for the sake of a
         request that holds one and waits for it.
         """
         slot = await self._limiter.gate()
-        async with self._send("POST", url, {}, form) as response:
-            if response.status != 200:
-                raise await self._refusal(response, None, None, slot)
-            yield response
+        sent = await self._send("POST", url, Anonymous(), form, slot)
+        async with self._answered(sent, None, frozenset({200})) as answer:
+            yield answer
 
     @asynccontextmanager
-    async def _send(
-        self, method: str, url: str, headers: dict[str, str], form: dict[str, str] | None
-    ) -> AsyncIterator[ClientResponse]:
-        target = URL(url, encoded=True)
-        judge = await self._judge() if target.scheme == "https" else True
-        await self._sleep(0)  # which nothing does that is told to end
-        self.counts.requests += 1
-        answered = False
+    async def _answered(
+        self, sent: _Sent, auth: Authenticator | None, accept: frozenset[int]
+    ) -> AsyncIterator[Answer]:
+        response = sent.response
+        chunks = paced(response.content.iter_any(), self._least_rate, self._clock)
+        answer = Answer(response.status, response.headers, chunks)
         try:
-            async with self._session.request(
-                method, target, data=form, headers=headers, ssl=judge, allow_redirects=False
-            ) as response:
-                answered = True
-                yield response
-        except (TimeoutError, _NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
-            raise self._broken(error, answered=answered) from error
+            async with response:
+                if answer.status not in accept:
+                    raise await self._refusal(answer, auth, sent)
+                yield answer
+        except TimeoutError as error:
+            raise self._silent() from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            if (reason := lack(error)) is not None:
+                raise RunError(reason) from error
+            message = "the connection broke before the answer's end"
+            raise FileError(FailureKind.TRUNCATED, message) from error
+
+    async def _send(
+        self, method: str, url: str, auth: Authenticator, form: dict[str, str] | None, slot: Slot
+    ) -> _Sent:
+        """Send a request until it is answered, or fails on a new connection."""
+        target = URL(url, encoded=True)
+        host = _host_header(target)
+        https = target.scheme == "https"
+        judge = await self._judge() if https else True
+        proxy = proxy_for(target) if self._use_proxy else None
+        if proxy is not None:
+            # A proxy sends the host of the target, not that of the header (RFC 9112, 3.2.2).
+            target = URL(f"{target.scheme}://{host}{target.raw_path_qs}", encoded=True)
+        session = self._session
+        while True:
+            # What is signed is what is sent: the host as the server will see it.
+            header = await auth.header(f"{target.scheme}://{host}{target.raw_path_qs}")
+            headers = {"Host": host} | ({"Authorization": header} if header else {})
+            if proxy is not None and not https:
+                headers |= proxy.headers
+            await self._sleep(0)  # which nothing does that is told to end
+            self.counts.requests += 1
+            connection = SimpleNamespace(kept=False)
+            try:
+                # A server that drips the head of its answer is given up as well.
+                async with asyncio.timeout(2 * self._timeout_s + MINUTE_S):
+                    response = await session.request(
+                        method,
+                        target,
+                        data=form,
+                        headers=headers,
+                        ssl=judge,
+                        allow_redirects=False,
+                        trace_request_ctx=connection,
+                        proxy=proxy.url.with_user(None) if proxy else None,
+                        proxy_headers=proxy.headers if proxy and https else None,
+                    )
+            except TimeoutError as error:
+                raise self._silent() from error
+            except (_NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
+                cause = error.cause if isinstance(error, _NotRepeatedError) else error
+                if (reason := lack(cause)) is not None:
+                    raise RunError(reason) from error
+                if not (connection.kept and session is self._session and _unanswered(cause)):
+                    raise self._broken(cause, proxy) from error
+                # Servers close connections when they like. The token's POST may be repeated too:
+                # another token does no harm.
+                session = self._afresh
+                slot = await self._limiter.gate()
+                continue
+            self._last_head = response.headers, datetime.now(UTC)
+            return _Sent(response, header, slot)
 
     async def _judge(self) -> ssl.SSLContext:
         """Return what judges servers; the first who asks has it read, by a thread."""
@@ -189,26 +278,26 @@ class Transport:
             self._trusted = asyncio.ensure_future(asyncio.to_thread(trusted))
         return await asyncio.shield(self._trusted)
 
-    def _broken(self, error: Exception, *, answered: bool) -> FileError:
-        if isinstance(error, TimeoutError):
-            return FileError(
-                FailureKind.TIMEOUT,
-                f"no byte arrived for {self._timeout_s:g} s; raise fetch.timeout if that is normal",
-            )
-        cause = error.cause if isinstance(error, _NotRepeatedError) else error
-        if answered:
-            return FileError(FailureKind.TRUNCATED, "the connection broke before the answer's end")
-        text = self._redact(_unconnected(cause) or f"no answer: {cause or type(cause).__name__}")
-        return FileError(FailureKind.CONNECTION, text.splitlines()[0][:_MESSAGE_MAX_CHARS])
+    def _silent(self) -> FileError:
+        return FileError(
+            FailureKind.TIMEOUT,
+            f"no byte arrived for {self._timeout_s:g} s; raise fetch.timeout if that is normal",
+        )
 
-    async def _refusal(
-        self, response: ClientResponse, auth: Authenticator | None, header: str | None, slot: Slot
-    ) -> FileError:
-        status = response.status
-        wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
+    def _broken(self, cause: Exception, proxy: Proxy | None) -> FileError:
+        text, passing = _unconnected(cause, proxy) or (
+            f"no answer: {cause or type(cause).__name__}",
+            True,
+        )
+        message = one_line(self.redact(text))[:_MESSAGE_MAX_CHARS]
+        return FileError(FailureKind.CONNECTION, message, passing=passing)
+
+    async def _refusal(self, answer: Answer, auth: Authenticator | None, sent: _Sent) -> FileError:
+        status = answer.status
+        wait_s = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
         if status == 429:
             self.counts.throttled += 1
-            self._limiter.refused(slot, throttled=True)
+            self._limiter.refused(sent.slot, throttled=True)
             self._pause(max(self._retry.throttle_delay, wait_s))
             return FileError(
                 FailureKind.THROTTLED,
@@ -216,24 +305,18 @@ class Transport:
                 status=status,
             )
         if status == 503:
-            self._limiter.refused(slot, throttled=False)
+            self._limiter.refused(sent.slot, throttled=False)
             self._pause(wait_s)
-        said = await _said(response, self._redact)
+        said = await read_refusal(answer, self.redact)
         if status == 401:
-            if auth is not None and header is None:
-                why = "no keys are set (auth.*), and the server asks for some; they need"
-            else:
-                why = "the keys are wrong, or lack"
-            return Unauthorized(
-                f"status 401{said}; {why} the permission Data > Workforce Management > Agent "
-                "Activity API",
-                renewable=auth is not None and await auth.refused(header),
-            )
+            keys_sent = auth is None or sent.header is not None
+            why = why_unauthorized(said, keys_sent=keys_sent, clock_off_s=self.clock_off_s)
+            hope = await (auth or Anonymous()).refused(sent.header)
+            return Unauthorized(f"status 401{said}; {why}", hope)
         if status == 404:
             return FileError(FailureKind.NOT_FOUND, f"404, not found{said}", status=status)
-        if 300 <= status < 400:
-            said = ", a redirect, which is never followed"
-        return FileError(FailureKind.HTTP, f"status {status}{said}", status=status)
+        shown = ", a redirect, which is never followed" if 300 <= status < 400 else said
+        return FileError(FailureKind.HTTP, f"status {status}{shown}", status=status)
 
     def _pause(self, seconds: float) -> None:
         if seconds > 60:
@@ -241,40 +324,45 @@ class Transport:
         self._limiter.pause(seconds)
 
 
-def _unconnected(cause: Exception) -> str | None:
-    """Say why there is no connection: refused, no route, no such name. None if it is not that."""
-    if not isinstance(cause, aiohttp.ClientConnectorError) or isinstance(
-        cause, aiohttp.ClientSSLError
-    ):
+def _host_header(url: URL) -> str:
+    """Return the host as it is sent and signed: RFC 9110 section 4.2.3, RFC 5849 section 3.4.1.2.
+
+    In small letters, without the last dot of a full name, an address in its short form, and
+    without the scheme's own port.
+    """
+    host = (url.raw_host or "").rstrip(".").lower()
+    if ":" in host:
+        host = f"[{ipaddress.IPv6Address(host).compressed}]"
+    return host if url.is_default_port() else f"{host}:{url.port}"
+
+
+def _unanswered(cause: Exception) -> bool:
+    """Tell whether a connection ended before the answer began."""
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return isinstance(cause.message, str)  # else it is the head that has come so far
+    return isinstance(cause, aiohttp.ClientOSError | ConnectionError)
+
+
+def _unconnected(cause: Exception, proxy: Proxy | None) -> tuple[str, bool] | None:
+    """Say why there is no connection and whether to try again; None if it is not that."""
+    by = f" by the proxy {proxy.place} ({proxy.variable})" if proxy else ""
+    if isinstance(cause, aiohttp.ClientHttpProxyError):
+        # Its own text has the proxy's URL.
+        return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        error = cause.certificate_error
+        if isinstance(error, ssl.SSLError):
+            return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
+    if not isinstance(cause, aiohttp.ClientConnectorError):
         return None
+    if isinstance(cause.os_error, ssl.SSLError):
+        error = cause.os_error
+        return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
     number = cause.os_error.errno or 0
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         reason = "the name cannot be looked up"
     else:
         reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
-    return (
-        f"no connection to {cause.host}:{cause.port}: {reason}; check api.base_url and the "
-        "network (aht-etl check)"
-    )
-
-
-async def _said(response: ClientResponse, redact: Callable[[str], str]) -> str:
-    """Return what an error's body says, in the fields that the vendor documents, to be appended."""
-    try:
-        body = await response.content.read(_ERROR_BODY_MAX_BYTES)
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        return ""
-    try:
-        if body.startswith(b"\x1f\x8b"):
-            body = zlib.decompressobj(wbits=31).decompress(body, _ERROR_BODY_MAX_BYTES)
-        content: Any = json.loads(body)
-    except (ValueError, RecursionError, zlib.error):
-        return ""
-    if not isinstance(content, dict):
-        return ""
-    causes = content.get("causes")
-    parts = [content.get("reason"), content.get("internalCode"), content.get("message")]
-    parts += causes if isinstance(causes, list) else [causes]
-    text = "; ".join(dict.fromkeys(str(part) for part in parts if part not in (None, "")))
-    text = one_line(redact(text))[:_MESSAGE_MAX_CHARS]  # redacted whole, before it is cut
-    return f": {text}" if text else ""
+    place = f"{cause.host}:{cause.port}{by}"
+    advice = f"check {proxy.variable}" if proxy else "check api.base_url"
+    return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True

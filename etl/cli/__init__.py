@@ -75,17 +75,34 @@ def main() -> None:
         if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
             termination.leave(f"wrong usage: {ending.__context__.format_message()}")
         elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
-            termination.leave(f"interrupted: {signal.Signals(code - 128).name}")
-    except Exception as failure:
-        # Its text is in the traceback only: nobody has looked it through for secrets.
-        termination.leave(f"error: unexpected {type(failure).__name__}; the log has more")
-        raise
+            line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
+            termination.leave(line)
+            streams.last_line(line, "command.interrupted")
+    except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
+        _complain_about(failure)
+        code = 1
     finally:
         streams.settle()
     if code is None or isinstance(code, int):
         # All is written and closed: to take the interpreter apart would take 0.2 s.
         os._exit(code or 0)
     sys.exit(code if isinstance(code, str) else 1)
+
+
+def _complain_about(failure: Exception) -> None:
+    """Say in one line why the command ends, also where memory is too short for a log."""
+    from etl.defects import explain_blindly
+
+    line = f"error: {explain_blindly(failure)}"
+    try:
+        from etl import log
+        from etl.redact import Redactor
+
+        log.configure("auto", "error", Redactor())
+        log.complain(line, "command.failed", "auto")
+    except (ImportError, MemoryError):
+        termination.leave(line)
+        sys.stderr.write(f"aht-etl: {line}\n")
 
 
 def _share_memory() -> None:
@@ -96,6 +113,8 @@ def _share_memory() -> None:
     free may be kept for some seconds. The C library's is Python's own: an eighth less memory on
     many small files, and hardly more for ten times as many.
     """
+    # Nothing here is for BLAS, which numpy would start a thread of for each further core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "narenas:1,dirty_decay_ms:4000,muzzy_decay_ms:0")
     if "MALLOC_ARENA_MAX" in os.environ:

@@ -28,6 +28,7 @@ from etl.cli.flags import (
     LogFormat,
     LogLevel,
     Lookback,
+    Raw,
     To,
 )
 from etl.errors import UsageError
@@ -64,12 +65,16 @@ def check(
     to: To = None,
     lookback: Lookback = None,
     lake: Lake = None,
+    raw: Raw = None,
     concurrency: Concurrency = None,
     engine: Engine = None,
     dask_scheduler: DaskScheduler = None,
     dask_workers: DaskWorkers = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="As JSON: ok, and the checks with name, ok and message.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the keys at their defaults as well.")
     ] = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "error",
@@ -90,7 +95,7 @@ def check(
     log.configure(log_format, log_level, redactor)
     span = (from_, to, lookback)
     where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *span, lake, concurrency, *where)
+    flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
     with usage_errors(log_format):
         try:
             read = configured(config, flags)
@@ -104,32 +109,34 @@ def check(
     for secret in read.settings.secret_values():
         redactor.add(secret)
     with failures("check.failed", log_format, redactor):
-        ok = _check(read, window, redactor, as_json=as_json)
-    raise typer.Exit(0 if ok else 1)
+        checks = _check(read, window, redactor, as_json=as_json, verbose=verbose)
+    failed = [check for check in checks if check.outcome == "failed"]
+    if not failed:
+        raise typer.Exit
+    names = ", ".join(check.name for check in failed)
+    why = f"{failed[0].name}: {failed[0].message}"
+    line = redactor.text(f"Not ready for a run: mend {names} and check again; {why}")
+    log.complain(line, "check.failed", log_format)
+    raise typer.Exit(1)
 
 
 def _window(settings: "Settings") -> "Window":
     """Return the span in which a file may be looked for: a month, unless a begin is set."""
-    from etl.times import Window, rfc3339, whole_millis
+    from etl.job import settle_window
 
     if settings.account is None:
         raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
-    end = whole_millis(settings.window.end or datetime.now(UTC).replace(microsecond=0))
-    try:
-        start = whole_millis(settings.window.start or end - _MONTH)
-    except OverflowError:
-        raise UsageError("--to: there is no month before it") from None
-    if start >= end:
-        raise UsageError(f"--from {rfc3339(start)} is not before --to {rfc3339(end)}")
-    return Window(start, end)
+    now = datetime.now(UTC).replace(microsecond=0)
+    return settle_window(settings, now, lookback=_MONTH)
 
 
-def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool) -> bool:
-    """Check all, print it as it comes, or as JSON at the end; return whether all is ok."""
+def _check(
+    read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool, verbose: bool
+) -> list["Check"]:
+    """Check all, print it as it comes, or as JSON at the end."""
     from rich.console import Console
     from rich.text import Text
 
-    from etl import termination
     from etl.check import Checkup, configuration
     from etl.origins import shown
 
@@ -138,7 +145,7 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
     console = Console(highlight=False)
     width = _width()
     if not as_json:
-        _print_configuration(console, values, width)
+        _print_configuration(console, values, width, verbose=verbose)
 
     def tell(check: "Check") -> None:
         checks.append(check)
@@ -152,22 +159,12 @@ def _check(read: "Configured", window: "Window", redactor: "Redactor", *, as_jso
             if status is not None:
                 status.update(f"checking {name}")
 
-        ok = SIGNALS.run(Checkup(read.settings, window, redactor, tell, begin).run())
+        SIGNALS.run(Checkup(read.settings, window, redactor, tell, begin).run())
     if as_json:
         _print_json(checks)
-    else:
-        _say(console, Text(f"\n{_summary(checks)}"))
-    if not ok:
-        why = next(check.message for check in checks if check.outcome == "failed")
-        termination.leave(f"{_summary(checks)} {why}")
-    return ok
-
-
-def _summary(checks: Sequence["Check"]) -> str:
-    failed = [check.name for check in checks if check.outcome == "failed"]
-    if failed:
-        return f"Not ready for a run: mend {', '.join(failed)} and check again."
-    return "Ready: all that a run needs is there."
+    elif all(check.outcome == "ok" for check in checks):
+        _say(console, Text("\nReady: all that a run needs is there."))
+    return checks
 
 
 @contextmanager
@@ -215,8 +212,10 @@ def _width() -> int | None:
     return max(40, columns) if columns else None
 
 
-def _print_configuration(console: "Console", values: Sequence["Shown"], width: int | None) -> None:
-    """Print each value that somebody set on a line of its own, and the defaults together."""
+def _print_configuration(
+    console: "Console", values: Sequence["Shown"], width: int | None, *, verbose: bool
+) -> None:
+    """Print each value that somebody set on a line of its own; if `verbose`, the defaults too."""
     from rich.text import Text
 
     chosen = [value for value in values if value.origin.kind != "default"]
@@ -229,7 +228,8 @@ def _print_configuration(console: "Console", values: Sequence["Shown"], width: i
         (f"{value.key:<{key_width}}  {_cut(value.text):<{value_width}}  {value.origin}", "")
         for value in chosen
     ]
-    rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
+    if verbose:
+        rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
     for row, style in rows:
         for line in textwrap.wrap(
             row,

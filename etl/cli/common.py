@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 from etl.cli.configured import configured
-from etl.errors import AhtEtlError, UsageError, describe
+from etl.errors import UsageError, is_foreseen
 
 if TYPE_CHECKING:
     from etl.job import Job
@@ -53,13 +53,12 @@ def failures(event: str, log_format: "LogFormatName", redactor: "Redactor") -> I
     except typer.Exit:
         raise
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        import structlog
+        from etl import events, log
+        from etl.defects import explain
 
-        from etl import log
-
-        if not isinstance(failure, AhtEtlError):
-            structlog.get_logger().debug("command.crashed", exc_info=True)
-        log.complain(f"error: {redactor.text(describe(failure))}", event, log_format)
+        if not is_foreseen(failure):
+            events.log.debug("command.crashed", exc_info=True)
+        log.complain(f"error: {explain(failure, redactor.text)}", event, log_format)
         raise typer.Exit(1) from None
 
 
@@ -77,13 +76,14 @@ def prepare(
     from etl.api.trust import import_aiohttp
 
     import_aiohttp()
-    from etl.job import new_job, parse_shard, require, settle_window
+    from etl.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window
 
     settings = configured(config, flags).settings
     require(settings, from_archive=from_archive, archive_only=archive_only)
     now = datetime.now(UTC)
     # A list of paths has no window; one that is configured is for other runs.
-    window = settle_window(settings, now) if paths is None else None
+    longest = None if from_archive else LONGEST_WINDOW
+    window = settle_window(settings, now, longest=longest) if paths is None else None
     job = new_job(settings, window, now, redactor)
     job.from_archive, job.archive_only = from_archive, archive_only
     job.shard = parse_shard(shard)

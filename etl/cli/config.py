@@ -18,6 +18,7 @@ from etl.cli.flags import (
     From,
     Lake,
     Lookback,
+    Raw,
     To,
 )
 
@@ -36,6 +37,7 @@ def show(
     to: To = None,
     lookback: Lookback = None,
     lake: Lake = None,
+    raw: Raw = None,
     concurrency: Concurrency = None,
     engine: Engine = None,
     dask_scheduler: DaskScheduler = None,
@@ -51,10 +53,14 @@ def show(
 
     Example: aht-etl config show --config configs/daily.yaml
     """
-    with usage_errors("console"):
+    from etl import log
+    from etl.redact import Redactor
+
+    log.configure("auto", "warning", Redactor())
+    with usage_errors("auto"):
         span = (from_, to, lookback)
         where = (engine, dask_scheduler, dask_workers)
-        flags = by_key(account, base_url, *span, lake, concurrency, *where)
+        flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
         read = configured(config, flags)
     from etl.origins import shown, to_yaml
 

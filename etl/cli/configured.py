@@ -17,6 +17,7 @@ FLAGS: Final = {
     "window.to": "--to",
     "window.lookback": "--lookback",
     "lake.uri": "--lake",
+    "raw.uri": "--raw",
     "fetch.concurrency": "--concurrency",
     "engine.kind": "--engine",
     "engine.scheduler": "--dask-scheduler",

@@ -8,11 +8,18 @@ from etl.cli.common import called_as, check_report_file, usage_errors
 from etl.cli.flags import LogFormat, LogLevel, Progress, ReportFile
 from etl.signals import SIGNALS
 
-DemoLake = Annotated[str | None, typer.Option("--lake", metavar="URI", help="The lake's place.")]
+DemoLake = Annotated[
+    str | None,
+    typer.Option(
+        "--lake",
+        metavar="URI",
+        help="The lake's place, for example ./demo-lake: the default, if that can be written.",
+    ),
+]
 
 
 def demo(
-    lake: DemoLake = "./demo-lake",
+    lake: DemoLake = None,
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
@@ -33,14 +40,16 @@ def demo(
     log.configure(log_format, log_level, redactor)
     with usage_errors(log_format), demonstration.served() as emulator:
         check_report_file(report)
-        settings = demonstration.settings(lake or "./demo-lake", emulator)
+        place = demonstration.choose_place() if lake is None else lake
+        settings = demonstration.settings(place, emulator)
         SIGNALS.defer()
         job = new_job(settings, demonstration.WINDOW, demonstration.NOW, redactor)
         if report != "-":
-            typer.echo(demonstration.introduction(emulator))
+            typer.echo(demonstration.introduction(emulator, settings.lake.uri))
         from etl.execution import execute
 
         code = execute(job, progress, log_format, report)
     if report != "-" and code == 0:
-        typer.echo(demonstration.epilogue(settings.lake.uri, called_as()))
+        text = demonstration.epilogue(settings.lake.uri, called_as(), named=lake is not None)
+        typer.echo(text)
     raise typer.Exit(code)

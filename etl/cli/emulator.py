@@ -1,5 +1,6 @@
 """`aht-etl emulator`."""
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -12,7 +13,8 @@ def emulator(
         int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")
     ] = 8080,
     account: Annotated[
-        str, typer.Option("--account", metavar="ID", help="Whose data it is.")
+        str,
+        typer.Option("--account", metavar="ID", help="Whose data it is; another one is refused."),
     ] = "le79344075",
     from_: Annotated[
         str | None,
@@ -68,15 +70,19 @@ def emulator(
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """
-    from etl import serve
+    from etl import log, serve
+    from etl.redact import Redactor
 
-    with usage_errors("console"):
+    log.configure("auto", "warning", Redactor())
+
+    with usage_errors("auto"):
         dataset = serve.dataset(
             account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
         )
-        options = serve.options(auth, latency, rate, at_once, fault or [])
+        options = serve.options(account, auth, latency, rate, at_once, fault or [])
     try:
         serve.serve(dataset, options, port, account, called_as())
     except OSError as error:
-        typer.echo(f"aht-etl: error: port {port}: {error.strerror}; try --port", err=True)
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        log.complain(f"error: port {port}: {reason}; try --port 0", "emulator.failed", "auto")
         raise typer.Exit(1) from None

@@ -53,6 +53,26 @@ Lookback = Annotated[
         help="The window's length without --from, for example 90s, 48h or 7d (default 7d).",
     ),
 ]
+ShownFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="T",
+        help="Only hours from here on, for example 2022-06-01 (midnight UTC); else all.",
+    ),
+]
+ShownTo = Annotated[
+    str | None,
+    typer.Option("--to", metavar="T", help="Only hours before, for example 2022-06-02; else all."),
+]
+ShownLookback = Annotated[
+    str | None,
+    typer.Option(
+        "--lookback",
+        metavar="DURATION",
+        help="Only the hours since so long ago, for example 48h or 7d; else all.",
+    ),
+]
 Paths = Annotated[
     str | None,
     typer.Option(
@@ -70,6 +90,14 @@ Lake = Annotated[
         "--lake",
         metavar="URI",
         help="The lake's folder or object store, for example s3://bucket/lake (default ./lake).",
+    ),
+]
+Raw = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="URI",
+        help="Where the downloaded files are kept byte for byte, for example ./raw.",
     ),
 ]
 Concurrency = Annotated[
@@ -142,5 +170,12 @@ LogFormat = Annotated[
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option("--log-level", help="The least that is logged."),
+]
+RunLogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option(
+        "--log-level",
+        help="The least that is logged; without it warning on a terminal, info elsewhere.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON instead, for programs.")]

@@ -22,6 +22,7 @@ from etl.cli.flags import (
     LogLevel,
     Lookback,
     Paths,
+    Raw,
     ShardOption,
     To,
 )
@@ -36,6 +37,7 @@ def plan(
     lookback: Lookback = None,
     paths: Paths = None,
     lake: Lake = None,
+    raw: Raw = None,
     concurrency: Concurrency = None,
     shard: ShardOption = None,
     from_archive: FromArchive = False,
@@ -65,7 +67,7 @@ def plan(
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
-    flags = by_key(account, base_url, from_, to, lookback, lake, concurrency)
+    flags = by_key(account, base_url, from_, to, lookback, lake, raw, concurrency)
     with usage_errors(log_format):
         job = prepare(
             flags,

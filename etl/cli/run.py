@@ -17,11 +17,12 @@ from etl.cli.flags import (
     FromArchive,
     Lake,
     LogFormat,
-    LogLevel,
     Lookback,
     Paths,
     Progress,
+    Raw,
     ReportFile,
+    RunLogLevel,
     ShardOption,
     To,
 )
@@ -36,6 +37,7 @@ def run(
     lookback: Lookback = None,
     paths: Paths = None,
     lake: Lake = None,
+    raw: Raw = None,
     concurrency: Concurrency = None,
     shard: ShardOption = None,
     from_archive: FromArchive = False,
@@ -46,7 +48,7 @@ def run(
     report: ReportFile = None,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
-    log_level: LogLevel = "info",
+    log_level: RunLogLevel = None,
 ) -> None:
     """Load what is listed and not yet in the lake.
 
@@ -61,7 +63,7 @@ def run(
     log.configure(log_format, log_level, redactor)
     span = (from_, to, lookback)
     where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *span, lake, concurrency, *where)
+    flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
     with usage_errors(log_format):
         check_report_file(report)
         job = prepare(

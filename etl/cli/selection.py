@@ -41,5 +41,5 @@ def load_selected(
     ).settings
     start = None
     if from_ is not None or lookback is not None:
-        start = settle_window(settings, now).start
+        start = settle_window(settings, now, longest=None).start
     return settings, Selection(account, start, settings.window.end if to is not None else None)

@@ -10,14 +10,15 @@ from etl.cli.common import failures, usage_errors
 from etl.cli.flags import (
     Account,
     Config,
-    From,
     Json,
     Lake,
     LogFormat,
     LogLevel,
-    Lookback,
     Progress,
-    To,
+    Raw,
+    ShownFrom,
+    ShownLookback,
+    ShownTo,
 )
 from etl.cli.selection import load_selected
 from etl.errors import UsageError
@@ -38,10 +39,11 @@ OfCopy = Annotated[
 def verify(
     config: Config = None,
     account: Account = None,
-    from_: From = None,
-    to: To = None,
-    lookback: Lookback = None,
+    from_: ShownFrom = None,
+    to: ShownTo = None,
+    lookback: ShownLookback = None,
     lake: Lake = None,
+    raw: Raw = None,
     deep: Deep = False,
     copy: OfCopy = False,
     json_: Json = False,
@@ -78,18 +80,20 @@ def verify(
             to=to,
             lookback=lookback,
             lake__uri=lake,
+            raw__uri=raw,
         )
-        raw = open_archive(settings) if deep else None
-        if deep and raw is None:
+        kept = open_archive(settings) if deep else None
+        if deep and kept is None:
             raise UsageError(
-                "raw.uri: is missing, and --deep needs it; set AHT_ETL_RAW__URI or the YAML's key"
+                "raw.uri: is missing, and --deep needs it; set --raw, AHT_ETL_RAW__URI or the "
+                "YAML's key"
             )
         if copy and deep:
             raise UsageError("--copy and --deep exclude each other: call verify twice")
         coarse = open_copy(settings) if copy else None
     for secret in settings.secret_values():
         redactor.add(secret)
-    archive = None if raw is None else ArchiveCheck(raw, settings.limits, settings.fetch.skip)
+    archive = None if kept is None else ArchiveCheck(kept, settings.limits, settings.fetch.skip)
     with (
         failures("verify.failed", log_format, redactor),
         shown(progress, live=not log.is_json(log_format)) as on_part,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from etl import __version__
 from etl.api.body import scratch_folder
 from etl.errors import RunError, describe
+from etl.machine import cores
 from etl.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def connected(engine: EngineSettings, most_workers: int) -> AsyncIterator[
         return
     from dask import config  # noqa: PLC0415 - an extra
 
-    workers = min(engine.workers or len(os.sched_getaffinity(0)), most_workers)
+    workers = min(engine.workers or cores(), most_workers)
     cluster = dask.LocalCluster(
         n_workers=workers,
         threads_per_worker=1,

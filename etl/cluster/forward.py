@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from etl.events import log as host_log
 from etl.log import name_error
 from etl.redact import Redactor
 
@@ -68,6 +69,8 @@ def _collect(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 def least_level() -> int:
     """Return the least level that this process logs, as far as its set-up of structlog tells."""
+    if not structlog.is_configured():
+        return logging.CRITICAL
     logger = structlog.get_logger().bind()
     try:
         return int(logger.get_effective_level())
@@ -79,5 +82,4 @@ def log_again(events: Iterable[dict[str, Any]], **more: str) -> None:
     """Log here what was logged there, with more fields about where that is."""
     for event in events:
         fields = {key: value for key, value in event.items() if key not in {"level", "event"}}
-        level = logging.getLevelNamesMapping()[event["level"].upper()]
-        structlog.get_logger().log(level, event["event"], **{**fields, **more})
+        host_log.log(event["level"], event["event"], **{**fields, **more})

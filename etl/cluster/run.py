@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from etl import __version__
 from etl.api.client import Client
 from etl.cluster import forward
@@ -22,6 +20,7 @@ from etl.cluster.shares import cut, portable, share_out
 from etl.cluster.words import EndRun, Order, Outcome, Together, Word
 from etl.cluster.worker import exchange, leave, work
 from etl.errors import RunError, describe
+from etl.events import log
 from etl.job import Job, UnderWay
 from etl.lake.store import LakeError, Store
 from etl.loader import deadline
@@ -32,8 +31,6 @@ from etl.settings import FetchSettings
 
 if TYPE_CHECKING:
     import distributed
-
-log = structlog.stdlib.get_logger()
 
 _EXCHANGE_EVERY_S: Final = 1.0
 # While a run ends, its workers are told more often.

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-
-from etl import __version__
+from etl import __version__, events
 from etl.api.client import Client, connect
 from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
@@ -58,10 +56,12 @@ class Station:
         transport = Transport(
             self.limiter,
             settings.retry,
-            settings.fetch.timeout,
+            settings.fetch,
             HttpCounts(),
+            clock,
             self._sleep,
             self.redactor.text,
+            use_proxy=settings.api.use_proxy,
         )
         self.transport = await transport.__aenter__()
         self.store = open_lake(settings)
@@ -161,7 +161,7 @@ class Attempt:
             pass
         except Exception as failure:  # noqa: BLE001 - the boundary of a task: its tally is due
             if not isinstance(failure, AhtEtlError):
-                structlog.get_logger().debug("task.crashed", exc_info=True)
+                events.log.debug("task.crashed", exc_info=True)
             error = station.redactor.text(describe(failure))
         if not planned:
             tally.expect(order.paths)

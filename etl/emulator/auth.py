@@ -46,8 +46,9 @@ class OAuth1Gate:
         if valid:
             return None
         if seen is not None and getattr(seen, "nonce_used", False):
-            return "nonce used"
-        return "signature invalid" if seen is not None else "signature missing"
+            return "oauth_problem=nonce_used"
+        problem = "signature_invalid" if seen is not None else "parameter_absent"
+        return f"oauth_problem={problem}"
 
 
 class _Validator(RequestValidator):

@@ -23,9 +23,15 @@ _LOAD: Final = (
     0.2, 0.1, 0.1, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 1.9, 2.0, 1.9,
     1.7, 1.7, 1.8, 1.8, 1.7, 1.5, 1.2, 0.9, 0.7, 0.5, 0.4, 0.3,
 )  # fmt: skip
-_STARTS: Final = ("consumerMessage", "focusIn", "agentResponse", "stepUp")
-_ENDS: Final = ("agentResponse", "focusOut", "consumerMessage", "agentLogout")
+# What starts and ends a unit, how often, and how it changes the unit's length: log-normal, with the
+# median in seconds and the spread by its start, and a factor by its end.
+_STARTS: Final = {
+    "consumerMessage": (25, 1.0), "focusIn": (8, 0.7), "agentResponse": (45, 0.9),
+    "stepUp": (120, 0.5),
+}  # fmt: skip
+_ENDS: Final = {"agentResponse": 1.3, "focusOut": 0.5, "consumerMessage": 0.9, "agentLogout": 2.5}
 _WEIGHTS: Final = (60, 25, 12, 3)
+_CLOSE: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +158,17 @@ def units(
         at = hour_ms + rng.randrange(_HOUR_MS)
         # Backwards from the close, so that no unit ends after it.
         for sequence in range(units, 0, -1):
-            duration = int(rng.lognormvariate(10, 1.2))
+            spread = rng.lognormvariate(0, 1)
+            start = rng.choices([*_STARTS], _WEIGHTS)[0]
+            end = "close" if sequence == units else rng.choices([*_ENDS], _WEIGHTS)[0]
+            median_s, sigma = _STARTS[start]
+            duration = int(1000 * median_s * spread**sigma * _ENDS.get(end, _CLOSE))
             rows.append(
                 {
                     "segmentId": segment_id,
                     "sequence": sequence,
-                    "startReason": rng.choices(_STARTS, _WEIGHTS)[0],
-                    "endReason": "close" if sequence == units else rng.choices(_ENDS, _WEIGHTS)[0],
+                    "startReason": start,
+                    "endReason": end,
                     "startTimestamp": at - duration,
                     "endTimestamp": at,
                     "handleTimeMillis": duration,

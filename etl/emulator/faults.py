@@ -31,7 +31,10 @@ _PAGE: Final = "<!doctype html><html><body>We are working on it</body></html>"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to go wrong: where, for which file (None: any), how often (None: always)."""
+    """One thing to go wrong: where, for which file (None: any), how often (None: always).
+
+    `query` is a text that the request's query must hold, for example of a listing's window.
+    """
 
     endpoint: Endpoint
     kind: Kind
@@ -41,6 +44,7 @@ class Fault:
     body: bytes = b'{"internalCode": 17, "message": "something broke"}'
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.01
+    query: str = ""
 
 
 async def misbehave(fault: Fault, request: web.Request, good: bytes) -> web.StreamResponse:

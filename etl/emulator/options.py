@@ -13,13 +13,14 @@ from etl.times import Window
 class EmulatorOptions:
     """What can be asked of the emulator.
 
-    `now` is the clock by which windows are judged and late files appear (None: the real one).
-    `oldest` None lists windows of any age. `partial` are windows for which a listing answers 206.
-    `encoding` is how a file's gzip is sent: as it is, as it is but declared as Content-Encoding,
-    with another gzip on top, or unpacked. `rate` is in requests a second, without bursts. `tls`
-    makes it serve https.
+    `account` is the only one that it has (None: it answers for any). `now` is the clock by which
+    windows are judged and late files appear (None: the real one). `oldest` None lists windows of
+    any age. `partial` are windows for which a listing answers 206. `encoding` is how a file's gzip
+    is sent: as it is, as it is but declared as Content-Encoding, with another gzip on top, or
+    unpacked. `rate` is in requests a second, without bursts. `tls` makes it serve https.
     """
 
+    account: str | None = None
     auth: Literal["none", "oauth1", "oauth2"] = "none"
     now: datetime | None = None
     max_window: timedelta = timedelta(days=1)

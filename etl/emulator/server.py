@@ -18,7 +18,7 @@ from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
 from etl.emulator.dataset import Dataset, EmulatedFile
 from etl.emulator.faults import Endpoint, Fault, json_body, misbehave, packed
 from etl.emulator.options import EmulatorOptions
-from etl.times import Window, parse_instant, rfc3339, to_millis
+from etl.times import Window, read_rfc3339, rfc3339, to_millis
 
 # The patterns of the vendor's documentation.
 _SOURCE: Final = re.compile(r"[a-zA-Z0-9_]{1,20}")
@@ -155,7 +155,7 @@ class Emulator:
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
         form = dict(await request.post())
-        return await self._answer("token", request, lambda _: self._good_token(form))
+        return await self._answer("token", request, lambda _: self._good_token(request, form))
 
     async def _answer(
         self, endpoint: Endpoint, request: web.Request, good: Any
@@ -168,7 +168,7 @@ class Emulator:
             self._limit()
             if self.options.latency_s:
                 await asyncio.sleep(self.options.latency_s)
-            fault = self._fault(endpoint, path)
+            fault = self._fault(endpoint, path, request.query_string)
             if fault is not None and fault.kind in {"status", "hang", "reset_before"}:
                 response = await misbehave(fault, request, b"")
             else:
@@ -200,19 +200,23 @@ class Emulator:
             headers = {"Retry-After": options.retry_after} if options.retry_after else None
             raise _RefusedError(429, {"message": "Too many requests"}, headers)
 
-    def _fault(self, endpoint: Endpoint, path: str | None) -> Fault | None:
+    def _fault(self, endpoint: Endpoint, path: str | None, query: str) -> Fault | None:
         for index, fault in enumerate(self.options.faults):
             left = self._faults_left[index]
-            if fault.endpoint == endpoint and fault.path in {None, path} and left != 0:
+            fits = fault.endpoint == endpoint and fault.path in {None, path}
+            if fits and fault.query in query and left != 0:
                 self._faults_left[index] = None if left is None else left - 1
                 return fault
         return None
 
+    def _knows(self, request: web.Request) -> bool:
+        return self.options.account in {None, request.match_info["account"]}
+
     def _check_caller(self, request: web.Request) -> None:
-        reason = None
-        if self.options.auth == "oauth1":
+        reason = None if self._knows(request) else "oauth_problem=permission_denied"
+        if reason is None and self.options.auth == "oauth1":
             reason = self._oauth1.refusal(request)
-        elif self.options.auth == "oauth2":
+        elif reason is None and self.options.auth == "oauth2":
             reason = self._oauth2.refusal(request)
         if reason is not None:
             raise _RefusedError(401, {"reason": reason, "message": "Unauthorized"})
@@ -292,6 +296,8 @@ class Emulator:
     def _good_domain(self, request: web.Request) -> web.Response:
         if request.query.get("version") != "1.0":
             raise _bad_request("version must be 1.0")
+        if not self._knows(request):
+            raise _RefusedError(404, {"message": "No such account"})
         account = request.match_info["account"]
         entries = [
             {"service": name, "account": account, "baseURI": request.host} for name in _SERVICES
@@ -304,12 +310,15 @@ class Emulator:
                 return web.json_response(entry)
         raise _RefusedError(404, {"message": "No such service"})
 
-    def _good_token(self, form: dict[str, Any]) -> web.Response:
+    def _good_token(self, request: web.Request, form: dict[str, Any]) -> web.Response:
+        if not self._knows(request):
+            raise _RefusedError(404, {"message": "No such account"})
         if form.get("grant_type") != "client_credentials":
             raise _bad_request("grant_type must be client_credentials")
         keys = KEYS["oauth2"]
         if any(form.get(name) != keys[name] for name in keys):
-            raise _RefusedError(401, {"reason": "client unknown", "message": "Unauthorized"})
+            told = {"error": "invalid_client", "error_description": "unknown client or secret"}
+            raise _RefusedError(401, told)
         life_s = self.options.token_life_s
         content: dict[str, Any] = {
             "access_token": self._oauth2.issue(life_s),
@@ -329,7 +338,7 @@ def _window_end(request: web.Request, name: Literal["from", "to"]) -> datetime |
             if not _MILLIS.fullmatch(millis):
                 raise ValueError(millis)
             return _EPOCH + timedelta(milliseconds=int(millis))
-        return None if text is None else parse_instant(text)
+        return None if text is None else read_rfc3339(text)
     except (ValueError, OverflowError):
         raise _bad_request(f"{name}Millis must be epoch milliseconds, {name} RFC 3339") from None
 

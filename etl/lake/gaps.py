@@ -1,12 +1,13 @@
 """Which hours of an account should have files, and which of them have none."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from etl.lake.layout import Selection
+from etl.paths import Partition
 
 HOUR: Final = timedelta(hours=1)
 
@@ -26,6 +27,14 @@ class Gap:
     def hours(self) -> int:
         """How long it is."""
         return (self.end - self.start) // HOUR
+
+
+def held_hours(partitions: Iterable[Partition]) -> dict[str, set[datetime]]:
+    """Return the hours of these partitions by account."""
+    held: dict[str, set[datetime]] = {}
+    for partition in partitions:
+        held.setdefault(partition.account, set()).add(partition.hour)
+    return held
 
 
 def expected_spans(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from etl.lake.gaps import HOUR, Gap, expected_spans, find_gaps
+from etl.lake.gaps import HOUR, Gap, expected_spans, find_gaps, held_hours
 from etl.lake.layout import Damage, Selection, lay_out
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.store import LakeError, Store, StoredFile
@@ -205,13 +205,11 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
         )
         for p in chosen
     ]
-    held: dict[str, list[datetime]] = {}
+    held = held_hours(hours)
     if layout.is_copy:
+        held = {}
         for surveyed in surveys:
-            held.setdefault(surveyed.partition.account, []).extend(surveyed.rows_by_hour)
-    else:
-        for partition in hours:
-            held.setdefault(partition.account, []).append(partition.hour)
+            held.setdefault(surveyed.partition.account, set()).update(surveyed.rows_by_hour)
     spans = expected_spans(held, selection, now)
     return Survey(
         layout.exists,

@@ -30,7 +30,7 @@ def require_page(file: Path) -> None:
     except ImportError as error:
         raise UsageError(
             f"--html needs {error.name}, which is not installed; install the extra: "
-            "pip install 'aht-etl[html]' (in a clone: pip install '.[html]')"
+            "pip install '.[html]' in a clone, else pip install 'aht-etl[html]'"
         ) from None
     if file.is_dir() or not file.resolve().parent.is_dir():
         raise UsageError(f"--html {file}: not a file in a folder that exists")

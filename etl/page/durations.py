@@ -12,6 +12,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.printable import one_line
+
 COLUMNS: Final = ("startReason", "endReason", "handleTimeMillis")
 NO_REASON: Final = "(no reason)"
 OTHER: Final = "(other reasons)"
@@ -94,7 +96,7 @@ def _count(by_reason: dict[str, Distribution], reasons: Any, bins: Any, millis: 
         .aggregate([("millis", "count"), ("millis", "sum")])
     )
     for row in counted.to_pylist():
-        distribution = _of(by_reason, row["reason"] or NO_REASON)
+        distribution = _of(by_reason, one_line(row["reason"] or "") or NO_REASON)
         distribution.bins[row["bin"]] += row["millis_count"]
         distribution.total_ms += row["millis_sum"]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, Final
 
 from etl.against import Against
@@ -23,7 +22,7 @@ _LONGEST_GAP: Final = timedelta(days=62)
 
 
 class State(StrEnum):
-    """What an hour is: the first of these that is true of it, from the last to the first."""
+    """What an hour is. Where several of these are true of it, the last counts."""
 
     #: The lake says nothing of it, and nothing is expected.
     OUTSIDE = "outside"
@@ -113,7 +112,7 @@ class Cell:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Day:
     """The hours that begin on a day: 24, or 23 or 25 where clocks change."""
 
@@ -136,7 +135,7 @@ class Day:
         """The handle time of a segment, on average."""
         return self.total("handle_ms") / self.segments if self.segments else 0.0
 
-    @cached_property
+    @property
     def complete(self) -> Complete:
         """Whether every hour of the day has files, readable ones, and no listed one is missing."""
         states = {cell.state for cell in self.cells if not cell.unlisted}
@@ -144,7 +143,7 @@ class Day:
             return Complete.NO
         return Complete.YES if all(c.state is State.HELD for c in self.cells) else Complete.OPEN
 
-    @cached_property
+    @property
     def verdict(self) -> str:
         """The answer to whether the day is there."""
         if self.complete is Complete.YES:
@@ -179,7 +178,7 @@ class Day:
         return ", ".join(f"{a.clock.time(a.at)} to {b.clock.end(b.at)}" for a, b in spans)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Month:
     """A month's days, as far as there is something to show."""
 
@@ -191,7 +190,7 @@ class Month:
         """Return the sum of one of the hours' numbers."""
         return sum(day.total(name) for day in self.days)
 
-    @cached_property
+    @property
     def gaps(self) -> int:
         """How many hours are missing."""
         return sum(
@@ -200,16 +199,17 @@ class Month:
             for cell in day.cells
         )
 
-    @cached_property
+    @property
     def columns(self) -> list[str]:
         """The hours of the day, those of a day on which clocks change among them."""
         return sorted({cell.column for day in self.days for cell in day.cells})
 
     def rows(self) -> Iterator[tuple[Day, list[Cell | None]]]:
         """Yield each day with its cells by column; None where the day has no such hour."""
+        columns = self.columns
         for day in self.days:
             cells = {cell.column: cell for cell in day.cells}
-            yield day, [cells.get(column) for column in self.columns]
+            yield day, [cells.get(column) for column in columns]
 
 
 def months(facts: Facts, against: Against | None, now: datetime, clock: Clock) -> list[Month]:

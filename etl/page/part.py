@@ -13,6 +13,7 @@ from etl.lake.store import LakeError, Store, StoredFile
 from etl.page.durations import COLUMNS, Durations
 from etl.page.segments import Segments
 from etl.paths import Partition
+from etl.printable import one_line
 
 _BATCH_ROWS: Final = 65_536
 _SEGMENT: Final = "segmentId"
@@ -56,8 +57,8 @@ def read_part(store: Store, partition: Partition, part: StoredFile) -> PartFacts
         name,
         damage,
         receipts,
-        metadata.get(b"aht_etl.run", b"").decode("utf-8", "replace"),
-        metadata.get(b"aht_etl.version", b"").decode("utf-8", "replace"),
+        one_line(metadata.get(b"aht_etl.run", b"").decode("utf-8", "replace")),
+        one_line(metadata.get(b"aht_etl.version", b"").decode("utf-8", "replace")),
         part.modified,
         part.bytes,
         durations,

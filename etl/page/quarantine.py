@@ -10,6 +10,7 @@ from typing import Final
 from etl.lake.layout import Selection, to_partition
 from etl.lake.quarantine import FOLDER
 from etl.lake.store import LakeError, Store
+from etl.printable import one_line
 
 _UNREADABLE: Final = "(the quarantine's own line cannot be read)"
 _OTHER: Final = "(other reasons)"
@@ -62,7 +63,7 @@ def _names(store: Store, selection: Selection, damage: list[str]) -> Iterator[st
 
 def _count(by_reason: Counter[str], line: bytes) -> None:
     try:
-        reason = _POSITION.sub("", str(json.loads(line)["reason"]))
+        reason = one_line(_POSITION.sub("", str(json.loads(line)["reason"]))) or _UNREADABLE
     except (ValueError, TypeError, KeyError, RecursionError):
         reason = _UNREADABLE
     if reason not in by_reason and len(by_reason) >= _REASONS_MAX:

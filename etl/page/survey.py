@@ -1,15 +1,15 @@
 """Reading a lake for the page: every part once, some side by side."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from etl.lake.gaps import expected_spans
+from etl.lake.gaps import expected_spans, held_hours
 from etl.lake.layout import Layout, Selection, lay_out
 from etl.lake.side_by_side import in_order
 from etl.lake.store import LakeError, Store, StoredFile
+from etl.machine import cores
 from etl.page.clock import Clock
 from etl.page.facts import Facts, Hour
 from etl.page.part import PartFacts, read_part
@@ -17,7 +17,7 @@ from etl.page.quarantine import read_quarantine
 from etl.page.segments import Segments
 from etl.paths import Partition
 
-_THREADS: Final = min(8, os.cpu_count() or 1)
+_THREADS: Final = min(8, cores())
 _AHEAD: Final = 2
 
 
@@ -60,19 +60,15 @@ def survey(store: Store, selection: Selection, now: datetime, clock: Clock) -> F
 
 def _expected(layout: Layout, selection: Selection, now: datetime) -> Facts:
     """Return facts that know of the hours which are held or expected, and of shut folders."""
-    held: dict[str, set[datetime]] = {}
-    for partition in (*layout.parts, *layout.shut):
-        if selection.account in (None, partition.account):
-            held.setdefault(partition.account, set()).add(partition.hour)
+    there = (*layout.parts, *layout.shut)
+    chosen = [partition for partition in there if selection.takes(partition)]
     facts = Facts(
-        spans=expected_spans(held, selection, now),
+        held=held_hours(chosen),
+        spans=expected_spans(held_hours(there), selection, now),
         hidden=tuple(layout.above.values()),
+        hours={partition.hour: Hour() for partition in chosen},
         damage=[*layout.above],
     )
-    for partition in (*layout.parts, *layout.shut):
-        if selection.takes(partition):
-            facts.held.setdefault(partition.account, set()).add(partition.hour)
-            facts.hours.setdefault(partition.hour, Hour())
     for partition, damage in layout.shut.items():
         if selection.takes(partition):
             facts.hours[partition.hour].damaged = True

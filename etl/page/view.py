@@ -14,6 +14,7 @@ from etl.page.durations import Distribution
 from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, UNKNOWN
 from etl.page.months import Complete, Month, State, months
+from etl.printable import one_line
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.
 _MONTHS_IN_FULL: Final = 24
@@ -75,13 +76,14 @@ def view(
         "by_start": _reasons(facts.durations.by_start),
         "by_end": _reasons(facts.durations.by_end),
         "lateness": _lateness(facts),
-        "latest": sorted(facts.latest, reverse=True),
+        "latest": [(late, one_line(path)) for late, path in sorted(facts.latest, reverse=True)],
         "late_files": sum(hour.late for hour in facts.hours.values()),
         "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
         "runs_shown": _RUNS_SHOWN,
         "quarantined": bool(facts.quarantined or facts.quarantine.rows or facts.quarantine.damage),
         "reasons": facts.quarantine.by_reason.most_common(),
-        "worst": sorted(facts.worst, reverse=True),
+        "worst": [(count, one_line(path)) for count, path in sorted(facts.worst, reverse=True)],
+        "damage": [(one_line(each.name), one_line(each.message)) for each in facts.damage],
         "data": _data(facts, full, all_months, clock),
     }
 

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from aiohttp import web
 
 from etl.api.throttle import Limiter
 from etl.api.transport import HttpCounts, Transport
-from etl.settings import RetrySettings
+from etl.settings import FetchSettings, RetrySettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -45,9 +46,12 @@ async def serving(handler: Handler) -> AsyncIterator[Answer]:
 
 @asynccontextmanager
 async def transport(
-    timeout_s: float = 5, slept: list[float] | None = None, retry: RetrySettings | None = None
+    timeout_s: float = 5,
+    slept: list[float] | None = None,
+    retry: RetrySettings | None = None,
+    **how: Any,
 ) -> AsyncIterator[Transport]:
-    """Time stands still but for sleeping."""
+    """Time stands still but for sleeping; `how` is passed on."""
     naps = [] if slept is None else slept
 
     async def sleep(seconds: float) -> None:
@@ -56,7 +60,13 @@ async def transport(
 
     limiter = Limiter(8, None, lambda: sum(naps), sleep)
     opened = Transport(
-        limiter, retry or RetrySettings(), timedelta(seconds=timeout_s), HttpCounts(), sleep
+        limiter,
+        retry or RetrySettings(),
+        FetchSettings(timeout=timedelta(seconds=timeout_s)),
+        HttpCounts(),
+        how.pop("clock", lambda: sum(naps)),
+        sleep,
+        **how,
     )
     async with opened:
         yield opened

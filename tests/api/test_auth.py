@@ -7,10 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from etl.api.auth import OAuth1, OAuth2, parse_token
+from etl.api.auth import Hope, OAuth1, OAuth2, parse_token
+from etl.api.retry import Unauthorized
+from etl.api.transport import Transport
 from etl.errors import RunError
 from etl.settings import AuthSettings
+from tests.api.servers import serving, transport
 
 URL = "http://127.0.0.1:1/files?path=/year=2022/month=6/x.json.gz&source=aht_etl"
 
@@ -66,10 +70,24 @@ async def test_many_401s_renew_once() -> None:
     old = await auth.header(URL)
 
     async def again() -> str:
-        assert await auth.refused(old)
+        assert await auth.refused(old) is not Hope.NONE
         return await auth.header(URL)
 
     assert set(await asyncio.gather(*(again() for _ in range(16)))) == {"Bearer token-2"}
+    assert server.asked == 2
+
+
+async def test_a_renewal_that_is_under_way_is_waited_for() -> None:
+    """The new token may be what ended the old one, before it is here: no second one is fetched."""
+    server = Server(3600)
+    auth = OAuth2(server.request, server.clock, lambda _: None)
+    old = await auth.header(URL)
+    server.now = 3600
+    renewal = asyncio.ensure_future(auth.header(URL))
+    await asyncio.sleep(0)
+    assert (await auth.refused(old), await renewal) == (Hope.NEWER, "Bearer token-2")
+    assert await auth.header(URL) == "Bearer token-2"
+    assert await auth.refused("Bearer token-2") is Hope.RENEWED
     assert server.asked == 2
 
 
@@ -114,10 +132,63 @@ async def test_every_signature_is_new() -> None:
     first, second = await auth.header(URL), await auth.header(URL)
     assert first.startswith("OAuth ")
     assert first != second
-    assert not await auth.refused(first)
+    assert await auth.refused(first) is Hope.NONE
 
 
 def test_a_token_is_not_in_the_text_about_it() -> None:
     """Neither its `repr` nor its text shows the value."""
     token = parse_token({"access_token": "eyJ.a-secret.token", "expires_in": 60}, 0.0)
     assert "secret" not in repr(token) + str(token)
+
+
+async def ask(opened: Transport, url: str, auth: OAuth2) -> None:
+    """Ask by the vendor's policy."""
+    async for attempt in opened.attempts(url):
+        with attempt:
+            async with opened.get(url, auth):
+                pass
+
+
+async def test_a_request_outlives_the_tokens_that_end_while_it_is_in_flight() -> None:
+    """A new token ends the older one at the server: each time the newer one gets a try."""
+    tokens = Server(3600)
+    arrived = asyncio.Event()
+    let_go = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        sent = request.headers["Authorization"]
+        if request.path == "/slow":
+            arrived.set()
+            await let_go.wait()
+        return web.Response(status=200 if sent == f"Bearer token-{tokens.asked}" else 401)
+
+    async with serving(handle) as server, transport(clock=tokens.clock) as opened:
+        auth = OAuth2(tokens.request, tokens.clock, lambda _: None)
+
+        slow = asyncio.ensure_future(ask(opened, f"{server.url}/slow", auth))
+        for number in (2, 3):
+            await arrived.wait()
+            arrived.clear()
+            tokens.now += 3600
+            await ask(opened, f"{server.url}/quick", auth)
+            assert number == tokens.asked
+            let_go.set()
+            let_go.clear()
+        await arrived.wait()
+        let_go.set()
+        await slow
+    assert 3 == tokens.asked
+
+
+async def test_a_token_that_is_fetched_for_a_request_and_refused_is_the_end() -> None:
+    """A 401 to each token: one more is fetched for the request, no third one."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    tokens = Server(3600)
+    auth = OAuth2(tokens.request, tokens.clock, lambda _: None)
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(Unauthorized) as caught:
+            await ask(opened, server.url, auth)
+    assert (2, 2) == (tokens.asked, caught.value.attempts)

@@ -1,5 +1,6 @@
 """Windows and saved answers → listed paths."""
 
+import gzip
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.api.auth import Anonymous
-from etl.api.listing import list_windows, read_listing
+from etl.api.listing import Listing, list_windows, read_listing, require_an_answer
 from etl.errors import RunError
 from etl.settings import RetrySettings
 from etl.times import Window
@@ -37,10 +38,10 @@ def files(*paths: Any, status: int = 200) -> web.Response:
     return web.json_response({"files": list(paths)}, status=status)
 
 
-async def listed(answer: Callable[[int], web.Response]) -> Any:
+async def listed(answer: Callable[[int], web.Response], **how: Any) -> Any:
     async with answering(answer) as server, transport(retry=RETRY) as opened:
         url = f"{server.url}/api/account/a1/agent-segments/breakdown"
-        return await list_windows(opened, Anonymous(), url, "aht_etl", DAYS)
+        return await list_windows(opened, Anonymous(), url, "aht_etl", DAYS, **how)
 
 
 async def test_windows_in_their_order_each_path_once() -> None:
@@ -69,22 +70,101 @@ async def test_what_is_no_text_is_kept_as_its_json() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "without a body"),
-        (b"<html>", "not JSON"),
+        (b"<html>", "a web page"),
+        (gzip.compress(b"<html>"), "a web page"),
         (b"[]", "no list of files"),
         (b"{}", "no list of files"),
         (b'{"files": null}', "no list of files"),
         (b'{"files": "/a"}', "no list of files"),
         (b'{"files": ["/a"', "not JSON"),
-        (b"\x1f\x8b\x08", "ends too early"),
     ],
 )
-async def test_an_answer_that_is_no_good_one_is_never_an_empty_window(
-    body: bytes, said: str
+@pytest.mark.parametrize("status", [200, 206])
+async def test_an_answer_that_is_not_the_apis_is_never_an_empty_window(
+    body: bytes, said: str, status: int
 ) -> None:
-    """One bad window fails all, with its time and the reason."""
+    """The window is asked for again and then left unanswered; the others are listed."""
+
+    def answer(day: int) -> web.Response:
+        return web.Response(body=body, status=status) if day == 1 else files(f"/{day}")
+
+    result = await listed(answer)
+    assert (["/0", "/2"], 5) == (list(result.entries), result.requests)
+    assert ([], []) == (result.empty_windows, result.partial_windows)
+    ((window, error),) = result.unanswered.items()
+    assert (DAYS[1], True) == (window, said in error.message)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"), [(b"", "without a body"), (b"\x1f\x8b\x08", "ends too early")]
+)
+async def test_a_damaged_answer_fails_the_listing(body: bytes, said: str) -> None:
+    """It may be the API's; all fails, with the window's time and the reason."""
     with pytest.raises(RunError, match=rf"listing 2022-06-02T00:00:00Z to .*{said}"):
         await listed(lambda day: web.Response(body=body) if day == 1 else files("/a"))
+
+
+VENDORS_404 = [
+    b"",
+    b" \r\n",
+    b"{}",
+    b'{"message": "no such thing"}',
+    b"No paths were found in hdfs for the given timeframe",
+    b"<html>no paths were found in hdfs</html>",
+    gzip.compress(b'{"message": "Nothing"}'),
+]
+FOREIGN_404 = [
+    b"default backend - 404",
+    b"<html><h1>Error response</h1>",
+    b"[]",
+    b'"no"',
+    b"null",
+    b'{"message": ',
+    b"[" * 9000,
+    gzip.compress(b"<html>"),
+]
+
+
+@pytest.mark.parametrize("body", VENDORS_404)
+async def test_a_404_that_can_be_the_vendors_is_an_empty_window(body: bytes) -> None:
+    """Nothing, a JSON object, or the documented words; it is not asked for again."""
+    answer = web.Response
+    result = await listed(lambda day: answer(status=404, body=body) if day == 1 else files("/a"))
+    assert ([DAYS[1]], {}, 3) == (result.empty_windows, result.unanswered, result.requests)
+
+
+@pytest.mark.parametrize("body", FOREIGN_404)
+async def test_any_other_404_is_no_answer(body: bytes) -> None:
+    """It is asked for again like a 5xx; the key takes it for an empty window at once."""
+
+    def answer(day: int) -> web.Response:
+        return web.Response(status=404, body=body) if day == 1 else files("/a")
+
+    result = await listed(answer)
+    assert ([], [DAYS[1]], 5) == (result.empty_windows, list(result.unanswered), result.requests)
+    assert "404, but not the vendor's" in result.unanswered[DAYS[1]].message
+    result = await listed(answer, any_404_is_empty=True)
+    assert ([DAYS[1]], {}, 3) == (result.empty_windows, result.unanswered, result.requests)
+
+
+async def test_a_stray_404_is_survived() -> None:
+    """The next answer counts."""
+    stray = [web.Response(status=404, text="default backend - 404")]
+    result = await listed(lambda day: stray.pop() if day == 1 and stray else files(f"/{day}"))
+    assert (["/0", "/1", "/2"], {}, []) == (
+        list(result.entries),
+        result.unanswered,
+        result.empty_windows,
+    )
+
+
+async def test_a_listing_that_nobody_answered_is_an_error() -> None:
+    """With the first window and what answered there; one answered window is enough."""
+    result = await listed(lambda _: web.Response(status=404, text="default backend - 404"))
+    with pytest.raises(RunError, match=r"^listing 2022-06-01T00.*'default backend - 404'.*check"):
+        require_an_answer(result, DAYS)
+    require_an_answer(await listed(lambda day: files() if day else web.Response(text="x")), DAYS)
+    require_an_answer(Listing(), [])
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 400, 401, 403, 410, 500, 503])

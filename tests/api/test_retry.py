@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.api.retry import Attempts, Unauthorized, retry_after_s
+from etl.api.auth import Hope
+from etl.api.refusal import retry_after_s
+from etl.api.retry import Attempts, Unauthorized
 from etl.errors import FailureKind, FileError
 
 NOW = datetime(2022, 6, 1, 12, tzinfo=UTC)
@@ -58,7 +60,7 @@ async def test_server_errors_are_passing() -> None:
         fault(FailureKind.NOT_FOUND, 404),
         fault(FailureKind.MALFORMED),
         fault(FailureKind.TOO_LARGE),
-        Unauthorized("", renewable=False),
+        Unauthorized("", Hope.NONE),
     ],
 )
 async def test_final_answers_are_not_asked_again(error: FileError) -> None:
@@ -80,9 +82,19 @@ async def test_throttling_has_its_own_count() -> None:
 
 async def test_a_token_is_renewed_once() -> None:
     """A 401 that a new token may mend is tried again once, at once."""
-    assert await send([Unauthorized("", renewable=True)], [], 0) == [0]
+    assert await send([Unauthorized("", Hope.RENEWED)], [], 0) == [0]
     with pytest.raises(Unauthorized):
-        await send([Unauthorized("", renewable=True) for _ in range(2)], [5], 20)
+        await send([Unauthorized("", Hope.RENEWED) for _ in range(2)], [5], 20)
+
+
+async def test_a_token_that_was_replaced_in_flight_is_tried_again_with_the_newer_one() -> None:
+    """A 401 to it says nothing about the newer one; without end it is no accident."""
+    newer, renewed = (Unauthorized("", hope) for hope in (Hope.NEWER, Hope.RENEWED))
+    assert await send([renewed, newer, newer], [], 0) == [0, 0, 0]
+    finals: list[list[FileError]] = [[newer, renewed], [renewed, renewed], [newer] * 4]
+    for final in finals:
+        with pytest.raises(Unauthorized):
+            await send(final, [5], 20)
 
 
 @pytest.mark.parametrize(

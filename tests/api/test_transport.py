@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from etl.api.auth import Anonymous, Authenticator
+from etl.api.auth import Anonymous
 from etl.api.body import download, read_json
 from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.transport import Transport
@@ -50,12 +50,12 @@ async def failure(answer: Callable[[], web.StreamResponse], **how: Any) -> FileE
 
 
 @asynccontextmanager
-async def closing_kept_alive() -> AsyncIterator[tuple[str, list[bytes]]]:
+async def closing_kept_alive(last: bytes = b"") -> AsyncIterator[tuple[str, list[bytes]]]:
     """Answer the first request of each connection, drop the connection at the second."""
     seen: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b""):
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", last):
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
             except asyncio.IncompleteReadError:
@@ -69,16 +69,59 @@ async def closing_kept_alive() -> AsyncIterator[tuple[str, list[bytes]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
 
 
-async def test_a_request_on_a_dropped_connection_is_not_sent_again_unsigned() -> None:
-    """The library would repeat it with the same header; here it fails, and a retry signs anew."""
-    async with closing_kept_alive() as (url, seen), transport() as opened:
+async def test_a_request_on_a_dropped_kept_connection_is_sent_again_signed_anew() -> None:
+    """The library would repeat it with the same header, and a retry waits for seconds."""
+    slept: list[float] = []
+    async with closing_kept_alive() as (url, seen), transport(slept=slept) as opened:
         auth = Signing()
         assert await fetch(opened, url, auth=auth) == b"ok"
-        with pytest.raises(FileError) as caught:
-            await fetch(opened, url, auth=auth)
-        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
         assert await fetch(opened, url, auth=auth) == b"ok"
         assert len(seen) == len(set(seen)) == opened.counts.requests == 3
+        assert (0, []) == (opened.counts.retries, slept)
+
+
+async def test_many_kept_connections_that_are_dropped_cost_one_request_each() -> None:
+    """What is sent again goes by a new connection, not by another kept one."""
+    async with closing_kept_alive() as (url, seen), transport() as opened:
+        for _ in range(2):
+            await asyncio.gather(*(fetch(opened, url, auth=Signing()) for _ in range(8)))
+        assert len(seen) == opened.counts.requests == 8 + 2 * 8
+
+
+@pytest.mark.parametrize("answers", [1, 10, 100])
+async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answers: int) -> None:
+    """Right behind an answer, unannounced: a request may be on its way already."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(answers):
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server, transport() as opened:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        async def some() -> None:
+            for _ in range(50):
+                assert await fetch(opened, url) == b"ok"
+
+        await asyncio.gather(*(some() for _ in range(8)))
+        assert opened.counts.retries == 0
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Le"])
+async def test_an_answer_that_began_is_not_asked_for_again_at_once(begun: bytes) -> None:
+    """Nor is a request that met a new connection: those are for the retries, with their delays."""
+    async with closing_kept_alive(begun) as (url, seen), transport() as opened:
+        await fetch(opened, url, auth=Signing())
+        with pytest.raises(FileError) as caught:
+            await fetch(opened, url, auth=Signing())
+        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+        assert len(seen) == opened.counts.requests == 2
 
 
 async def test_redirects_are_not_followed() -> None:
@@ -202,21 +245,45 @@ async def test_nobody_there(url: str, said: str) -> None:
     assert f"no connection to {said}; {advice}" == caught.value.message
 
 
-async def test_a_401_tells_missing_keys_from_wrong_ones() -> None:
-    """Who sent none is not told that they are wrong."""
+@pytest.mark.parametrize("begin", [b"<!doctype html>", b"\n\n <HTML>", b"\xef\xbb\xbf<?xml?>"])
+async def test_a_web_page_is_no_file(begin: bytes) -> None:
+    """It is named for what it is; a retry may find the API."""
+    error = await failure(lambda: web.Response(body=begin + bytes(2000)))
+    assert (FailureKind.CORRUPT, True) == (error.kind, error.passing)
+    assert error.message.startswith("a web page, not the API's answer")
 
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response(status=401)
 
-    async with serving(handle) as server, transport() as opened:
-        keys: dict[str, Authenticator] = {
-            "no keys are set (auth.*)": Anonymous(),
-            "the keys are wrong": Signing(),
-        }
-        for said, auth in keys.items():
-            with pytest.raises(FileError) as caught:
-                await fetch(opened, server.url, auth=auth)
-            assert caught.value.message.startswith(f"status 401; {said}")
+@asynccontextmanager
+async def dripping(bytes_a_second: int) -> AsyncIterator[tuple[str, Callable[[], float]]]:
+    """Answer this much a second, on a clock that goes on by each piece."""
+    now = 0.0
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal now
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(150):
+            now += 1
+            await response.write(bytes(bytes_a_second))
+            await asyncio.sleep(0.001)
+        return response
+
+    async with serving(handle) as server:
+        yield server.url, lambda: now
+
+
+async def test_an_answer_that_drips_is_a_timeout() -> None:
+    """Less than `fetch.least_rate` over a minute is given up, and may be tried again."""
+    async with dripping(1000) as (url, clock), transport(clock=clock) as opened:
+        with pytest.raises(FileError, match="lower fetch") as caught:
+            await fetch(opened, url)
+    assert (FailureKind.TIMEOUT, True) == (caught.value.kind, caught.value.passing)
+
+
+async def test_a_slow_answer_is_waited_for() -> None:
+    """However long it takes, at the least rate."""
+    async with dripping(2000) as (url, clock), transport(clock=clock) as opened:
+        assert 150 * 2000 == len(await fetch(opened, url))
 
 
 @pytest.mark.parametrize(
@@ -246,6 +313,7 @@ HOSTS = [
     ({"baseURI": "va.api.example:8443"}, "https://va.api.example:8443"),
     ({"baseURI": "127.0.0.1:99"}, "http://127.0.0.1:99"),
     ({"baseURI": "[::1]:99"}, "http://[::1]:99"),
+    ({"baseURI": "LocalHost.:99"}, "http://LocalHost.:99"),
     (
         {
             "baseURIs": [
@@ -287,6 +355,7 @@ NAMED = {"service": AGENT_ACTIVITY}
         {"baseURI": "a.example/path"},
         {"baseURI": "user@a.example"},
         {"baseURI": "a.example:99999"},
+        {"baseURI": "[::::]"},
         {"baseURIs": [{"service": "other", "baseURI": "a.example"}]},
         {"service": "other", "baseURI": "a.example"},
     ],
@@ -299,6 +368,17 @@ async def test_answers_that_name_no_host(answer: Any) -> None:
 
     async with serving(handle) as server, transport() as opened:
         with pytest.raises(RunError, match="names no host; check account"):
+            await look_up(opened, server.url, "a1", SENTINEL)
+
+
+async def test_a_page_is_no_look_up() -> None:
+    """A login page is named for what it is, with what to check."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(text="<html>Please log in</html>", content_type="text/html")
+
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(RunError, match=r"a web page, not the API's answer.*; check account"):
             await look_up(opened, server.url, "a1", SENTINEL)
 
 

@@ -26,7 +26,7 @@ TESTS: Final = (
 _FINGERPRINT: Final = """
 SELECT count(*), sum(hash(segmentId, sequence, startReason, endReason, epoch_ms(startTimestamp),
     epoch_ms(endTimestamp), epoch_ms(insertTimestamp), handleTimeMillis)::HUGEINT)::VARCHAR
-FROM read_parquet('{lake}/**/*.parquet', hive_partitioning = false)
+FROM read_parquet('{lake}/year=*/**/*.parquet', hive_partitioning = false)
 """
 
 

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import structlog
 from typer.testing import CliRunner
 
 from etl.cli import app
-from etl.emulator import Dataset, Emulator, Fault
+from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
+from etl.times import Window
 from tests.certificates import certified
 from tests.conftest import COMMAND, Serve, environment, keys_of
 from tests.e2e.test_endings import wait_until
@@ -27,11 +29,25 @@ START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 3, tzinfo=UT
 DATA = Dataset.generate(3, START, END, rows_per_file=20)
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
 NAMES = [
-    *("configuration", "host", "tls", "authentication", "listing", "file", "lake", "temporary"),
+    *(
+        "configuration",
+        "host",
+        "connection",
+        "authentication",
+        "listing",
+        "file",
+        "lake",
+        "temporary",
+    ),
 ]
 OUTCOME = dict.fromkeys(NAMES, "ok")
 #: What is said of the checks behind one that failed.
-NOT_TRIED = {"tls": "skipped", "authentication": "skipped", "listing": "skipped", "file": "skipped"}
+NOT_TRIED = {
+    "connection": "skipped",
+    "authentication": "skipped",
+    "listing": "skipped",
+    "file": "skipped",
+}
 
 
 @dataclass
@@ -172,6 +188,46 @@ def test_a_token_that_is_refused(check: Check, serve: Serve) -> None:
     assert 0 == emulator.count("listing")
 
 
+def test_what_the_listing_answered_is_said(check: Check, serve: Serve) -> None:
+    """Keys are accepted on a 200, a 206, or a 404 that can be the vendor's."""
+    emulator = serve(DATA, auth="oauth1")
+    said = "OAuth 1.0a: the keys are accepted (the listing answered {})".format
+    assert said("200") == check(emulator).said["authentication"]
+    partial = EmulatorOptions(auth="oauth1", oldest=None, partial=(Window(START, END),))
+    emulator.options = partial
+    assert said("206, some files are missing") == check(emulator).said["authentication"]
+    emulator.dataset, emulator.options = Dataset.of({}), replace(partial, partial=())
+    assert said("404, no files") == check(emulator).said["authentication"]
+
+
+@pytest.mark.parametrize(("ahead", "named"), [(3600, True), (-3600, True), (5, False)])
+def test_a_clock_that_is_wrong_is_named_though_all_is_well(
+    check: Check, serve: Serve, ahead: int, named: bool
+) -> None:
+    """It will be refused one day."""
+    headers = {"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)}
+    empty = Fault("listing", "status", status=404, body=b"{}", headers=headers, times=None)
+    checked = check(serve(DATA, faults=(empty,)))
+    assert (0, named) == (checked.code, "this machine's clock is" in checked.said["authentication"])
+
+
+def test_a_proxy_that_is_not_used_is_said(
+    check: Check, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sets the variable expects that it counts; it does if it is asked for."""
+    emulator = serve(DATA)
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    checked = check(emulator)
+    assert checked.code == 0
+    assert "HTTP_PROXY is set and not used, since api.use_proxy is false" in checked.said["host"]
+    checked = check(emulator, AHT_ETL_API__USE_PROXY="true")
+    assert (1, "failed") == (checked.code, checked.outcomes["tls"])
+    assert "(by the proxy 127.0.0.1:1, HTTP_PROXY)" in checked.said["host"]
+    assert "no connection to the proxy 127.0.0.1:1 (HTTP_PROXY)" in checked.said["tls"]
+
+
 def test_an_account_that_the_vendor_does_not_know(check: Check, serve: Serve) -> None:
     """The look-up of the host fails and says what to check; the lake is tried all the same."""
     emulator = serve(DATA, faults=(Fault("domain", "status", status=404, times=None),))
@@ -191,13 +247,13 @@ def test_certificates(
     where = () if looked_up else ("--base-url", url)
     env = {"AHT_ETL_API__DOMAIN_URL": url} if looked_up else {}
     checked = check(None, *where, **env)
-    step = "host" if looked_up else "tls"
+    step = "host" if looked_up else "connection"
     assert (1, "failed") == (checked.code, checked.outcomes[step])
     assert "not trusted: unable to get local issuer certificate" in checked.said[step]
     assert "SSL_CERT_FILE" in checked.said[step]
     checked = check(None, *where, **env, SSL_CERT_FILE=str(authority))
     assert (0, OUTCOME) == (checked.code, checked.outcomes)
-    assert "its certificate is good until " in checked.said["tls"]
+    assert "its certificate is good until " in checked.said["connection"]
 
 
 @pytest.mark.parametrize(
@@ -222,14 +278,14 @@ def test_certificates_that_do_not_fit(
     context, authority = certified(tmp_path_factory.mktemp("ca"), name, until)
     url = serve(DATA, tls=context).base_url
     checked = check(None, "--base-url", url, SSL_CERT_FILE=str(authority))
-    assert outcome == checked.outcomes["tls"]
-    assert said in checked.said["tls"]
+    assert outcome == checked.outcomes["connection"]
+    assert said in checked.said["connection"]
 
 
 @pytest.mark.parametrize(
     ("url", "step", "said"),
     [
-        ("http://127.0.0.1:1", "tls", "port 1: Connection refused"),
+        ("http://127.0.0.1:1", "connection", "port 1: Connection refused"),
         ("https://nowhere.invalid", "host", "the name nowhere.invalid cannot be looked up"),
     ],
 )
@@ -252,8 +308,8 @@ def test_a_server_that_speaks_plain_http(check: Check, serve: Serve) -> None:
     """Asked by https, it is told what it is not."""
     url = serve(DATA).base_url.replace("http:", "https:")
     checked = check(None, "--base-url", url)
-    assert (1, "failed") == (checked.code, checked.outcomes["tls"])
-    assert "does not speak TLS" in checked.said["tls"]
+    assert (1, "failed") == (checked.code, checked.outcomes["connection"])
+    assert "does not speak TLS" in checked.said["connection"]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +400,8 @@ def test_a_file_that_cannot_be_had(
     checked = check(emulator, AHT_ETL_FETCH__TIMEOUT="0.3s")
     assert (1, {**OUTCOME, "file": "failed"}) == (checked.code, checked.outcomes)
     ((path, count),) = emulator.file_requests().items()
-    assert 1 == count
+    # What meets a connection that was kept, and dropped, is sent again.
+    assert (2 if fault["kind"] == "reset_before" else 1) == count
     assert checked.said["file"].startswith(f"{path}: {said}")
 
 
@@ -368,7 +425,8 @@ def test_paths_that_cannot_be_used(check: Check, serve: Serve) -> None:
         ({"kind": "status", "status": 429, "headers": {"Retry-After": "600"}}, "skipped"),
         ({"kind": "reset_before"}, "skipped"),
         ({"kind": "hang"}, "skipped"),
-        ({"kind": "status", "status": 400}, "ok"),
+        ({"kind": "status", "status": 400}, "skipped"),
+        ({"kind": "status", "status": 404, "body": b"default backend - 404"}, "skipped"),
         ({"kind": "html"}, "skipped"),
     ],
 )
@@ -404,7 +462,8 @@ def test_a_server_that_shows_what_it_was_sent(check: Check, serve: Serve) -> Non
         (("--config", "missing.yaml"), "--config missing.yaml"),
         (("--account", "a-b"), "account"),
         (("--from", "2022-06-02", "--to", "2022-06-01"), "is not before"),
-        (("--to", "0001-01-05"), "--to: there is no month before it"),
+        (("--from", "1654041600"), "seconds instead of milliseconds? write 1654041600000"),
+        (("--from", "2020-06-01", "--to", "2022-06-01"), "730 days long, and 400 are allowed"),
     ],
 )
 def test_a_wrong_configuration(
@@ -457,11 +516,12 @@ def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
         command, env=env, cwd=tmp_path, check=False, capture_output=True, text=True
     )
     lines = [line.split() for line in done.stdout.splitlines() if line and line[0] != " "]
-    words = [line[0] for line in lines[:-1]]
-    assert NAMES == [line[1] for line in lines[:-1]]
+    words = [line[0] for line in lines]
+    assert NAMES == [line[1] for line in lines]
     assert ["ok", "ok", "ok", "FAILED", "skipped", "skipped", "ok", "ok"] == words
-    assert "Not ready for a run: mend authentication" in done.stdout
-    assert (1, False, "") == (done.returncode, "\x1b" in done.stdout, done.stderr)
+    [last] = done.stderr.splitlines()
+    assert json.loads(last)["reason"].startswith("Not ready for a run: mend authentication and")
+    assert (1, False) == (done.returncode, "\x1b" in done.stdout)
     narrow = subprocess.run(
         command, env={**env, "COLUMNS": "60"}, cwd=tmp_path, check=False, capture_output=True
     )

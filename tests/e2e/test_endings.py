@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from tests.lakes import (
     through_duckdb,
     through_pyarrow,
 )
+from tests.programs import as_root
 
 START = datetime(2022, 6, 1, tzinfo=UTC)
 DATA = Dataset.generate(
@@ -164,7 +166,7 @@ def test_the_lake_reads_at_every_moment_of_a_run(run: Runner, serve: Serve) -> N
         if list(run.lake.rglob("*.parquet")):
             through_pyarrow(run.lake)
             with duckdb.connect() as connection:
-                connection.sql(f"SELECT count(*) FROM '{run.lake}/**/*.parquet'").fetchall()
+                connection.sql(f"SELECT count(*) FROM '{run.lake}/year=*/**/*.parquet'").fetchall()
             looks += 1
     assert run.end(process).code == 0
     assert looks > 0
@@ -429,6 +431,62 @@ def test_bad_rows_that_cannot_be_kept(run: Runner, serve: Serve) -> None:
     (run.lake / "_quarantine").unlink()
     assert run(emulator).code == 0
     assert_lake_holds(run.lake, SMALL)
+
+
+@pytest.mark.parametrize("given", [(), ("--lake", "other lake")])
+def test_the_demo_says_what_to_do_next(given: tuple[str, ...], tmp_path: Path) -> None:
+    """Three commands at its end, each of which works as it is shown."""
+    done = subprocess.run(
+        [COMMAND, "demo", *given],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *_, head, status, page, verify = done.stdout.splitlines()
+    lake = shlex.quote(str(tmp_path / (given[1] if given else "demo-lake")))
+    assert "Next:" == head
+    assert status.endswith(f" status --lake {lake}")
+    assert page.endswith(f" status --lake {lake} --html lake.html")
+    assert verify.endswith(f" verify --lake {lake}")
+    for line in (status, page, verify):
+        _, *arguments = shlex.split(line)
+        subprocess.run(
+            [COMMAND, *arguments], env=environment(), cwd=tmp_path, capture_output=True, check=True
+        )
+    assert (tmp_path / "lake.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("mounts", "place"),
+    [
+        ("mount --bind . . && mount -o remount,ro,bind .", "{temporary}"),
+        ("mount -t tmpfs none /dev/shm && mount -o remount,ro,bind /", "/dev/shm"),
+    ],
+    ids=["a folder of others", "a read-only root"],
+)
+def test_the_demo_finds_a_place_to_write(mounts: str, place: str, tmp_path: Path) -> None:
+    """As in a container: the temporary folder, or memory; and it says where."""
+    as_root()
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{mounts} && cd "$PWD" && exec {COMMAND} demo'],
+        env=environment(TMPDIR=str(temporary), PWD=str(work)),
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert 0 == done.returncode, done.stderr
+    folder = Path(place.format(temporary=temporary))
+    assert f"The lake is in {folder / 'demo-lake'}\n" in done.stdout
+    assert f" --html {folder / 'lake.html'}\n" in done.stdout
+    assert [] == list(work.iterdir())
 
 
 def test_commands_by_hand(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def test_a_passing_fault_is_survived(run: Runner, serve: Serve, name: str) -> No
     emulator = serve(DATA, auth="oauth1", faults=tuple(faults))
     ended = run(emulator, **SHORT)
     assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
-    assert ended.report["http"]["retries"] == len(faults)
+    # A reset of a kept connection costs no retry: the request is sent again at once.
+    least = len(faults) - (name == "reset before")
+    assert least <= ended.report["http"]["retries"] <= len(faults)
     assert (ended.report["http"]["throttled"] > 0) == name.startswith("429")
     assert_lake_holds(run.lake, DATA)
     sent = [request.authorization for request in emulator.requests]
@@ -114,7 +116,8 @@ def test_a_lasting_fault_fails_its_file_alone(run: Runner, serve: Serve, name: s
     )
     (failure,) = ended.report["failures"]
     assert (PATHS[0], kind, attempts) == (failure["path"], failure["kind"], failure["attempts"])
-    assert emulator.file_requests()[PATHS[0]] == attempts
+    sent_again = attempts if name == "reset before" else 0
+    assert attempts <= emulator.file_requests()[PATHS[0]] <= attempts + sent_again
     if name == "400":
         assert "bad path" in failure["message"]
     emulator.options = EmulatorOptions(oldest=None)
@@ -143,7 +146,7 @@ def test_a_listing_that_fails_is_never_an_empty_window(
     """The run ends with 1 and one line that says why; nothing was fetched, nothing written."""
     what = {"kind": "status", "status": 401} if name == "401" else {**FAULTS, **FINAL}[name][0]
     emulator = serve(DATA, faults=(Fault("listing", times=None, **what),))
-    ended = run(emulator, **SHORT)
+    ended = run(emulator, "--from", "2022-06-01", "--to", "2022-06-02", **SHORT)
     assert (1, "failed", 0) == (ended.code, ended.report["status"], ended.report["files"]["listed"])
     assert "listing 2022-06-0" in ended.report["error"]
     assert ended.report["error"] in json.loads(ended.err.splitlines()[-1])["reason"]
@@ -178,7 +181,7 @@ def nobody() -> Iterator[Callable[[str], str]]:
     [
         ("refused", ": connection refused; check api.base_url"),
         ("no such name", "no connection to nowhere.invalid:443: the name cannot be looked up"),
-        ("certificate", "certificate verify failed"),
+        ("certificate", "localhost shows a certificate that is not trusted: "),
     ],
 )
 def test_nobody_there(run: Runner, nobody: Callable[[str], str], name: str, said: str) -> None:
@@ -197,8 +200,10 @@ def test_nobody_there(run: Runner, nobody: Callable[[str], str], name: str, said
         check_report(report, code)
         reason = report["error"] or report["failures"][0]["message"]
         assert (code, True) == (done.returncode, said in reason)
-        assert code == 1 or (report["failures"][0]["kind"], 4) == (
-            "connection",
+        # Nobody is trusted the next time who is not now.
+        attempts = 1 if name == "certificate" else 4
+        assert code == 1 or ("connection", attempts) == (
+            report["failures"][0]["kind"],
             report["failures"][0]["attempts"],
         )
 

@@ -160,7 +160,7 @@ def test_all_accounts_or_one(tmp_path: Path) -> None:
     assert [f"/{path}" for path in sorted(paths)] == sorted(
         receipt["path"] for receipt in receipts(tmp_path / "all")
     )
-    years = ("--from", "2012-06-01", "--to", "2022-06-03")
+    years = ("--from", "2015-06-01", "--to", "2022-06-03")
     report = replay(tmp_path, "--account", OTHER, "--lake", "one", *years)
     assert (2, OTHER) == (report["files"]["loaded"], report["account"])
 

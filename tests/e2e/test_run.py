@@ -106,6 +106,7 @@ def test_windows_empty_and_partial(run: Runner, serve: Serve) -> None:
     emulator = serve(SMALL, partial=(partial,))
     ended = run(emulator, "--from", "2022-05-30", "--to", "2022-06-03T12:00:00Z")
     assert (0, 5) == (ended.code, ended.report["listing"]["requests"])
+    assert 3 == ended.err.count('"window.empty"')
     day = "2022-{}T00:00:00Z".format
     # The hour that begins with 1 June is listed by the window before it, too.
     assert {
@@ -116,6 +117,7 @@ def test_windows_empty_and_partial(run: Runner, serve: Serve) -> None:
             {"from": day("06-03"), "to": "2022-06-03T12:00:00Z"},
         ],
         "partial_windows": [{"from": day("06-01"), "to": day("06-02")}],
+        "unanswered_windows": [],
     } == ended.report["listing"]
     assert_lake_holds(run.lake, SMALL)
 

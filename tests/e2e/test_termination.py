@@ -1,6 +1,7 @@
 """Why it ended, where `kubectl describe pod` looks: one line for every end but success."""
 
 import gzip
+import json
 import os
 import signal
 import subprocess
@@ -93,7 +94,7 @@ def test_a_listing_that_was_refused(serve: Serve, run: Runner, file: Path) -> No
             ("check", "--account", "1", "--base-url", "http://127.0.0.1:9", "--lake", "/proc"),
             {},
             1,
-            "Not ready for a run: mend tls, l",
+            "Not ready for a run: mend connection, l",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -144,10 +145,8 @@ def test_a_second_signal_is_named(serve: Serve, run: Runner, file: Path) -> None
     wait_until(lambda: not list((run.lake / "_staging").iterdir()))
     wait_until(lambda: ended_by(process, signal.SIGTERM))
     process.communicate()
-    assert (143, "interrupted: SIGTERM again before the end") == (
-        process.returncode,
-        file.read_text(),
-    )
+    assert 143 == process.returncode
+    assert file.read_text().startswith("interrupted: SIGTERM again before the end; ")
 
 
 @pytest.mark.parametrize(
@@ -190,16 +189,72 @@ def test_the_line_is_as_long_as_a_kubelet_reads(
     assert "short" == file.read_text()
 
 
+def test_it_is_one_line_of_printable_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a server or a listing put into it."""
+    monkeypatch.setenv(VARIABLE, str(file))
+    termination.leave("a\x1b[31mb\r\nc\x00d\u202ee\ud800f")
+    assert "a [31mb c d e f" == file.read_text()
+
+
+def test_entries_that_are_no_paths_are_not_tried_again(
+    serve: Serve, run: Runner, file: Path
+) -> None:
+    """The line says what the next run tries again and what nobody will."""
+    hostile = "/year=2022\x1b]0;title\x07/\r\nhour=1"
+    paths = json.dumps({"files": [hostile, HOUR.format(3)]})
+    env = {VARIABLE: str(file)}
+    process = run.start(serve(MIXED), "--paths", "-", **env)
+    assert 3 == run.end(process, paths).code
+    said = file.read_text()
+    assert said.startswith(
+        "partial: 1 of 2 files failed: corrupt 1; the next run tries them again; 1 of 2 listed "
+        "entries are no paths of the API and are never requested; the first: "
+    )
+    process = run.start(serve(MIXED), "--paths", "-", **env)
+    assert 3 == run.end(process, json.dumps({"files": [hostile]})).code
+    said = file.read_text()
+    assert said.startswith("partial: 1 of 1 listed entries are no paths")
+    assert "/year=2022 ]0;title / hour=1" in said
+    assert said.isprintable()
+
+
 def test_what_nobody_foresaw(file: Path) -> None:
-    """The kind of error alone: its text may hold anything."""
+    """The kind of error alone, its text may hold anything; the line names the file of the trace."""
     code = "import etl.cli; etl.cli.app = lambda: {}['hush-hush']; etl.cli.main()"
     ended = subprocess.run(
         [Path(COMMAND).with_name("python"), "-c", code],
-        env=environment(**{VARIABLE: str(file)}),
+        env=environment(**{VARIABLE: str(file), "TMPDIR": str(file.parent)}),
         capture_output=True,
         check=False,
+        text=True,
     )
-    assert (1, "error: unexpected KeyError; the log has more") == (
-        ended.returncode,
-        file.read_text(),
+    [trace] = file.parent.glob("aht-etl-trace-*.txt")
+    said = file.read_text()
+    assert said.startswith("error: unexpected KeyError: this is a defect of aht-etl: please report")
+    assert f"in {trace}; until it is fixed, run again" in said
+    assert (1, said) == (ended.returncode, json.loads(ended.stderr)["reason"])
+    assert "in main" in trace.read_text()
+    assert "hush-hush" not in trace.read_text() + said + ended.stderr
+    assert 0o600 == trace.stat().st_mode & 0o777
+
+
+def test_a_run_that_meets_what_nobody_foresaw(serve: Serve, run: Runner, file: Path) -> None:
+    """The last line says so and names the file of the trace, which has no secret."""
+    emulator = serve(DATA, auth="oauth1")
+    secret = emulator.keys["consumer_secret"]
+    folder = file.parent / "broken"
+    folder.mkdir()
+    folder.joinpath("sitecustomize.py").write_text(
+        "from etl.lake import commit\n"
+        f"def broken(*_, **__): raise ZeroDivisionError('{secret}')\n"
+        "commit.read_states = broken\n"
     )
+    env = {VARIABLE: str(file), "TMPDIR": str(file.parent), "PYTHONPATH": str(folder)}
+    ended = run(emulator, **env)
+    [trace] = file.parent.glob("aht-etl-trace-*.txt")
+    said = file.read_text()
+    assert (1, said) == (ended.code, json.loads(ended.err.splitlines()[-1])["reason"])
+    assert "unexpected ZeroDivisionError: ***; this is a defect of aht-etl: please report" in said
+    assert f"in {trace};" in said
+    assert secret not in said + trace.read_text() + ended.err
+    assert "Traceback" in trace.read_text()

@@ -28,8 +28,9 @@ def test_whoever_the_variable_names_is_trusted(
     emulator = serve(DATA, tls=context, auth="oauth2")
     ended = run(emulator, AHT_ETL_RETRY__SERVER_DELAYS="[0,0,0]")
     assert (1, 0) == (ended.code, ended.report["files"]["listed"])
-    assert "certificate verify failed" in ended.report["error"]
-    assert [] == emulator.requests
+    assert "127.0.0.1 shows a certificate that is not trusted" in ended.report["error"]
+    assert "SSL_CERT_FILE" in ended.report["error"]
+    assert ([], 0) == (emulator.requests, ended.report["http"]["retries"])
     assert 0 == run(emulator, SSL_CERT_FILE=str(authority)).code
     assert_lake_holds(run.lake, DATA)
 

@@ -497,6 +497,21 @@ def test_a_lake_that_is_no_folder(folder: Path) -> None:
     assert "reading file: Not a directory" in json.loads(done.stderr)["reason"]
 
 
+def test_names_with_control_characters(folder: Path) -> None:
+    """They reach neither the terminal nor the last line as they are."""
+    (folder / "lake" / HOUR / "part-\x1b[31m\n.parquet").touch()
+    done = subprocess.run(
+        [COMMAND, "verify", "--lake", "lake"],
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (3, True) == (done.returncode, "part- [31m .parquet" in done.stdout)
+    assert "\x1b" not in done.stdout + json.loads(done.stderr.splitlines()[-1])["reason"]
+
+
 def test_for_people(folder: Path) -> None:
     """One line says how it ended; many findings of a kind are cut short."""
     command = [COMMAND, "verify", "--lake", "lake"]

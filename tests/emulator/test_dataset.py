@@ -2,7 +2,8 @@
 
 import gzip
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
+from statistics import median
 
 from etl.emulator import Dataset
 from etl.paths import BreakdownPath
@@ -39,6 +40,17 @@ def test_units_follow_each_other_and_add_up() -> None:
                 assert last_end <= unit["insertTimestamp"] <= file.available_from_ms
             assert file.closed_ms[0] <= last_end <= file.closed_ms[1]
             assert count > 0
+
+
+def test_each_reason_has_a_distribution_of_its_own() -> None:
+    """No two start reasons, and no two end reasons, have medians within a tenth of each other."""
+    for reason in ("startReason", "endReason"):
+        durations: dict[str, list[int]] = {}
+        for _, row in DAYS.rows():
+            durations.setdefault(row[reason], []).append(row["handleTimeMillis"])
+        medians = sorted(median(each) for each in durations.values())
+        assert len(medians) >= 4
+        assert all(low * 1.1 < high for low, high in pairwise(medians)), (reason, medians)
 
 
 def test_sizes_differ_and_some_files_are_late() -> None:

@@ -13,6 +13,7 @@ from oauthlib import oauth1
 from yarl import URL
 
 from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
+from etl.emulator.auth import KEYS
 from etl.times import Window, to_millis
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 2, tzinfo=UTC)
@@ -191,13 +192,13 @@ async def test_signatures_are_verified() -> None:
         url = call.url("agent-segments/files", query)
         good = signed(call.emulator, url)
         assert (await call.file(query, good))[0] == 200
-        assert (401, "nonce used") == await refused(call, query, good)
+        assert (401, "oauth_problem=nonce_used") == await refused(call, query, good)
         for name in call.emulator.keys:
             header = signed(call.emulator, url, **{name: "wrong"})
-            assert (401, "signature invalid") == await refused(call, query, header)
+            assert (401, "oauth_problem=signature_invalid") == await refused(call, query, header)
         other = signed(call.emulator, url + "&more=1")
-        assert (401, "signature invalid") == await refused(call, query, other)
-        assert (401, "signature missing") == await refused(call, query, None)
+        assert (401, "oauth_problem=signature_invalid") == await refused(call, query, other)
+        assert (401, "oauth_problem=parameter_absent") == await refused(call, query, None)
 
 
 async def refused(call: Caller, query: str, header: str | None) -> tuple[int, str]:
@@ -280,3 +281,17 @@ async def test_answers_that_break_off(kind: str) -> None:
     async with serving(faults=(Fault("file", kind),)) as call:  # type: ignore[arg-type]
         with pytest.raises(aiohttp.ClientError):
             await call.file(f"path={PATH}&source=x")
+
+
+async def test_another_account_is_refused() -> None:
+    """401 by the API, 404 by the Domain API and where tokens are given."""
+    async with serving(account="a1") as call:
+        assert (401, "oauth_problem=permission_denied") == await refused(
+            call, f"path={PATH}&source=x", None
+        )
+        assert (await call.listing(f"{DAY}&source=x"))[0] == 401
+        service = "service/agentActivityDomain/baseURI.json"
+        assert (await call.get(call.url(service, "version=1.0")))[0] == 404
+        assert (await call.token(grant_type="client_credentials", **KEYS["oauth2"]))[0] == 404
+    async with serving(account="le79344075") as call:
+        assert (await call.listing(f"{DAY}&source=x"))[0] == 200

@@ -29,7 +29,7 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(
         write_page(LocalStore(tmp_path), tmp_path / "page.html", now=NOW)
     assert str(caught.value) == (
         "--html needs altair, which is not installed; install the extra: "
-        "pip install 'aht-etl[html]' (in a clone: pip install '.[html]')"
+        "pip install '.[html]' in a clone, else pip install 'aht-etl[html]'"
     )
     assert list(tmp_path.iterdir()) == []
 

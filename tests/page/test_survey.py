@@ -28,8 +28,8 @@ def test_numbers_are_the_lakes_own(loaded: Path) -> None:
     """Rows and handle time of each hour, and rows by reason, are those that DuckDB counts."""
     facts = facts_of(loaded)
     source = (
-        f"read_parquet('{loaded}/**/*.parquet', hive_partitioning = true, "
-        "hive_types = {'accountId': VARCHAR})"
+        f"read_parquet('{loaded}/year=*/**/*.parquet', hive_partitioning = true, hive_types = "
+        "{'year': INT, 'month': INT, 'day': INT, 'hour': INT, 'accountId': VARCHAR})"
     )
     with duckdb.connect() as connection:
         hours = connection.sql(
@@ -101,6 +101,19 @@ def test_lines_of_the_quarantine_that_are_damaged(tmp_path: Path) -> None:
         stream.write(b'[1]\n{"reason": \xff}\n' + b"[" * 100_000 + b"\n")
     reasons = facts_of(tmp_path).quarantine.by_reason
     assert sorted(reasons.values()) == [1, 3]
+
+
+def test_texts_of_the_lake_are_printable(tmp_path: Path) -> None:
+    """Reasons, runs and quarantined reasons have no control characters, however they came."""
+    odd = "a\x1b[31m\u202e\n b"
+    put(tmp_path, HOUR, [row(start=odd)], run=odd, reasons=[odd, "\ud800"])
+    facts = facts_of(tmp_path)
+    assert set(facts.durations.by_start) == {"a [31m b"}
+    assert set(facts.runs) == {"a [31m b"}
+    assert set(facts.quarantine.by_reason) == {
+        "a [31m b",
+        "(the quarantine's own line cannot be read)",
+    }
 
 
 def test_runs_are_told_apart(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_created_once_and_replaced(bucket: Bucket) -> None:
             look("a/none")
 
 
+def test_a_root_exists_with_its_first_object(bucket: Bucket) -> None:
+    """A name that nothing lies below is told from a store that holds something."""
+    store = bucket.store()
+    assert not store.check_readable()
+    put(store, "a/b.parquet", b"x")
+    assert store.check_readable()
+
+
 def test_names_and_walk(bucket: Bucket) -> None:
     """Hidden names are passed over; a folder's own files come first, then its folders in order."""
     store = bucket.store()

@@ -10,13 +10,9 @@ from typing import Final
 
 from etl.errors import RunError
 
-__all__ = ["MAX_DEPTH", "Batch", "Flags", "Place", "Stop", "scan"]
-
-#: Objects and arrays inside each other that a row may have (scan.h, AHT_MAX_DEPTH).
-MAX_DEPTH: Final = 500
+__all__ = ["Batch", "Flags", "Place", "Stop", "scan"]
 
 _VERSION: Final = 1
-_LIBRARY: Final = Path(__file__).parent / "scan.so"
 _STRINGS: Final = 4
 _INTEGERS: Final = 5
 
@@ -62,21 +58,21 @@ class Batch(ctypes.Structure):
     )
 
 
-def _load() -> ctypes.CDLL:
+def _load(path: Path) -> ctypes.CDLL:
+    """Load the library. Raises RunError where it is missing or not this version's."""
+    advice = "install aht-etl again (pip install --force-reinstall)"
     try:
-        library = ctypes.CDLL(str(_LIBRARY))
+        library = ctypes.CDLL(str(path))
         library.aht_version.restype = library.aht_batch_size.restype = ctypes.c_int64
         found = (library.aht_version(), library.aht_batch_size())
     except (OSError, AttributeError):
-        raise RunError(f"{_LIBRARY} is missing or cannot be loaded; {_REINSTALL}") from None
+        raise RunError(f"{path} is missing or cannot be loaded; {advice}") from None
     if found != (_VERSION, ctypes.sizeof(Batch)):
-        raise RunError(f"{_LIBRARY} is of another version of aht-etl; {_REINSTALL}")
+        raise RunError(f"{path} is of another version of aht-etl; {advice}")
     return library
 
 
-_REINSTALL: Final = "install aht-etl again (pip install --force-reinstall)"
-
 #: `aht_scan` of scan.h: batch, text, its length, flags → a Stop. It runs without the GIL.
-scan: Final = _load().aht_scan
+scan: Final = _load(Path(__file__).parent / "scan.so").aht_scan
 scan.argtypes = (ctypes.POINTER(Batch), ctypes.c_char_p, ctypes.c_int64, ctypes.c_int32)
 scan.restype = ctypes.c_int

@@ -21,7 +21,7 @@ _SOURCE = Path(__file__).parent / "scan.c"
 _LIBRARY = Path("etl/decode/kernel/scan.so")
 # Baseline instructions: one wheel runs on every processor of its architecture.
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
-_ZIG = "ziglang>=0.15.1"
+_ZIG = "ziglang>=0.17.1"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):

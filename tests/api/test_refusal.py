@@ -1,0 +1,160 @@
+"""What a 401 says: the vendor's problem, its advice, and the clock."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from etl.api.auth import Anonymous, Hope
+from etl.api.retry import Unauthorized
+from etl.redact import Redactor
+from tests.api.servers import serving, transport
+
+PERMISSION = "Data > Workforce Management > Agent Activity API"
+
+
+class Keys(Anonymous):
+    """Some keys, which are sent."""
+
+    async def header(self, url: str) -> str:  # type: ignore[override]
+        return "OAuth oauth_consumer_key=x"
+
+
+async def refusal(auth: Anonymous | None = None, **answer: Any) -> str:
+    """Return the message of a 401 that is answered so."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=401, **answer)
+
+    redact = Redactor(["secret-of-the-keys"]).text
+    async with serving(handle) as server, transport(redact=redact) as opened:
+        with pytest.raises(Unauthorized) as caught:
+            async with opened.get(server.url, auth or Keys()):
+                pass
+    assert caught.value.hope is Hope.NONE
+    return caught.value.message
+
+
+ADVICE = "oauth_problem=token_rejected&oauth_problem_advice=The%20token%20is%20gone%21"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"body": b'{"reason": "' + ADVICE.encode() + b'", "message": "Unauthorized"}'},
+        {"text": ADVICE},
+        {"body": ADVICE.encode()},
+        {"text": "<p>no</p>", "headers": {"WWW-Authenticate": f"OAuth {ADVICE}"}},
+        {
+            "headers": {
+                "WWW-Authenticate": 'OAuth realm="x", oauth_problem="token_rejected", '
+                'oauth_problem_advice="The token is gone!"'
+            }
+        },
+    ],
+)
+async def test_the_problem_and_its_advice_are_shown(answer: dict[str, Any]) -> None:
+    """As the field of a JSON object, as a text, or in the header."""
+    message = await refusal(**answer)
+    assert message.startswith("status 401: token_rejected: The token is gone!")
+    assert "check auth.access_token and auth.access_token_secret" in message
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        ("token_expired", "the access token has expired: make a new one"),
+        ("permission_denied", f"the keys are known but lack the permission {PERMISSION}"),
+        ("signature_invalid", "check auth.consumer_secret"),
+        ("consumer_key_unknown", "check auth.consumer_key"),
+        ("timestamp_refused", "set its clock (NTP)"),
+        ("something_else", f"the keys are wrong, or lack the permission {PERMISSION}"),
+    ],
+)
+async def test_each_problem_says_what_to_do(problem: str, said: str) -> None:
+    """Also without an advice."""
+    message = await refusal(text=f"oauth_problem={problem}")
+    assert message.startswith(f"status 401: {problem}; ")
+    assert said in message
+
+
+async def test_a_401_without_a_word_tells_missing_keys_from_wrong_ones() -> None:
+    """Who sent none is not told that they are wrong."""
+    assert f"status 401; the keys are wrong, or lack the permission {PERMISSION}" == await refusal()
+    assert (await refusal(Anonymous())).startswith("status 401; no keys are set (auth.*)")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"body": b'{"error": "invalid_token", "error_description": "It ended at noon"}'},
+        {
+            "headers": {
+                "WWW-Authenticate": 'Bearer error="invalid_token", '
+                'error_description="It ended at noon"'
+            }
+        },
+    ],
+)
+async def test_the_errors_of_oauth_2_are_shown(answer: dict[str, Any]) -> None:
+    """RFC 6749 and RFC 6750: in the body or in the header."""
+    message = await refusal(**answer)
+    assert message.startswith("status 401: invalid_token; It ended at noon; ")
+    assert "the API does not take the token" in message
+
+
+async def test_foreign_text_is_made_safe() -> None:
+    """No control character and no secret, however it is written."""
+    advice = "no%1b%5b31m%0a%0dsecret-of-the-keys"
+    message = await refusal(text=f"oauth_problem=token_rejected&oauth_problem_advice={advice}")
+    assert message.startswith("status 401: token_rejected: no [31m ***")
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "text", "said"),
+    [
+        (7200, "oauth_problem=timestamp_refused", r"clock is 7,\d{3} s behind the server's"),
+        (-120, "", r"besides, this machine's clock is 1[12]\d s ahead of the server's: set it"),
+        (10, "", None),
+        (None, "", None),
+    ],
+)
+async def test_a_clock_that_is_wrong_is_named(
+    ahead_s: int | None, text: str, said: str | None
+) -> None:
+    """With the difference to the server's, where that is more than a minute."""
+    date = "soon"
+    if ahead_s is not None:
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead_s), usegmt=True)
+    message = await refusal(text=text, headers={"Date": date})
+    if said is None:
+        assert "clock" not in message
+    else:
+        assert re.search(said, message)
+
+
+async def test_a_cached_answer_tells_nothing_about_the_clock() -> None:
+    """Its date is that of the answer that was kept."""
+    headers = {"Date": "Wed, 01 Jun 2022 12:00:00 GMT", "Age": "100"}
+    assert "clock" not in await refusal(headers=headers)
+
+
+async def test_a_401_whose_body_breaks_is_still_a_401() -> None:
+    """The status is known: nothing is tried again."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=401)
+        response.content_length = 100
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with serving(handle) as server, transport() as opened:
+        with pytest.raises(Unauthorized, match=r"^status 401; the keys are wrong"):
+            async with opened.get(server.url, Keys()):
+                pass

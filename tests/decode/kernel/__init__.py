@@ -1,0 +1,1 @@
+"""The scanner under sanitizers and libFuzzer."""

@@ -1,0 +1,225 @@
+"""What another server than the vendor's answers, and files of another account, from outside."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from etl.emulator import Dataset, EmulatorOptions, Fault
+from etl.emulator.dataset import DEFAULT_ACCOUNT
+from etl.times import to_millis
+from tests.conftest import COMMAND, Runner, Serve, environment
+from tests.lakes import assert_lake_holds
+
+DAYS = [datetime(2022, 6, day, tzinfo=UTC) for day in (1, 2, 3, 4)]
+DATA = Dataset.generate(3, DAYS[0], DAYS[3], files_per_hour=1, rows_per_file=5)
+WINDOW = ("--from", "2022-06-01", "--to", "2022-06-04")
+SECOND = {"from": "2022-06-02T00:00:00Z", "to": "2022-06-03T00:00:00Z"}
+ALL = len(DATA.files)
+OF_THE_SECOND = sum("/day=2/" in path for path in DATA.files)
+ELSEWHERE = [
+    {"kind": "status", "status": 404, "body": b"default backend - 404"},
+    {"kind": "status", "status": 404, "body": b"<html>nginx</html>"},
+    {"kind": "html"},
+    {"kind": "status", "status": 200, "body": b'{"login": "please"}'},
+]
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_a_window_that_is_not_answered_costs_no_other(
+    run: Runner, serve: Serve, what: dict[str, object]
+) -> None:
+    """The rest is loaded, the run is partial, the window is named, and the next run asks again."""
+    query = f"fromMillis={to_millis(DAYS[1])}"
+    fault = Fault("listing", times=None, query=query, **what)  # type: ignore[arg-type]
+    emulator = serve(DATA, auth="oauth1", faults=(fault,))
+    ended = run(emulator, *WINDOW)
+    report = ended.report
+    assert (3, "partial", [SECOND], []) == (
+        ended.code,
+        report["status"],
+        report["listing"]["unanswered_windows"],
+        report["listing"]["empty_windows"],
+    )
+    # A file of midnight is listed by the day before as well.
+    assert 0 <= report["files"]["loaded"] - (ALL - OF_THE_SECOND) <= 2
+    assert report["newest_complete_hour"] == "2022-06-01T23:00:00Z"
+    assert (3 + 3, 3) == (report["listing"]["requests"], report["http"]["retries"])
+    assert ended.err.count('"window.unanswered"') == 1
+    assert f"unanswered     {SECOND['from']} to {SECOND['to']}" in ended.out
+    emulator.options = EmulatorOptions(auth="oauth1", oldest=None)
+    ended = run(emulator, *WINDOW)
+    assert (0, "2022-06-03T23:00:00Z") == (ended.code, ended.report["newest_complete_hour"])
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_a_stray_answer_is_survived(run: Runner, serve: Serve) -> None:
+    """One 404 of a proxy that is restarted loses nothing."""
+    faults = tuple(Fault("listing", **what) for what in ELSEWHERE)  # type: ignore[arg-type]
+    ended = run(serve(DATA, faults=faults), *WINDOW)
+    assert (0, []) == (ended.code, ended.report["listing"]["unanswered_windows"])
+    assert_lake_holds(run.lake, DATA)
+
+
+def test_every_404_is_an_empty_window_if_that_is_set(run: Runner, serve: Serve) -> None:
+    """At once, and each is said."""
+    query = f"fromMillis={to_millis(DAYS[1])}"
+    fault = Fault("listing", "status", status=404, body=b"gone", query=query, times=None)
+    ended = run(serve(DATA, faults=(fault,)), *WINDOW, AHT_ETL_API__ANY_404_IS_EMPTY="true")
+    assert (0, [SECOND]) == (ended.code, ended.report["listing"]["empty_windows"])
+    assert (0, 1) == (ended.report["http"]["retries"], ended.err.count('"window.empty"'))
+
+
+def test_a_plan_names_what_is_not_answered(serve: Serve, tmp_path: Path) -> None:
+    """It is not the whole plan."""
+    query = f"fromMillis={to_millis(DAYS[1])}"
+    emulator = serve(DATA, faults=(Fault("listing", "html", query=query, times=None),))
+    command = ("plan", "--account", DEFAULT_ACCOUNT, "--base-url", emulator.base_url, *WINDOW)
+    for more in ((), ("--json",)):
+        done = subprocess.run(
+            [COMMAND, *command, *more],
+            env=environment(),
+            cwd=tmp_path,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (0, 1) == (done.returncode, done.stderr.count('"window.unanswered"'))
+        if more:
+            assert [SECOND] == json.loads(done.stdout)["unanswered_windows"]
+        else:
+            assert f"! {SECOND['from']} to {SECOND['to']}: not answered by the API" in done.stdout
+
+
+@contextmanager
+def a_web_server(folder: Path) -> Iterator[str]:
+    """Serve a folder as `python3 -m http.server` does."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_any_web_server_is_not_the_api(tmp_path: Path) -> None:
+    """The run fails and says what answered; a check says the same and accepts no keys."""
+    report = tmp_path / "report.json"
+    with a_web_server(tmp_path) as url:
+        common = ("--account", "a1", "--base-url", url, *WINDOW, "--lake", str(tmp_path / "lake"))
+        ended = [
+            subprocess.run(
+                [COMMAND, *command, *common],
+                env=environment(),
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+            for command in (("run", "--report", str(report)), ("check", "--json"), ("plan",))
+        ]
+    assert [1, 1, 1] == [done.returncode for done in ended]
+    content = json.loads(report.read_text())
+    assert ("failed", 3) == (content["status"], len(content["listing"]["unanswered_windows"]))
+    assert "404, but not the vendor's" in content["error"]
+    checks = {check["name"]: check for check in json.loads(ended[1].stdout)["checks"]}
+    assert checks["authentication"]["outcome"] == "skipped"
+    assert "what answers is not the API" in checks["authentication"]["message"]
+    assert "404, but not the vendor's" in checks["listing"]["message"]
+
+
+def test_another_account_is_said_once_and_loaded(run: Runner, serve: Serve) -> None:
+    """It may be the same one with a prefix: a warning, no error."""
+    ended = run(serve(DATA), *WINDOW, "--account", "79344075")
+    assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
+    assert {"other_accounts": [DEFAULT_ACCOUNT]} == ended.report["quality"]
+    (said,) = [json.loads(line) for line in ended.err.splitlines() if '"account.other"' in line]
+    assert ("79344075", [DEFAULT_ACCOUNT]) == (said["asked"], said["listed"])
+
+
+def test_the_account_that_was_asked_for_is_not_said(run: Runner, serve: Serve) -> None:
+    """Nothing is odd about it."""
+    ended = run(serve(DATA), *WINDOW)
+    assert ([], 0) == (
+        ended.report["quality"]["other_accounts"],
+        ended.err.count('"account.other"'),
+    )
+
+
+@contextmanager
+def speaking_no_tls() -> Iterator[str]:
+    """Answer whatever comes with a line of another protocol."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(2**10)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def failed(url: str, folder: Path, **env: str) -> dict[str, object]:
+    """Run against a server; return the report of a run that failed."""
+    done = subprocess.run(
+        [COMMAND, "run", "--account", "a1", "--base-url", url, *WINDOW, "--report", "-"],
+        env=environment(**env),
+        cwd=folder,
+        check=False,
+        capture_output=True,
+    )
+    report: dict[str, object] = json.loads(done.stdout)
+    assert (1, "failed") == (done.returncode, report["status"])
+    return report
+
+
+def test_a_plain_text_port_is_told_at_once(tmp_path: Path) -> None:
+    """It will not speak TLS the next time either."""
+    with speaking_no_tls() as url:
+        report = failed(url, tmp_path)
+    assert "127.0.0.1 does not speak TLS on port" in str(report["error"])
+    assert {"retries": 0}.items() <= report["http"].items()  # type: ignore[attr-defined]
+    assert "<ssl" not in str(report["error"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("SSL_CERT_FILE", None, "No such file or directory"),
+        ("SSL_CERT_FILE", "", "holds no certificate"),
+        ("SSL_CERT_FILE", "nonsense", "holds no certificate"),
+        ("SSL_CERT_DIR", None, "there is no such folder"),
+    ],
+)
+def test_certificates_that_are_not_there(
+    tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    """Nobody would be trusted; the variable is named, and nothing is sent."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    report = failed("https://127.0.0.1:1", tmp_path, **{name: str(file)})
+    assert f"{name}={file}: {said}" in str(report["error"])
+    assert {"requests": 0}.items() <= report["http"].items()  # type: ignore[attr-defined]
