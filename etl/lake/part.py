@@ -3,10 +3,12 @@
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from etl.lake.receipts import Receipt, to_metadata
 from etl.lake.store import StagedFile
+from etl.paths import BreakdownPath
 from etl.settings import Compression
 
 if TYPE_CHECKING:
@@ -35,14 +37,23 @@ class PartBuilder:
 
     Blocking, one caller at a time. Rows wait in memory (`pending_bytes`) until there are enough
     for a row group or `flush` is called; `close` throws all of it away.
+
+    `with_hour`, for a coarse copy, the file has a column `hour`, and no row group has rows of two
+    hours, if the sources come in the order of their hours.
     """
 
     def __init__(
-        self, stage: Callable[[], StagedFile], compression: Compression, run_id: str
+        self,
+        stage: Callable[[], StagedFile],
+        compression: Compression,
+        run_id: str,
+        *,
+        with_hour: bool = False,
     ) -> None:
         self._stage = stage
         self._compression = compression
         self._run_id = run_id
+        self._with_hour = with_hour
         self._staged: StagedFile | None = None
         self._encoder: Encoder | None = None
         self._pending: list[tuple[int, Sized]] = []
@@ -64,6 +75,8 @@ class PartBuilder:
 
     def add(self, receipt: Receipt, batches: "Iterable[Sized]") -> None:
         """Add one source file, whole. Raises OSError, after which only `close` is of use."""
+        if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):
+            self.flush()
         number = len(self.sources)
         self.sources.append(receipt)
         for batch in batches:
@@ -86,7 +99,7 @@ class PartBuilder:
             from etl.lake.encoding import Encoder  # noqa: PLC0415 - not before it is needed
 
             self._staged = self._stage()
-            self._encoder = Encoder(self._staged.path, self._compression)
+            self._encoder = Encoder(self._staged.path, self._compression, with_hour=self._with_hour)
         return self._encoder
 
     def finish(self) -> Encoded:
@@ -108,3 +121,7 @@ class PartBuilder:
                 self._encoder.discard()
             self._staged.close()
             self._staged = None
+
+
+def _hour(receipt: Receipt) -> datetime:
+    return BreakdownPath.parse(receipt.path).partition.hour
