@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from etl import log, pipeline, streams, termination
+from etl import log, pipeline, streams
 from etl.defects import explain
 from etl.errors import RunError, is_foreseen
 from etl.job import Job
@@ -111,7 +111,8 @@ def execute(
     if error is not None and report["exit_code"] == 1:
         log.complain(f"error: {error}", "run.failed", log_format)
     elif report["exit_code"]:
-        termination.leave(job.redactor.text(in_one_line(report)))
+        line = job.redactor.text(in_one_line(report))
+        log.complain(line, "run.incomplete", log_format)
     if error is not None or job.stop.signal is not None:
         # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
         # Nothing that they do counts any more.
@@ -163,6 +164,8 @@ async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
     await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
+    elif job.stop.error is not None:
+        raise job.stop.error
 
 
 def _log_end(report: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """SIGINT, SIGTERM and SIGHUP: the first ends the job, a later one ends it at once."""
 
 import asyncio
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -67,7 +69,12 @@ class Signals:
 
     def _leave(self, number: int) -> None:
         again = "again " if self.first is not None else ""
-        termination.leave(f"interrupted: {signal.Signals(number).name} {again}before the end")
+        line = f"interrupted: {signal.Signals(number).name} {again}before the end"
+        termination.leave(line)
+        # Past all buffers and loggers: one of them may be in the middle of a write.
+        event = {"event": "command.interrupted", "level": "error", "reason": line}
+        with suppress(OSError):
+            os.write(2, f"{f'aht-etl: {line}' if os.isatty(2) else json.dumps(event)}\n".encode())
         os._exit(128 + (self.first or number))
 
     def _leave_soon(self, number: int) -> None:

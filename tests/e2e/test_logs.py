@@ -44,7 +44,8 @@ def test_one_event_a_file_a_part_and_a_run(run: Runner, serve: Serve) -> None:
         count["part.committed", "info"],
         count["run.finished", "info"],
     )
-    summary = logged[-1]
+    summary, last = logged[-2:]
+    assert ("run.incomplete", "error") == (last["event"], last["level"])
     assert ended.report["files"] == {key: summary[key] for key in ended.report["files"]}
     for key in ("status", "exit_code", "duration_seconds", "newest_complete_hour"):
         assert ended.report[key] == summary[key]
