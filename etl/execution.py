@@ -164,6 +164,8 @@ async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
     await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
+    elif job.stop.error is not None:
+        raise job.stop.error
 
 
 def _log_end(report: dict[str, Any]) -> None:
