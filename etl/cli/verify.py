@@ -90,6 +90,5 @@ def verify(
     elif not result.empty:
         typer.echo(to_text(result, settings.lake.uri), nl=False)
     if not result.ok:
-        line = redactor.text(why_not(result))
-        log.complain(f"error: {line}", "verify.failed", log_format)
+        log.complain(redactor.text(why_not(result)), "verify.failed", log_format)
         raise typer.Exit(1 if result.empty else 3)
