@@ -1,13 +1,16 @@
-"""Take a segment, or all segments of a conversation, out of a raw archive and its lake.
+"""Take a segment, or all segments of a conversation, out of a raw archive, its lake and its copy.
 
     .venv/bin/python configs/erase.py --dry-run ./lake ./raw account:12345678:conversation:0a1b2c-0
     .venv/bin/python configs/erase.py ./lake ./raw account:12345678:conversation:0a1b2c-0
+    .venv/bin/python configs/erase.py --copy ./coarse ./lake ./raw account:12345678:conversation:…
 
 In a clone, for it is no part of the package. Folders, or `s3://`, `gs://` and `abfs://` places with
 credentials as pyarrow finds them; while no run is active. Archived files are written again without
 the rows that mention the text; bad rows and parts that came from these files are deleted, and the
-runs that it prints load them anew from the archive. It prints them before it changes anything, and
-with --dry-run changes nothing. Interrupted, start it again, and run all that either has printed.
+runs that it prints load them anew from the archive. With --copy the parts of the lake's coarse copy
+that hold any of it are deleted too, and the `aht-etl compact` that it prints copies their days
+anew, behind the runs. It prints all that before it changes anything, and with --dry-run changes
+nothing. Interrupted, start it again, and run all that either has printed.
 It ends with 1 where it finds nothing. What else there is to think of: configs/archive.md.
 """
 
@@ -43,6 +46,10 @@ class Place:
         found = self.store.get_file_info(selector)
         names = [f.path[len(self.root) :] for f in found if f.type == fs.FileType.File]
         return sorted(name.strip("/") for name in names)
+
+    def parts(self) -> list[str]:
+        """Return the names of all parts."""
+        return [n for n in self.files() if n[0] != "_" and n.endswith(".parquet")]
 
     def path(self, name: str) -> str:
         """Return where a name is."""
@@ -89,42 +96,45 @@ class Wanted:
 def main() -> None:
     """Erase what the arguments say."""
     parser = argparse.ArgumentParser(
-        description="Take a segment, or all segments of a conversation, out of lake and archive."
+        description="Take a segment, or all segments of a conversation, out of lake, archive, copy."
     )
     parser.add_argument(
         "lake", metavar="LAKE", help="a folder or a place: ./lake, s3://bucket/lake"
     )
     parser.add_argument("archive", metavar="ARCHIVE", help="as LAKE: ./raw, s3://bucket/raw")
     parser.add_argument("wanted", metavar="TEXT", type=Wanted, help="account:…:conversation:…")
+    parser.add_argument("--copy", metavar="COPY", help="the lake's coarse copy, as LAKE: ./coarse")
     parser.add_argument("--dry-run", action="store_true", help="say what would go, change nothing")
     said = parser.parse_args()
     lake, raw, wanted = Place(said.lake), Place(said.archive), said.wanted
+    copies = [Place(said.copy)] if said.copy else []
 
     archived = [name for name in raw.files() if ".json.gz" in name and not name.endswith(".txt")]
-    parts = {n: lake.path(n) for n in lake.files() if n[0] != "_" and n.endswith(".parquet")}
-    rows = [source for part in parts.values() for source in _mentioning(lake, part, wanted)]
+    rows = _mentioning(lake, wanted)
     sources = set(rows)
     for name in lake.files("_quarantine"):
         bad = map(json.loads, lake.read(name).decode().splitlines())
         sources.update(row["sourcePath"] for row in bad if wanted.in_(row["raw"]))
     files = [name for name in archived if _left(raw.read(name), wanted) is not None]
     sources.update(map(_source, files))
-    if not sources:
+    in_copies = {source for copy in copies for source in _mentioning(copy, wanted)}
+    if not sources and not in_copies:
         sys.exit(f"nothing mentions {wanted.text}; nothing was changed")
 
-    doomed = {name: held for name, part in parts.items() if sources & (held := _held(lake, part))}
-    lost = {source for held in doomed.values() for source in held} - set(map(_source, archived))
-    if lost:
-        sys.exit(f"{min(lost)} and {len(lost) - 1} others are in the lake and not in the archive")
+    known = set(map(_source, archived))
+    doomed = _doomed(lake, sources)
+    _refuse_to_lose(doomed, known, "are in the lake and not in the archive")
+    known.update(source for held in _receipts(lake).values() for source in held)
+    of_copies = [(copy, _doomed(copy, sources | in_copies)) for copy in copies]
+    for _, parts in of_copies:
+        _refuse_to_lose(parts, known, "are in the copy, and neither in the lake nor in the archive")
     quarantined = {f"_quarantine{source.removesuffix('.json.gz')}.ndjson" for source in sources}
     quarantined.intersection_update(lake.files("_quarantine"))
 
     print(f"found: {len(rows)} rows of the lake; archived files that mention it: {len(files)}")
-    print(f"to be deleted: parts: {len(doomed)}, files of bad rows: {len(quarantined)}")
-    hours = {tuple(level.partition("=")[2] for level in name.split("/")[1:5]) for name in sources}
-    for year, month, day, hour in sorted(hours):
-        at = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}"
-        print(f"then: aht-etl run --from-archive --from {at}:00:00Z --to {at}:59:59Z", flush=True)
+    print(f"to be deleted: parts: {len(doomed)}, files of bad rows: {len(quarantined)}", end="")
+    print(*(f", parts of the copy: {len(parts)}" for _, parts in of_copies))
+    _say_what_then(sources, {name for _, parts in of_copies for name in parts})
     if said.dry_run:
         return
 
@@ -134,6 +144,27 @@ def main() -> None:
             _replace(raw, name, left)
     for name in [*doomed, *sorted(quarantined)]:
         lake.delete(name)
+    for copy, parts in of_copies:
+        for name in parts:
+            copy.delete(name)
+
+
+def _refuse_to_lose(doomed: dict[str, set[str]], known: set[str], reason: str) -> None:
+    lost = {source for held in doomed.values() for source in held} - known
+    if lost:
+        sys.exit(f"{min(lost)} and {len(lost) - 1} others {reason}")
+
+
+def _say_what_then(sources: set[str], parts_of_copies: set[str]) -> None:
+    """Print the calls that bring back what is deleted besides."""
+    hours = {tuple(level.partition("=")[2] for level in name.split("/")[1:5]) for name in sources}
+    for year, month, day, hour in sorted(hours):
+        at = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}"
+        print(f"then: aht-etl run --from-archive --from {at}:00:00Z --to {at}:59:59Z", flush=True)
+    days = {tuple(level.partition("=")[2] for level in n.split("/")[:3]) for n in parts_of_copies}
+    for year, month, day in sorted(days):
+        at = f"{year}-{month:0>2}-{day:0>2}"
+        print(f"then: aht-etl compact --from {at} --to {at}T23:59:59Z", flush=True)
 
 
 def _source(archived: str) -> str:
@@ -207,9 +238,13 @@ def _skipped(text: str, at: int) -> int:
     return at
 
 
-def _mentioning(lake: Place, part: str, wanted: Wanted) -> list[str]:
-    """Return the source of each of a part's rows that mention the text."""
-    with lake.store.open_input_file(part) as stream:
+def _mentioning(place: Place, wanted: Wanted) -> list[str]:
+    """Return the source of each row of a lake or a copy that mentions the text."""
+    return [source for name in place.parts() for source in _mentioning_in(place, name, wanted)]
+
+
+def _mentioning_in(place: Place, name: str, wanted: Wanted) -> list[str]:
+    with place.store.open_input_file(place.path(name)) as stream:
         table: Any = pq.read_table(stream, columns=["segmentId", "extras", "sourcePath"])
     # As most rows hold neither, they are sorted out before Python looks at them.
     found = [pc.match_substring(table[name], wanted.text) for name in ("segmentId", "extras")]
@@ -222,11 +257,19 @@ def _mentioning(lake: Place, part: str, wanted: Wanted) -> list[str]:
     ]
 
 
-def _held(lake: Place, part: str) -> set[str]:
-    """Return the sources that a part holds, by its receipts."""
-    with lake.store.open_input_file(part) as stream:
-        metadata: Any = pq.read_metadata(stream).metadata
-    return {source["path"] for source in json.loads(metadata[b"aht_etl.sources"])}
+def _doomed(place: Place, sources: set[str]) -> dict[str, set[str]]:
+    """Return the parts that hold any of these sources, each with all that it holds."""
+    return {name: held for name, held in _receipts(place).items() if sources & held}
+
+
+def _receipts(place: Place) -> dict[str, set[str]]:
+    """Return the sources that each part holds, by its receipts."""
+    found = {}
+    for name in place.parts():
+        with place.store.open_input_file(place.path(name)) as stream:
+            metadata: Any = pq.read_metadata(stream).metadata
+        found[name] = {source["path"] for source in json.loads(metadata[b"aht_etl.sources"])}
+    return found
 
 
 if __name__ == "__main__":

@@ -103,8 +103,18 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
         raise UsageError(
             "engine.kind: --archive-only is for the engine local; share its work with --shard"
         )
+    if not archive_only:
+        require_lake(settings)
     if not from_archive:
         require_account(settings)
+
+
+def require_lake(settings: Settings) -> None:
+    """Raise UsageError where the lake's place is its coarse copy's."""
+    if settings.lake_is_the_copy:
+        raise UsageError(
+            "lake.uri: is the place of the coarse copy, compact.uri; give each its own"
+        )
 
 
 def require_account(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from etl.settings import Settings
 ENV_PREFIX: Final = "AHT_ETL_"
 
 #: Keys with names below them that the program leaves to the store to know.
-_OPEN: Final = {"lake.options", "raw.options"}
+_OPEN: Final = {"lake.options", "raw.options", "compact.options"}
 
 
 def all_keys(

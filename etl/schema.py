@@ -31,3 +31,5 @@ _FIELDS: "Final[list[pa.Field[Any]]]" = [
 SCHEMA: Final = pa.schema(_FIELDS)
 #: What a file's text alone says of its rows: all but where it came from.
 DECODED_SCHEMA: Final = pa.schema(_FIELDS[:-1])
+#: A part of a coarse copy has the hour as well; its folders name the day only.
+COPY_SCHEMA: Final = SCHEMA.append(pa.field("hour", pa.int32()))

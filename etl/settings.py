@@ -1,4 +1,4 @@
-"""The configuration: one model; etl.sources reads it. No error text ever holds a value."""
+"""The configuration: one model; etl.sources reads it, etl.mistakes explains what is wrong in it."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -248,6 +248,28 @@ class RawSettings(_Section):
     )
 
 
+class CompactSettings(_Section):
+    """Where the lake's coarse copy is, if there is one, and what is copied to it."""
+
+    uri: PlaceUri | None = Field(
+        default=None,
+        description="The place of the lake's coarse copy: a folder or an object store, outside "
+        "the lake. Empty: none.",
+    )
+    options: dict[str, Secret] = Field(
+        default_factory=dict,
+        description="Options of the copy's object store. Empty: lake.options, if both are of one "
+        "kind.",
+    )
+    settle: Annotated[
+        timedelta, text_then(parse_duration), Field(ge=timedelta(0)), DURATION_SCHEMA
+    ] = Field(
+        default=timedelta(hours=48),
+        description="How long after its end a day is copied. Files that come later make a further "
+        "part.",
+    )
+
+
 class LimitSettings(_Section):
     """What is too much."""
 
@@ -349,6 +371,7 @@ class Settings(_Section):
     retry: RetrySettings = Field(default_factory=RetrySettings)
     lake: LakeSettings = Field(default_factory=LakeSettings)
     raw: RawSettings = Field(default_factory=RawSettings)
+    compact: CompactSettings = Field(default_factory=CompactSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
@@ -356,33 +379,68 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _raw_files_outside_the_lake(self) -> Self:
-        if self.raw.uri is not None and self._holds_raw_files(self.raw.uri):
+        if self.raw.uri is not None and self._holds(self._lake, self._raw):
             raise ValueError(
                 "raw.uri must not lie in lake.uri: readers of the lake would trip over it"
             )
         return self
 
-    def _holds_raw_files(self, raw_uri: str) -> bool:
-        remote = is_remote(raw_uri)
-        if remote != is_remote(self.lake.uri):
+    @model_validator(mode="after")
+    def _copy_has_a_place_of_its_own(self) -> Self:
+        for key, other in (("lake.uri", self._lake), ("raw.uri", self._raw)):
+            # To look at the copy, lake.uri names it.
+            if key == "lake.uri" and self.lake_is_the_copy:
+                continue
+            if self._holds(other, self._copy) or self._holds(self._copy, other):
+                raise ValueError(
+                    f"compact.uri must not lie in {key}, nor {key} in it: readers of one would "
+                    "read the other too"
+                )
+        return self
+
+    @property
+    def lake_is_the_copy(self) -> bool:
+        """Whether lake.uri and compact.uri are one place: then nothing may be written to it."""
+        return self._holds(self._lake, self._copy) and self._holds(self._copy, self._lake)
+
+    @property
+    def _lake(self) -> tuple[str | None, dict[str, str]]:
+        return self.lake.uri, self.lake_options
+
+    @property
+    def _raw(self) -> tuple[str | None, dict[str, str]]:
+        return self.raw.uri, self.raw_options
+
+    @property
+    def _copy(self) -> tuple[str | None, dict[str, str]]:
+        return self.compact.uri, self.compact_options
+
+    @staticmethod
+    def _holds(
+        outer: tuple[str | None, dict[str, str]], inner: tuple[str | None, dict[str, str]]
+    ) -> bool:
+        """Tell whether the second place is the first one, or lies in it."""
+        (outer_uri, outer_options), (inner_uri, inner_options) = outer, inner
+        if outer_uri is None or inner_uri is None or is_remote(outer_uri) != is_remote(inner_uri):
             return False
-        if remote:
+        if is_remote(outer_uri):
             from etl.lake.options import endpoint_of  # noqa: PLC0415 - no folder needs it
 
-            lake_place, raw_place = Place.parse(self.lake.uri), Place.parse(raw_uri)
+            first, second = Place.parse(outer_uri), Place.parse(inner_uri)
             # Of the same name, at another endpoint, is another bucket.
-            return lake_place.holds(raw_place) and (
-                endpoint_of(lake_place.scheme, self.lake_options)
-                == endpoint_of(raw_place.scheme, self.raw_options)
+            return first.holds(second) and (
+                endpoint_of(first.scheme, outer_options)
+                == endpoint_of(second.scheme, inner_options)
             )
-        lake = Path(self.lake.uri).resolve()
-        return lake in (raw := Path(raw_uri).resolve(), *raw.parents)
+        folder = Path(outer_uri).resolve()
+        return folder in (inside := Path(inner_uri).resolve(), *inside.parents)
 
     @model_validator(mode="after")
     def _options_that_the_stores_know(self) -> Self:
         for section, uri, options in (
             ("lake", self.lake.uri, self.lake_options),
             ("raw", self.raw.uri, self.raw_options),
+            ("compact", self.compact.uri, self.compact_options),
         ):
             if uri is None or not is_remote(uri):
                 continue
@@ -402,20 +460,31 @@ class Settings(_Section):
     @property
     def raw_options(self) -> dict[str, str]:
         """The options of the raw archive's object store: the lake's where it has none."""
-        if self.raw.options or self.raw.uri is None or not is_remote(self.raw.uri):
-            return {name: value.get_secret_value() for name, value in self.raw.options.items()}
+        return self._options_of(self.raw)
+
+    @property
+    def compact_options(self) -> dict[str, str]:
+        """The options of the coarse copy's object store: the lake's where it has none."""
+        return self._options_of(self.compact)
+
+    def _options_of(self, section: RawSettings | CompactSettings) -> dict[str, str]:
+        if section.options or section.uri is None or not is_remote(section.uri):
+            return {name: value.get_secret_value() for name, value in section.options.items()}
         same = is_remote(self.lake.uri) and (
-            Place.parse(self.lake.uri).scheme == Place.parse(self.raw.uri).scheme
+            Place.parse(self.lake.uri).scheme == Place.parse(section.uri).scheme
         )
         return self.lake_options if same else {}
 
     def secret_values(self) -> Iterator[str]:
         """Yield every value that must never be shown."""
-        options = (*self.lake.options.values(), *self.raw.options.values())
-        for value in (*(v for _, v in self.auth), *options):
+        sections = (self.lake, self.raw, self.compact)
+        options = (pair for section in sections for pair in section.options.items())
+        # A region is no secret, and a store that names the right one is to be understood.
+        own = (value for name, value in options if not name.lower().endswith("region"))
+        for value in (*(v for _, v in self.auth), *own):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
-        if is_remote(self.lake.uri) or (self.raw.uri is not None and is_remote(self.raw.uri)):
+        if any(section.uri is not None and is_remote(section.uri) for section in sections):
             from etl.lake.options import secrets_of_environment  # noqa: PLC0415 - no folder needs it
 
             yield from secrets_of_environment()

@@ -148,9 +148,9 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(overflow="fold")
-    hours = {partition.partition.hour for partition in survey.partitions}
+    hours = {hour for partition in survey.partitions for hour in partition.rows_by_hour}
     chosen = "" if survey.selection.everything else f" {survey.selection.describe()}"
-    facts.add_row("lake", f"{lake}{chosen}")
+    facts.add_row("copy" if survey.is_copy else "lake", f"{lake}{chosen}")
     facts.add_row(
         "holds",
         f"{_count(survey.files, 'file')}, {_count(survey.rows, 'row')} in "
@@ -166,7 +166,8 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
         facts.add_row("loaded", f"{to_minute(first)} to {to_minute(last)}")
     facts.add_row("late", _late(survey))
     if survey.quarantined:
-        facts.add_row("bad rows", f"{survey.quarantined:,}, kept in {lake}/_quarantine")
+        kept = "the lake's _quarantine" if survey.is_copy else f"{lake}/_quarantine"
+        facts.add_row("bad rows", f"{survey.quarantined:,}, kept in {kept}")
     return facts
 
 
@@ -184,13 +185,14 @@ def _late(survey: Survey) -> str:
 def _map(survey: Survey, against: Against | None, account: str, console: Console) -> Text:
     rows: dict[datetime, int] = {}
     for partition in survey.partitions:
-        hour = partition.partition.hour
-        rows[hour] = rows.get(hour, 0) + partition.rows
+        for hour, count in partition.rows_by_hour.items():
+            rows[hour] = rows.get(hour, 0) + count
     calendar = Calendar(rows)
     calendar.mark((hour for gap in survey.gaps for hour in _drawn(gap)), Mark.GAP)
     if against is not None and against.account == account:
         calendar.mark((plan.partition.hour for plan in against.lacking), Mark.MISSING)
-    calendar.mark((p.partition.hour for p in survey.partitions if p.damages), Mark.DAMAGED)
+    damaged = (hour for p in survey.partitions if p.damages for hour in p.rows_by_hour)
+    calendar.mark(damaged, Mark.DAMAGED)
     asked = survey.selection.start is not None
     return draw(
         calendar,
@@ -229,7 +231,7 @@ def _hours(partitions: Sequence[PartitionSurvey], *, several: bool) -> Renderabl
     table = _table("hour", "files", "rows", "bytes", "bad", "loaded", "late", *whose)
     for survey in partitions:
         table.add_row(
-            f"{survey.partition.hour:%m-%d %H}",
+            f"{survey.partition.hour:{'%m-%d' if survey.partition.length > HOUR else '%m-%d %H'}}",
             f"{survey.files:,}",
             f"{survey.rows:,}",
             decimal(survey.bytes),

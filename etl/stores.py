@@ -1,4 +1,4 @@
-"""Where a configuration says that the lake and the raw archive lie."""
+"""Where a configuration says that the lake, the raw archive and the coarse copy lie."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +23,13 @@ def open_archive(settings: Settings, *, patient: bool = True) -> Store | None:
     if settings.raw.uri is None:
         return None
     return _open(settings.raw.uri, settings.raw_options, patient=patient)
+
+
+def open_copy(settings: Settings) -> Store:
+    """Return the coarse copy's place, `compact.uri`. Raises UsageError without one."""
+    if settings.compact.uri is None:
+        raise UsageError("compact.uri: is missing; set AHT_ETL_COMPACT__URI or the YAML's key")
+    return _open(settings.compact.uri, settings.compact_options, patient=True)
 
 
 def _open(uri: str, options: Mapping[str, str], *, patient: bool) -> Store:

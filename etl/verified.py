@@ -37,13 +37,13 @@ def _as_json(finding: Finding) -> dict[str, str]:
     return {"kind": finding.kind.value, "path": finding.path, "message": finding.message}
 
 
-def to_text(result: Verification, lake: str) -> str:
-    """Return what was read, what is wrong and what to do, for people."""
+def to_text(result: Verification, place: str) -> str:
+    """Return what was read, what is wrong and what to do, for people; `place` is "lake ./lake"."""
     found = len(result.findings)
     verdict = "ok" if result.ok else f"{found:,} finding{'' if found == 1 else 's'}"
     lines = [
         f"{verdict}: {result.rows:,} rows of {result.files:,} files read in {result.parts:,} "
-        f"parts, lake {lake}"
+        f"parts, {place}"
     ]
     for word, findings in (("", result.findings), ("note ", result.notes)):
         for kind, group in groupby(sorted(findings, key=_by_kind), key=_by_kind):

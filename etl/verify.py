@@ -18,7 +18,7 @@ that says what to do:
 | `archive_rows` | an archived file decodes to other counts → delete the part |
 | `not_loaded` | a file is in the archive, not in the lake → run `--from-archive` over its hour |
 
-The last four are of `--deep`.
+The last four are of `--deep`; those of `--copy` are in `etl.verify_copy`.
 A part is deleted while no run is active; the next run loads what it held anew, as far as the vendor
 still has it.
 
@@ -44,7 +44,7 @@ from typing import Final
 
 from etl.lake.commit import read_state
 from etl.lake.layout import Layout, Selection, lay_out, to_minute, to_partition
-from etl.lake.proof import Finding, FindingKind, PartProof, misplaced, prove_part
+from etl.lake.proof import Finding, FindingKind, PartProof, home_of, misplaced, prove_part
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.side_by_side import in_order
 from etl.lake.store import LakeError, Store, StoredFile
@@ -103,7 +103,8 @@ def verify(
     astray: dict[str, list[str]] = {}
 
     def prove(item: tuple[Partition, StoredFile]) -> PartProof | None:
-        return prove_part(store, item[1].name, _no_more if archive is None else archive.check)
+        more = _no_more if archive is None else archive.check
+        return prove_part(store, item[1].name, more, is_copy=layout.is_copy)
 
     threads = max(cores(), store.readers)
     with ThreadPoolExecutor(threads) as pool:
@@ -118,7 +119,7 @@ def verify(
                     names.append(file.name)
                     _take(proof, seen, astray, result)
             _numbers(store, partition, names, result)
-    _doubles_of(store, astray, result)
+    _doubles_of(store, astray, result, is_copy=layout.is_copy)
     for stray in layout.strays:
         _stray(store, stray, selection, result)
     if archive is not None:
@@ -205,11 +206,13 @@ def _numbers(store: Store, partition: Partition, names: list[str], result: Verif
         result.notes.append(Finding(FindingKind.NUMBER_GAP, partition.directory, message))
 
 
-def _doubles_of(store: Store, astray: dict[str, list[str]], result: Verification) -> None:
+def _doubles_of(
+    store: Store, astray: dict[str, list[str]], result: Verification, *, is_copy: bool
+) -> None:
     """Look whether sources in a wrong partition are in another one too."""
 
     def home(path: str) -> str:
-        return path.removeprefix("/").rpartition("/")[0]
+        return home_of(path, is_copy=is_copy)
 
     for folder, group in groupby(sorted(astray, key=home), key=home):
         loaded = read_state(store, folder).loaded if to_partition(folder) else set()

@@ -198,7 +198,9 @@ def test_every_snippet_names_the_glob_and_the_types() -> None:
     for text in (*(file.read_text() for file in files), QUERY.format(lake="lake")):
         words = " ".join(text.split())
         assert words.count("**/*.parquet") == words.count("year=*/**/*.parquet")
-        assert words.count("hive_types = ") == words.count(f"hive_types = {types}")
+        of_copy = types.replace(" 'hour': INT,", "")  # there the hour is a column of the files
+        named = words.count(f"hive_types = {types}") + words.count(f"hive_types = {of_copy}")
+        assert words.count("hive_types = ") == named
 
 
 def test_the_key_of_a_row(units: duckdb.DuckDBPyConnection) -> None:

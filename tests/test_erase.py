@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from etl.copies import name_beside
@@ -245,3 +246,44 @@ def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert (2, "") == (ended.returncode, ended.stdout)
     assert ended.stderr.startswith("usage: erase.py")
     assert "Traceback" not in ended.stderr
+
+
+def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
+    """Its days are copied anew from the lake, and the copy is proved against it."""
+    emulator = serve(GENERATED)
+    assert 0 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
+    coarse = ("compact", "--lake", "lake", "--settle", "0s")
+    env = {"AHT_ETL_RAW__URI": "raw", "AHT_ETL_COMPACT__URI": "coarse"}
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments],
+            cwd=run.folder,
+            env=environment(**env, AHT_ETL_COMPACT__SETTLE="0s"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def segments(place: str) -> set[object]:
+        parts = (run.folder / place).glob("year=*/**/*.parquet")
+        return {each for part in parts for each in pq.read_table(part)["segmentId"].to_pylist()}
+
+    assert 0 == call(*coarse).returncode
+    assert SEGMENT in segments("coarse")
+    other = segments("lake") - {SEGMENT}
+    tried = erase(run.folder, "--dry-run", "--copy", "coarse", "lake", "raw", SEGMENT)
+    assert (0, True) == (tried.returncode, "parts of the copy: 1" in tried.stdout)
+    # Erased from the lake alone, it is still found in the copy.
+    for flags in ((), ("--copy", "coarse")):
+        ended = erase(run.folder, *flags, "lake", "raw", SEGMENT)
+        assert (0, "") == (ended.returncode, ended.stderr)
+        assert flags == () or "aht-etl compact --from 2022-06-01 " in ended.stdout
+        for line in ended.stdout.splitlines():
+            if line.startswith("then: "):
+                done = call(*line.split()[2:], "--lake", "lake")
+                assert 0 == done.returncode, done.stderr
+    assert other == segments("lake") == segments("coarse")
+    assert 0 == call("verify", "--lake", "lake", "--copy").returncode
+    ended = erase(run.folder, "--copy", "coarse", "lake", "raw", SEGMENT)
+    assert (1, "") == (ended.returncode, ended.stdout)

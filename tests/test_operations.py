@@ -211,7 +211,13 @@ def test_every_exit_code_is_on_the_page() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["README.md", "configs/operations.md", "configs/logs.md", "configs/kubernetes/README.md"],
+    [
+        "README.md",
+        "configs/operations.md",
+        "configs/logs.md",
+        "configs/reading.md",
+        "configs/kubernetes/README.md",
+    ],
 )
 def test_links_lead_somewhere(file: str) -> None:
     """To files that there are and to headings in them."""

@@ -16,7 +16,9 @@ import typer
 
 from etl import __version__, streams, termination
 from etl.cli.check import check
+from etl.cli.compact import compact
 from etl.cli.config import config
+from etl.cli.ddl import ddl
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.plan import plan
@@ -46,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, check, status, verify, demo, emulator):
+for command in (run, plan, check, status, verify, ddl, compact, demo, emulator):
     app.command()(command)
 app.add_typer(config, name="config")
 
@@ -56,7 +58,7 @@ def main() -> None:
     # Before anything heavy is imported: from here on a signal ends with the promised exit code,
     # also as process 1 of a container, for which the kernel ignores unhandled ones. A run keeps
     # the first for the job that it prepares: there is to be a report.
-    if sys.argv[1:2] == ["run"]:
+    if sys.argv[1:2] in (["run"], ["compact"]):
         SIGNALS.defer()
     for number in handled():
         signal.signal(number, SIGNALS)
@@ -71,7 +73,11 @@ def main() -> None:
     except SystemExit as ending:
         code = ending.code
         if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
-            termination.leave(f"wrong usage: {ending.__context__.format_message()}")
+            line = f"wrong usage: {ending.__context__.format_message()}"
+            if "\n" in line:  # the whole help, for want of a command
+                line = "wrong usage: a command is missing; for example aht-etl demo"
+                streams.last_line(line, "usage.wrong")
+            termination.leave(line)
         elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
             termination.leave(line)

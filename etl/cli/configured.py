@@ -23,6 +23,8 @@ FLAGS: Final = {
     "engine.scheduler": "--dask-scheduler",
     "engine.workers": "--dask-workers",
 }
+#: Those of `compact` alone; there `--to` is also the end of the window.
+COMPACT_FLAGS: Final = {"compact.uri": "--to", "compact.settle": "--settle"}
 
 
 def by_key(*values: str | None) -> dict[str, str | None]:
@@ -45,7 +47,7 @@ def configured(config: Path | None, flags: dict[str, str | None]) -> Configured:
     """Read the configuration; `flags` are by dotted key, None where not given. UsageError."""
     from etl.sources import load_with_origins
 
-    names = dict(FLAGS)
+    names = FLAGS | COMPACT_FLAGS
     given = _nested(flags)
     if flags.get("window.lookback") is not None and flags.get("window.from") is None:
         # A begin that stands in a weaker source must not make this flag a silent nothing.

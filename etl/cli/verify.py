@@ -27,6 +27,13 @@ Deep = Annotated[
     bool,
     typer.Option("--deep", help="Compare with the raw archive too, file by file; needs raw.uri."),
 ]
+OfCopy = Annotated[
+    bool,
+    typer.Option(
+        "--copy",
+        help="Prove the coarse copy instead, by itself and against the lake; needs compact.uri.",
+    ),
+]
 
 
 def verify(
@@ -38,6 +45,7 @@ def verify(
     lake: Lake = None,
     raw: Raw = None,
     deep: Deep = False,
+    copy: OfCopy = False,
     json_: Json = False,
     progress: Progress = "auto",
     log_format: LogFormat = "auto",
@@ -47,23 +55,26 @@ def verify(
 
     Ends with 0, with 3 if something is wrong (each finding says what to do), or with 1 if there is
     nothing to verify. The flags --account, --from, --to and --lookback choose the hours that are
-    read. A run may be active.
+    read. A run may be active. A coarse copy is proved like a lake; --copy also compares its rows
+    with the lake's.
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
     from etl import log
     from etl.redact import Redactor
-    from etl.stores import open_archive, open_lake
+    from etl.stores import open_archive, open_copy, open_lake
     from etl.verified import shown, to_json, to_text, why_not
     from etl.verify import verify as prove
     from etl.verify_archive import ArchiveCheck
+    from etl.verify_copy import verify_copy
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
     with usage_errors(log_format):
+        now = datetime.now(UTC)
         settings, selection = load_selected(
             config,
-            datetime.now(UTC),
+            now,
             account=account,
             from_=from_,
             to=to,
@@ -77,6 +88,9 @@ def verify(
                 "raw.uri: is missing, and --deep needs it; set --raw, AHT_ETL_RAW__URI or the "
                 "YAML's key"
             )
+        if copy and deep:
+            raise UsageError("--copy and --deep exclude each other: call verify twice")
+        coarse = open_copy(settings) if copy else None
     for secret in settings.secret_values():
         redactor.add(secret)
     archive = None if kept is None else ArchiveCheck(kept, settings.limits, settings.fetch.skip)
@@ -84,11 +98,17 @@ def verify(
         failures("verify.failed", log_format, redactor),
         shown(progress, live=not log.is_json(log_format)) as on_part,
     ):
-        result = prove(open_lake(settings), selection, archive, on_part)
+        lake_ = open_lake(settings)
+        if coarse is None:
+            result = prove(lake_, selection, archive, on_part)
+        else:
+            settled_before = now - settings.compact.settle
+            result = verify_copy(lake_, coarse, selection, settled_before, on_part)
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(result)), indent=2))
     elif not result.empty:
-        typer.echo(to_text(result, settings.lake.uri), nl=False)
+        place = f"copy {settings.compact.uri}" if copy else f"lake {settings.lake.uri}"
+        typer.echo(to_text(result, place), nl=False)
     if not result.ok:
         log.complain(redactor.text(why_not(result)), "verify.failed", log_format)
         raise typer.Exit(1 if result.empty else 3)

@@ -11,13 +11,22 @@ import pyarrow.parquet as pq
 
 from etl.decode import Sized
 from etl.lake.part import Encoded, PartBuilder
-from etl.schema import DECODED_SCHEMA, INTEGER_COLUMNS, STRING_COLUMNS, TIMESTAMP_COLUMNS
+from etl.lake.rows import source_rows
+from etl.paths import BreakdownPath
+from etl.schema import (
+    COPY_SCHEMA,
+    DECODED_SCHEMA,
+    INTEGER_COLUMNS,
+    STRING_COLUMNS,
+    TIMESTAMP_COLUMNS,
+)
 from etl.settings import Compression
 
 # Chosen by measurement (tests/bench/README.md has the figures): of a million rows these take two
 # thirds of the time of pyarrow's defaults and three quarters of the room. Deltas for the integers
 # would save a little more, but fastparquet reads wide ones wrongly and says nothing.
 _DICTIONARY: Final = [*STRING_COLUMNS, "sequence", "extras", "sourcePath"]
+_HOUR: Final = COPY_SCHEMA.field("hour")
 _WITH_STATISTICS: Final = [*INTEGER_COLUMNS, *TIMESTAMP_COLUMNS]
 _ZSTD_LEVEL: Final = 1
 # In memory a path is a number for each row, not a hundred characters. Readers see strings: the file
@@ -28,18 +37,23 @@ _WRITTEN: Final = DECODED_SCHEMA.append(
 
 
 class Encoder:
-    """Writes one Parquet file, a row group at a time. Raises OSError."""
+    """Writes one Parquet file, a row group at a time. Raises OSError.
 
-    def __init__(self, path: Path, compression: Compression) -> None:
+    `with_hour`, as parts of a coarse copy have it, it has the column `hour` too, of each source's
+    path.
+    """
+
+    def __init__(self, path: Path, compression: Compression, *, with_hour: bool = False) -> None:
+        self._with_hour = with_hour
         # Arrow's own file: each of many small writes to a Python one would wait for the GIL.
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
             self._file,
-            _WRITTEN,
+            _WRITTEN.append(_HOUR) if with_hour else _WRITTEN,
             compression=compression,
             compression_level=_ZSTD_LEVEL if compression == "zstd" else None,
             use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # its stub knows bool only
-            write_statistics=_WITH_STATISTICS,
+            write_statistics=[*_WITH_STATISTICS, _HOUR.name] if with_hour else _WITH_STATISTICS,
             store_schema=False,
             write_page_checksum=True,
         )
@@ -51,8 +65,12 @@ class Encoder:
 
     def write(self, batches: Sequence[tuple[int, Sized]], paths: Sequence[str]) -> None:
         """Write a row group of batches, each with the number of its source among the `paths`."""
+        # Only the paths that it needs: each row group has a dictionary of its own.
+        first = batches[0][0]
+        paths = paths[first : batches[-1][0] + 1]
         numbers = b"".join(
-            number.to_bytes(4, sys.byteorder) * len(batch.rows) for number, batch in batches
+            (number - first).to_bytes(4, sys.byteorder) * len(batch.rows)
+            for number, batch in batches
         )
         rows = pa.Table.from_batches([batch.rows for _, batch in batches], DECODED_SCHEMA)
         if not rows.num_rows:
@@ -62,6 +80,9 @@ class Encoder:
         names = pa.array(paths, pa.string())
         column = pa.DictionaryArray.from_arrays(indices, names)
         table = rows.append_column(_WRITTEN.field("sourcePath"), column)
+        if self._with_hour:
+            hours = [BreakdownPath.parse(path).partition.hour.hour for path in paths]
+            table = table.append_column(_HOUR, pa.array(hours, pa.int32()).take(indices))
         self._writer.write_table(table, row_group_size=len(table))
 
     def finish(self, metadata: dict[str, str]) -> int:
@@ -87,20 +108,11 @@ def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> E
     try:
         if all(source.path in paths for source in encoded.sources):
             return None
-        with pq.ParquetFile(encoded.staged.path) as file:
-            batches = file.iter_batches(columns=DECODED_SCHEMA.names)
-            rest: pa.RecordBatch | None = None
-            for source in encoded.sources:
-                rows: list[pa.RecordBatch] = []
-                missing = source.rows
-                # A part's rows stand in the order of its sources.
-                while missing:
-                    batch = next(batches) if rest is None else rest
-                    rows.append(batch.slice(0, missing))
-                    missing -= len(rows[-1])
-                    rest = batch.slice(len(rows[-1])) if len(rows[-1]) < len(batch) else None
+        with encoded.staged.path.open("rb") as stream:
+            for source, rows in source_rows(stream, encoded.bytes, encoded.sources):
                 if source.path not in paths:
-                    builder.add(source, map(Sized.of, rows))
+                    decoded = (batch.select(DECODED_SCHEMA.names) for batch in rows)
+                    builder.add(source, map(Sized.of, decoded))
         return builder.finish()
     finally:
         encoded.staged.close()

@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from etl.lake.store import LakeError, Store, StoredFile
-from etl.paths import InvalidPathError, Partition
+from etl.paths import DAY, HOUR, InvalidPathError, Partition
 
-_HOUR: Final = timedelta(hours=1)
 # A folder above partitions.
 _TREE: Final = re.compile(
     r"year=([0-9]{4})(?:/month=([0-9]{1,2})(?:/day=([0-9]{1,2})(?:/hour=([0-9]{1,2}))?)?)?"
@@ -17,7 +16,7 @@ _TREE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which hours are looked at: of one account or of all, those that overlap [start, end)."""
+    """Which partitions are looked at: of one account or of all, those that overlap [start, end)."""
 
     account: str | None = None
     start: datetime | None = None
@@ -48,7 +47,7 @@ class Selection:
         """Tell whether this partition is looked at."""
         return (
             self.account in (None, partition.account)
-            and (self.start is None or self.start - partition.hour < _HOUR)
+            and (self.start is None or self.start - partition.hour < partition.length)
             and (self.end is None or partition.hour < self.end)
         )
 
@@ -69,6 +68,8 @@ class Layout:
     that cannot be listed, `above` folders over partitions, with the year, month, day and hour that
     they stand for, as far as they go: what they hold is not known, but not nothing. `exists` tells
     whether there is a lake at all.
+
+    All partitions are hours, or all are days: then this is a coarse copy (`is_copy`).
     """
 
     exists: bool = True
@@ -76,6 +77,11 @@ class Layout:
     strays: list[StoredFile] = field(default_factory=list)
     shut: dict[Partition, Damage] = field(default_factory=dict)
     above: dict[Damage, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a coarse copy; a place that holds nothing is none."""
+        return any(partition.length == DAY for partition in (*self.parts, *self.shut))
 
 
 def to_minute(at: datetime) -> str:
@@ -89,11 +95,13 @@ def is_part(file_name: str) -> bool:
 
 
 def to_partition(folder: str) -> Partition | None:
-    """Return the partition that a folder of the lake is, if it is one."""
-    try:
-        return Partition.parse(folder)
-    except InvalidPathError:
-        return None
+    """Return the partition that a folder of a lake, or of a copy, is, if it is one."""
+    for parse in (Partition.parse, Partition.parse_day):
+        try:
+            return parse(folder)
+        except InvalidPathError:
+            pass
+    return None
 
 
 def lay_out(store: Store) -> Layout:
@@ -123,4 +131,14 @@ def lay_out(store: Store) -> Layout:
             layout.strays.append(file)
         else:
             refused(file.name, LakeError(f"listing {file.name}: it is no folder"))
+    _of_one_kind(layout)
     return layout
+
+
+def _of_one_kind(layout: Layout) -> None:
+    """Where there are hours, no day is a partition: its parts are strays."""
+    days = [each for each in (*layout.parts, *layout.shut) if each.length == DAY]
+    if any(each.length == HOUR for each in (*layout.parts, *layout.shut)):
+        for day in days:
+            layout.strays += layout.parts.pop(day, ())
+            layout.shut.pop(day, None)

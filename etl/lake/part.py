@@ -3,14 +3,16 @@
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from etl.lake.receipts import Receipt, to_metadata
 from etl.lake.store import StagedFile
+from etl.paths import BreakdownPath
 from etl.settings import Compression
 
 if TYPE_CHECKING:
-    from etl.decode import Sized
+    from etl.decode import Decoded, Sized
     from etl.lake.encoding import Encoder
 
 # A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
@@ -35,14 +37,23 @@ class PartBuilder:
 
     Blocking, one caller at a time. Rows wait in memory (`pending_bytes`) until there are enough
     for a row group or `flush` is called; `close` throws all of it away.
+
+    `with_hour`, for a coarse copy, the file has a column `hour`, and no row group has rows of two
+    hours, if the sources come in the order of their hours.
     """
 
     def __init__(
-        self, stage: Callable[[], StagedFile], compression: Compression, run_id: str
+        self,
+        stage: Callable[[], StagedFile],
+        compression: Compression,
+        run_id: str,
+        *,
+        with_hour: bool = False,
     ) -> None:
         self._stage = stage
         self._compression = compression
         self._run_id = run_id
+        self._with_hour = with_hour
         self._staged: StagedFile | None = None
         self._encoder: Encoder | None = None
         self._pending: list[tuple[int, Sized]] = []
@@ -56,8 +67,16 @@ class PartBuilder:
         written = self._encoder.bytes if self._encoder else 0
         return written + self.pending_bytes // _ENCODED_SHARE
 
+    def has_room(self, decoded: "Decoded") -> bool:
+        """Whether adding a file only takes note of it: nothing is read from disk or encoded."""
+        return not decoded.spilled and (
+            self.pending_bytes + decoded.in_memory_bytes < _ROW_GROUP_BYTES
+        )
+
     def add(self, receipt: Receipt, batches: "Iterable[Sized]") -> None:
         """Add one source file, whole. Raises OSError, after which only `close` is of use."""
+        if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):
+            self.flush()
         number = len(self.sources)
         self.sources.append(receipt)
         for batch in batches:
@@ -80,7 +99,7 @@ class PartBuilder:
             from etl.lake.encoding import Encoder  # noqa: PLC0415 - not before it is needed
 
             self._staged = self._stage()
-            self._encoder = Encoder(self._staged.path, self._compression)
+            self._encoder = Encoder(self._staged.path, self._compression, with_hour=self._with_hour)
         return self._encoder
 
     def finish(self) -> Encoded:
@@ -102,3 +121,7 @@ class PartBuilder:
                 self._encoder.discard()
             self._staged.close()
             self._staged = None
+
+
+def _hour(receipt: Receipt) -> datetime:
+    return BreakdownPath.parse(receipt.path).partition.hour

@@ -14,9 +14,14 @@ import pyarrow.parquet as pq
 from etl.lake.quarantine import bad_rows_name
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line, read_receipts
 from etl.lake.store import LakeError, Store
-from etl.schema import SCHEMA
+from etl.paths import BreakdownPath, InvalidPathError
+from etl.schema import COPY_SCHEMA, SCHEMA
 
-RELOAD: Final = "mend it from a backup, or delete it while no run is active and run again"
+_RELOAD: Final = "mend it from a backup, or delete it while no run is active and run again"
+_COPY_AGAIN: Final = (
+    "delete it while no aht-etl compact is active, and call that again: it copies anew what the "
+    "part held"
+)
 
 _BATCH_ROWS: Final = 2**14
 # No line that the job writes is longer: 64 KiB of text, each character escaped at worst.
@@ -42,6 +47,9 @@ class FindingKind(StrEnum):
     NUMBER_GAP = "number_gap"
     UNLOADABLE = "unloadable"
     EMPTY = "empty"
+    COPY_MISSING = "copy_missing"
+    COPY_EXTRA = "copy_extra"
+    COPY_DIFFERS = "copy_differs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +66,20 @@ class PartProof:
     """What a part's proof found: rows that were read, sources it vouches for, findings."""
 
     name: str
+    is_copy: bool
     rows: int = 0
     sources: tuple[Receipt, ...] = ()
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that it should have."""
+        return COPY_SCHEMA if self.is_copy else SCHEMA
+
+    @property
+    def reload(self) -> str:
+        """What to do about it."""
+        return _COPY_AGAIN if self.is_copy else _RELOAD
 
     def find(self, kind: FindingKind, message: str, path: str | None = None) -> None:
         """Add a finding, of the part itself unless another path is given."""
@@ -68,14 +87,15 @@ class PartProof:
 
 
 def prove_part(
-    store: Store, name: str, more: Callable[[Receipt], Finding | None]
+    store: Store, name: str, more: Callable[[Receipt], Finding | None], *, is_copy: bool = False
 ) -> PartProof | None:
     """Read a part wholly and compare it with its receipts; None if it is gone. Blocking.
 
     Every page is unpacked, decoded and, where it has a checksum, checked; a row group at most is in
-    memory. `more` is asked of each receipt besides.
+    memory. `more` is asked of each receipt besides. A coarse copy holds no bad rows, only their
+    number: they are the lake's.
     """
-    proof = PartProof(name)
+    proof = PartProof(name, is_copy)
     try:
         with store.open(name) as stream:
             counted = _read(stream, proof)
@@ -87,18 +107,19 @@ def prove_part(
             except UnreadablePartError as error:
                 proof.find(
                     FindingKind.RECEIPTS,
-                    f"{error}: nothing is written to its partition; {RELOAD}",
+                    f"{error}: nothing is written to its partition; {proof.reload}",
                 )
                 return proof
     except FileNotFoundError:
         return None  # an operator deleted it
     except LakeError as error:
-        proof.find(FindingKind.UNREADABLE, f"{error}; {RELOAD}")
+        proof.find(FindingKind.UNREADABLE, f"{error}; {proof.reload}")
         return proof
     _compare_rows(proof, counted)
     _compare_places(proof)
     for source in proof.sources:
-        for finding in (_bad_rows(store, source), more(source)):
+        bad_rows = None if is_copy else _bad_rows(store, source)
+        for finding in (bad_rows, more(source)):
             if finding is not None:
                 proof.findings.append(finding)
     return proof
@@ -107,24 +128,48 @@ def prove_part(
 def _read(stream: BinaryIO, proof: PartProof) -> Counter[str | None] | None:
     """Count the rows of each source; None if not all can be read. Tells a wrong schema."""
     counted: Counter[str | None] = Counter()
+    wrong_hours = 0
     try:
         with pq.ParquetFile(stream, page_checksum_verification=True) as file:
-            if not (fits := file.schema_arrow.equals(SCHEMA)):
-                proof.find(FindingKind.SCHEMA, f"{_difference(file.schema_arrow)}; {RELOAD}")
+            if not (fits := file.schema_arrow.equals(proof.schema)):
+                difference = _difference(file.schema_arrow, proof.schema)
+                proof.find(FindingKind.SCHEMA, f"{difference}; {proof.reload}")
             for batch in _batches(file):
                 batch.validate(full=True)
                 proof.rows += batch.num_rows
                 if fits:
                     counted.update(_by_source(batch))
+                if fits and proof.is_copy:
+                    wrong_hours += _in_another_hour(batch)
             if proof.rows != file.metadata.num_rows:
                 raise pa.ArrowInvalid(f"the footer says {file.metadata.num_rows} rows")
     except _UNREADABLE as error:
         proof.find(
             FindingKind.UNREADABLE,
-            f"cannot be read beyond row {proof.rows:,}: {first_line(error).rstrip('.')}; {RELOAD}",
+            f"cannot be read beyond row {proof.rows:,}: {first_line(error).rstrip('.')}; "
+            f"{proof.reload}",
         )
         return None
+    if wrong_hours:
+        message = f"{wrong_hours:,} rows have another hour than their source; {proof.reload}"
+        proof.find(FindingKind.ROWS, message)
     return counted
+
+
+def _in_another_hour(batch: pa.RecordBatch) -> int:
+    """Count rows of a copy whose hour is not that of their source's path."""
+    pairs = pa.Table.from_batches([batch.select(["sourcePath", "hour"])])
+    grouped = pairs.group_by(["sourcePath", "hour"]).aggregate([([], "count_all")]).to_pylist()
+    return sum(
+        each["count_all"] for each in grouped if _hour_of(each["sourcePath"]) != each["hour"]
+    )
+
+
+def _hour_of(path: str | None) -> int | None:
+    try:
+        return BreakdownPath.parse(path or "").partition.hour.hour
+    except InvalidPathError:
+        return None
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
@@ -138,12 +183,12 @@ def _by_source(batch: pa.RecordBatch) -> dict[str | None, int]:
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
 
-def _difference(schema: pa.Schema) -> str:
-    if schema.names != SCHEMA.names:
-        return f"its columns are {', '.join(schema.names)[:200]}, not {', '.join(SCHEMA.names)}"
-    for field_, wanted in zip(schema, SCHEMA, strict=True):
-        if not field_.equals(wanted):
-            return f"its column {field_.name} is {field_.type}, not {wanted.type}"
+def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
+    if schema.names != wanted.names:
+        return f"its columns are {', '.join(schema.names)[:200]}, not {', '.join(wanted.names)}"
+    for field_, right in zip(schema, wanted, strict=True):
+        if not field_.equals(right):
+            return f"its column {field_.name} is {field_.type}, not {right.type}"
     return "its columns are not the lake's"
 
 
@@ -160,7 +205,7 @@ def _compare_rows(proof: PartProof, counted: Counter[str | None]) -> None:
             FindingKind.ROWS,
             f"{proof.rows:,} rows, its receipts say {said.total():,}; {len(wrong):,} sources "
             f"differ, the first {path or 'without a path'}: {counted[path]:,} rows, not "
-            f"{said[path]:,}; {RELOAD}",
+            f"{said[path]:,}; {proof.reload}",
         )
 
 
@@ -169,7 +214,7 @@ def _compare_places(proof: PartProof) -> None:
     if twice:
         proof.find(
             FindingKind.DUPLICATE,
-            f"{len(twice):,} sources have two receipts in it, the first {twice[0]}; {RELOAD}",
+            f"{len(twice):,} sources have two receipts in it, the first {twice[0]}; {proof.reload}",
         )
     astray = list(misplaced(proof))
     if astray:
@@ -183,7 +228,19 @@ def _compare_places(proof: PartProof) -> None:
 def misplaced(proof: PartProof) -> Iterator[str]:
     """Yield the sources whose own path is not in the partition that the part lies in."""
     folder = proof.name.rpartition("/")[0]
-    yield from (s.path for s in proof.sources if s.path.rpartition("/")[0] != f"/{folder}")
+    for source in proof.sources:
+        if home_of(source.path, is_copy=proof.is_copy) != folder:
+            yield source.path
+
+
+def home_of(path: str, *, is_copy: bool) -> str:
+    """Return the folder of a lake, or of a copy, that the rows of a source belong to."""
+    if is_copy:
+        try:
+            return BreakdownPath.parse(path).partition.day.directory
+        except InvalidPathError:
+            pass
+    return path.removeprefix("/").rpartition("/")[0]
 
 
 def _bad_rows(store: Store, source: Receipt) -> Finding | None:

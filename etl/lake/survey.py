@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +11,7 @@ from etl.lake.gaps import HOUR, Gap, expected_spans, find_gaps, held_hours
 from etl.lake.layout import Damage, Selection, lay_out
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.store import LakeError, Store, StoredFile
-from etl.paths import Partition, written_at
+from etl.paths import BreakdownPath, InvalidPathError, Partition, written_at
 
 #: The vendor's data is complete 24 hours after a segment closed; what is written later is late.
 LATE_AFTER: Final = timedelta(hours=24)
@@ -39,7 +40,10 @@ class PartSurvey:
 
 @dataclass(frozen=True, slots=True)
 class PartitionSurvey:
-    """One hour of one account: its parts in the order of their names, at least one or a damage."""
+    """One hour of one account: its parts in the order of their names, at least one or a damage.
+
+    In a coarse copy it is one day.
+    """
 
     partition: Partition
     parts: tuple[PartSurvey, ...]
@@ -85,8 +89,30 @@ class PartitionSurvey:
     @property
     def delays(self) -> tuple[timedelta, ...]:
         """How long after its hour's end each file was written, where its name tells."""
-        times = (written_at(source.path) for source in self.sources)
-        return tuple(sorted(at - self.partition.hour - HOUR for at in times if at is not None))
+        times = ((written_at(source.path), self._hour_of(source)) for source in self.sources)
+        return tuple(sorted(at - hour - HOUR for at, hour in times if at is not None))
+
+    @property
+    def rows_by_hour(self) -> dict[datetime, int]:
+        """The rows of each hour that has a file, by the receipts.
+
+        Of a day that cannot be read wholly every hour may have some.
+        """
+        rows: dict[datetime, int] = {}
+        if self.partition.length == HOUR or self.damages:
+            hours = self.partition.length // HOUR
+            rows = {self.partition.hour + number * HOUR: 0 for number in range(hours)}
+        for source in self.sources:
+            hour = self._hour_of(source)
+            rows[hour] = rows.get(hour, 0) + source.rows
+        return rows
+
+    def _hour_of(self, source: Receipt) -> datetime:
+        """Return a source's hour: in a copy its path tells it, in a lake its part's folder."""
+        if self.partition.length != HOUR:
+            with suppress(InvalidPathError):
+                return BreakdownPath.parse(source.path).partition.hour
+        return self.partition.hour
 
     @property
     def late(self) -> int:
@@ -108,6 +134,11 @@ class Survey:
     partitions: tuple[PartitionSurvey, ...]
     gaps: tuple[Gap, ...]
     refused: tuple[Damage, ...]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a coarse copy of a lake: then a partition is a day."""
+        return any(partition.partition.length != HOUR for partition in self.partitions)
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -166,20 +197,24 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
     hours = sorted({*layout.parts, *layout.shut})
     chosen = [partition for partition in hours if selection.takes(partition)]
     parts = _read_parts(store, [file for p in chosen for file in layout.parts.get(p, ())])
-    surveys = (
+    surveys = [
         PartitionSurvey(
             p,
             tuple(part for file in layout.parts.get(p, ()) if (part := parts[file.name])),
             layout.shut.get(p),
         )
         for p in chosen
-    )
+    ]
     held = held_hours(hours)
+    if layout.is_copy:
+        held = {}
+        for surveyed in surveys:
+            held.setdefault(surveyed.partition.account, set()).update(surveyed.rows_by_hour)
     spans = expected_spans(held, selection, now)
     return Survey(
         layout.exists,
         selection,
-        tuple(s for s in surveys if s.parts or s.refused),
+        tuple(each for each in surveys if each.parts or each.refused),
         tuple(find_gaps(held, spans, tuple(layout.above.values()))),
         tuple(layout.above),
     )

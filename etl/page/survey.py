@@ -8,7 +8,7 @@ from typing import Final
 from etl.lake.gaps import expected_spans, held_hours
 from etl.lake.layout import Layout, Selection, lay_out
 from etl.lake.side_by_side import in_order
-from etl.lake.store import Store, StoredFile
+from etl.lake.store import LakeError, Store, StoredFile
 from etl.machine import cores
 from etl.page.clock import Clock
 from etl.page.facts import Facts, Hour
@@ -28,6 +28,8 @@ def survey(store: Store, selection: Selection, now: datetime, clock: Clock) -> F
     that can be read; one that does not exist yet is empty.
     """
     layout = lay_out(store)
+    if layout.is_copy:
+        raise LakeError(f"{store.place} is a coarse copy: the page is drawn of the lake itself")
     facts = _expected(layout, selection, now)
     todo = [
         (partition, part)

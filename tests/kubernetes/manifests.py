@@ -21,6 +21,8 @@ NAMES: Final = sorted(
     if "components" not in file.parts
 )
 SCHEDULED: Final = [name for name in NAMES if "backfill" not in name]
+#: The nightly copies are scheduled too; what they take from their site is in another overlay.
+COPIES: Final = [name for name in NAMES if "compact" in name]
 BACKFILLS: Final = [name for name in NAMES if "backfill" in name]
 APPLIED: Final = [name for name in NAMES if name.startswith("overlays/")]
 

@@ -17,6 +17,7 @@ from etl.settings import Settings
 from tests.kubernetes.manifests import (
     APPLIED,
     BACKFILLS,
+    COPIES,
     FOLDER,
     KUBECTL,
     NAMES,
@@ -37,7 +38,8 @@ PAGE = (FOLDER / "README.md").read_text()
 
 def settings(name: str, tmp_path: Path) -> Settings:
     """Return the configuration that the program would find in the pod, keys apart."""
-    beside = "overlays/aws" if name == "overlays/backfill" else "overlays/volume"
+    on_a_store = name in {"overlays/backfill", "overlays/compact"}
+    beside = "overlays/aws" if on_a_store else "overlays/volume"
     config = tmp_path / "config.yaml"
     config.write_text(config_map("aht-etl", name, beside)[config.name])
     found = variables(name, beside)
@@ -79,7 +81,7 @@ def test_it_has_no_more_than_it_needs(name: str) -> None:
     spec, only = pod(name), container(name)
     assert spec["automountServiceAccountToken"] is False
     writable = {m["mountPath"] for m in only["volumeMounts"] if not m.get("readOnly")}
-    assert writable <= {"/scratch", "/lake"}
+    assert writable <= {"/scratch", "/lake", "/copy"}
     dockerfile = (ROOT / "Dockerfile").read_text()
     user = f"USER {spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
     assert user in dockerfile
@@ -130,8 +132,9 @@ def test_the_schedule(name: str) -> None:
     (cron,) = of_kind(name, "CronJob")
     spec = cron["spec"]
     assert ("Forbid", "Etc/UTC") == (spec["concurrencyPolicy"], spec["timeZone"])
-    # Once an hour; what is not started within it is the next one's.
-    assert re.fullmatch(r"\d+ \* \* \* \*", spec["schedule"])
+    # Once an hour, or a night; what is not started within an hour is the next one's.
+    often = r"\d+ \d+ \* \* \*" if name in COPIES else r"\d+ \* \* \* \*"
+    assert re.fullmatch(often, spec["schedule"])
     assert 10 < spec["startingDeadlineSeconds"] < 3600
     assert spec["successfulJobsHistoryLimit"] > 0
     assert spec["failedJobsHistoryLimit"] > 0
@@ -170,13 +173,26 @@ def test_an_overlay_of_ones_own_keeps_them_the_same(tmp_path: Path) -> None:
             assert "$(JOB_COMPLETION_INDEX)/7\n" in text
 
 
-def test_scheduled_and_backfill_are_the_same_pod() -> None:
-    """Kustomize cannot share it between the two kinds, so it stands there twice."""
-    scheduled, backfill = (copy.deepcopy(job(name)["template"]) for name in ("base", "backfill"))
-    for template in (scheduled, backfill):
+def test_scheduled_backfill_and_copy_are_the_same_pod() -> None:
+    """Kustomize cannot share it between them, so it is written three times."""
+    templates = [copy.deepcopy(job(name)["template"]) for name in ("base", "backfill", "compact")]
+    for template in templates:
         for own in ("args", "envFrom"):
             del template["spec"]["containers"][0][own]
-    assert scheduled == backfill
+    assert templates[0] == templates[1] == templates[2]
+
+
+@pytest.mark.parametrize("name", [name for name in COPIES if name in APPLIED])
+def test_a_copy_has_a_place_of_its_own(name: str, tmp_path: Path) -> None:
+    """Outside the lake; on a volume, on one that is mounted there."""
+    found = settings(name, tmp_path)
+    assert found.compact.uri is not None
+    assert not found.lake_is_the_copy
+    assert "compact" == container(name)["args"][0]
+    if found.compact.uri.startswith("/"):
+        (mount,) = (m for m in container(name)["volumeMounts"] if m["mountPath"] == "/copy")
+        (volume,) = (v for v in pod(name)["volumes"] if v["name"] == mount["name"])
+        assert "persistentVolumeClaim" in volume
 
 
 @pytest.mark.parametrize("name", APPLIED)
@@ -207,7 +223,7 @@ def test_what_it_refers_to_is_there(name: str) -> None:
     """ConfigMaps, claims and the service account by their names, in one namespace."""
     together = [
         *rendered(name),
-        *(rendered("overlays/volume") if name in BACKFILLS else ()),
+        *(rendered("overlays/volume") if name in (*BACKFILLS, *COPIES) else ()),
     ]
     there = {(m["kind"], m["metadata"]["name"]) for m in together}
     spec = pod(name)
@@ -232,7 +248,7 @@ def test_the_page_names_every_overlay() -> None:
     for name in APPLIED:
         assert f"`{name}`" in table or f"`{name.partition('/')[2]}`" in table
     applied = re.findall(r"kubectl apply -k (?:configs/kubernetes/)(\S+)", PAGE)
-    assert {"overlays/aws", "overlays/backfill"} == set(applied)
+    assert {"overlays/aws", "overlays/backfill", "overlays/compact"} == set(applied)
     (named,) = re.findall(r"get job (\S+)", PAGE)
     assert [named] == [m["metadata"]["name"] for m in of_kind("overlays/backfill", "Job")]
 

@@ -1,0 +1,224 @@
+"""`aht-etl compact`."""
+
+import asyncio
+import json
+import os
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.common import check_report_file, usage_errors
+from etl.cli.flags import Account, Config, From, Json, Lake, LogFormat, LogLevel, ReportFile
+from etl.cli.selection import load_selected
+from etl.errors import AhtEtlError, UsageError, describe
+from etl.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from etl.compact_report import CompactReport
+    from etl.lake.layout import Selection
+    from etl.log import LogFormat as LogFormatName
+    from etl.redact import Redactor
+    from etl.settings import Settings
+    from etl.stop import Stop
+
+To = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to",
+        metavar="URI|T",
+        help=(
+            "The copy's place, a folder or an object store outside the lake, for example "
+            "s3://bucket/coarse. A time, for example 2022-06-02, is the end of the window; give "
+            "the flag twice for both."
+        ),
+    ),
+]
+Settle = Annotated[
+    str | None,
+    typer.Option(
+        "--settle",
+        metavar="DURATION",
+        help="How old a day must be, for example 0s or 72h (default 48h).",
+    ),
+]
+
+
+def compact(
+    config: Config = None,
+    account: Account = None,
+    from_: From = None,
+    to: To = None,
+    lake: Lake = None,
+    settle: Settle = None,
+    report: ReportFile = None,
+    json_: Json = False,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+) -> None:
+    """Keep a coarse copy of the lake: few files for those who scan months.
+
+    In the copy a day and account is a partition, the hour is a column, and an hour is a row group.
+    It is a lake of its own, and only grows: safe to repeat, to interrupt, to overlap with another
+    call, and to run while loads go on. Files that come late make a further part. The flags
+    --account, --from and --to choose the days that are looked at; a day is copied whole. A damaged
+    part of the lake leaves its day out (exit code 3).
+
+    Example: aht-etl compact --lake ./lake --to ./coarse
+    """
+    from etl import log
+    from etl.job import require_lake
+    from etl.redact import Redactor
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    started_at = datetime.now(UTC)
+    with usage_errors(log_format):
+        check_report_file(report)
+        place, end = _place_and_end(to or [])
+        settings, selection = load_selected(
+            config,
+            started_at,
+            account=account,
+            from_=from_,
+            to=end,
+            lookback=None,
+            lake__uri=lake,
+            compact__uri=place,
+            compact__settle=settle,
+        )
+        if settings.compact.uri is None:
+            raise UsageError(
+                "compact.uri: is missing; set --to URI, AHT_ETL_COMPACT__URI or the YAML's key"
+            )
+        require_lake(settings)
+    for secret in settings.secret_values():
+        redactor.add(secret)
+
+    outcome = _copy(settings, selection, started_at, redactor)
+    code = _tell(outcome, redactor, report, log_format, as_json=json_)
+    if outcome.signal is not None:
+        os._exit(code)  # a thread may still wait for a store; nothing that it does counts any more
+    raise typer.Exit(code)
+
+
+def _copy(
+    settings: "Settings", selection: "Selection", started_at: datetime, redactor: "Redactor"
+) -> "CompactReport":
+    """Copy until all is done, a signal comes or it fails; return how it ended."""
+    import structlog
+
+    from etl.compact import Copied, Copier
+    from etl.compact_report import CompactReport
+    from etl.stop import Stop
+    from etl.stores import open_copy, open_lake
+
+    run_id = str(uuid.uuid4())
+    structlog.contextvars.bind_contextvars(run_id=run_id)
+    stop, copied, error = Stop(), Copied(), None
+    try:
+        copier = Copier(
+            open_lake(settings),
+            open_copy(settings),
+            settings.lake.compression,
+            settings.lake.target_part_size,
+            settings.limits.memory,
+            run_id,
+            stop.requested,
+        )
+        settled_before = started_at - settings.compact.settle
+        grace_s = settings.shutdown.grace.total_seconds()
+        _until_stopped(lambda: copier.run(selection, settled_before, copied), stop, grace_s)
+    except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
+        if not isinstance(failure, AhtEtlError):
+            structlog.get_logger().debug("command.crashed", exc_info=True)
+        error = redactor.text(describe(failure))
+    places = settings.lake.uri, str(settings.compact.uri)
+    return CompactReport(run_id, started_at, *places, selection, copied, error, stop.signal)
+
+
+def _tell(
+    outcome: "CompactReport",
+    redactor: "Redactor",
+    report: str | None,
+    log_format: "LogFormatName",
+    *,
+    as_json: bool,
+) -> int:
+    """Log, print and write what was done; return the exit code."""
+    import structlog
+
+    from etl import log, termination
+    from etl.compact_report import in_one_line, to_text
+    from etl.report import write_report
+
+    document, code = redactor.tree(outcome.as_json()), outcome.exit_code
+    structlog.get_logger().info(
+        "compact.finished",
+        status=outcome.status,
+        exit_code=code,
+        duration_seconds=document["duration_seconds"],
+        days=document["days"],
+        files=document["files"],
+        rows=document["rows"]["loaded"],
+        bytes_written=document["bytes"]["written"],
+    )
+    try:
+        if report == "-" or as_json:
+            typer.echo(json.dumps(document, indent=2))
+        else:
+            typer.echo(to_text(document), nl=False)
+        if report is not None and report != "-":
+            write_report(document, Path(report))
+    except OSError as failure:
+        log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
+        code = code or 1
+    if outcome.status == "failed":
+        log.complain(f"error: {outcome.error}", "compact.failed", log_format)
+    elif outcome.exit_code:
+        termination.leave(in_one_line(document))
+    return code
+
+
+def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
+    """Tell the copy's place from the end of the window; of each kind the last one counts."""
+    from etl.times import parse_instant
+
+    place = end = None
+    for value in values:
+        try:
+            parse_instant(value)
+        except ValueError:
+            place = value
+        else:
+            end = value
+    return place, end
+
+
+def _until_stopped(work: "Callable[[], None]", stop: "Stop", grace_s: float) -> None:
+    """Do blocking work; after a signal wait for its end for so many seconds at most."""
+
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+        stop.on_request(stopped.set)
+        SIGNALS.hand_to(stop, loop)
+        try:
+            done = asyncio.ensure_future(asyncio.to_thread(work))
+            waiting = asyncio.ensure_future(stopped.wait())
+            await asyncio.wait({done, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            await asyncio.wait({done}, timeout=grace_s if stopped.is_set() else None)
+            if done.done():
+                done.result()
+        finally:
+            SIGNALS.take_back(loop)
+
+    runner = asyncio.Runner()
+    runner.run(go())
+    if stop.signal is None:
+        runner.close()

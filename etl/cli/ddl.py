@@ -1,0 +1,83 @@
+"""`aht-etl ddl`."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+import typer
+
+from etl.cli.common import failures, usage_errors
+from etl.cli.configured import configured
+from etl.cli.flags import Account, Config, Lake, LogFormat, LogLevel
+
+EngineName = Annotated[
+    Literal[
+        "athena",
+        "trino",
+        "spark",
+        "databricks",
+        "bigquery",
+        "snowflake",
+        "clickhouse",
+        "duckdb",
+    ],
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",  # the choices in one word would be wider than a narrow terminal
+        help="athena, trino, spark, databricks, bigquery, snowflake, clickhouse or duckdb.",
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option("--name", metavar="TABLE", help="The table's name, as the engine takes it."),
+]
+#: The stores that engines of one cloud read by themselves.
+_READS: Final = {"athena": "s3", "bigquery": "gs"}
+
+
+def ddl(
+    engine: EngineName,
+    config: Config = None,
+    account: Account = None,
+    lake: Lake = None,
+    name: Name = "aht.units",
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Print the statement that makes the lake, or its coarse copy, a table.
+
+    Columns and partitions have their types, accountId is text, and nothing but the parts is read.
+    The accounts, the first year and the spelling of the folders come from the lake; --account adds
+    one, and an empty lake needs it. Athena and Trino compute the partitions, DuckDB, ClickHouse and
+    BigQuery find them at each query. Spark, Databricks and Snowflake must hear of new ones: the
+    second statement does that.
+
+    Checked so far: the statements of DuckDB, ClickHouse and Spark were run against a lake. Those of
+    Athena, Trino, Databricks, BigQuery and Snowflake were only parsed, none of them in its cloud.
+
+    Example: aht-etl ddl --engine athena --lake s3://bucket/lake --name aht.units
+    """
+    from etl import log
+    from etl.ddl import Engine, check_name, read_facts, statement
+    from etl.places import is_remote
+    from etl.redact import Redactor
+    from etl.stores import open_lake
+
+    redactor = Redactor()
+    log.configure(log_format, log_level, redactor)
+    with usage_errors(log_format):
+        check_name(name)
+        settings = configured(config, {"account": account, "lake.uri": lake}).settings
+    for secret in settings.secret_values():
+        redactor.add(secret)
+    with failures("ddl.failed", log_format, redactor), usage_errors(log_format):
+        facts = read_facts(open_lake(settings), settings.account, datetime.now(UTC).year)
+        azure_account = settings.lake_options.get("account_name")
+        text = statement(Engine(engine), facts, name, azure_account)
+    wanted = _READS.get(engine)
+    if wanted and not (is_remote(facts.place) and facts.place.startswith(f"{wanted}://")):
+        typer.echo(
+            f"note: {engine} reads {wanted}://, and the lake lies in {facts.place}; put its place "
+            "there into the statement",
+            err=True,
+        )
+    typer.echo(text)

@@ -1,0 +1,94 @@
+"""A part's rows, source by source: they stand in the order of its receipts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.lake.receipts import Receipt, UnreadablePartError, first_line
+from etl.schema import SCHEMA
+
+# A file up to this size is read at once: Arrow's calls back into Python cost more than its bytes.
+_AT_ONCE_BYTES: Final = 4 * 2**20
+_BATCH_ROWS: Final = 2**16
+_UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)
+
+#: A source's receipt, and its rows in batches of the lake's columns; nothing where it has none.
+SourceRows = tuple[Receipt, Iterator[pa.RecordBatch]]
+
+
+def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Iterator[SourceRows]:
+    """Yield each receipt of a part with its rows, in the columns of `SCHEMA`; a batch in memory.
+
+    `size` is the part's, in bytes. Rows that are not taken before the next source are passed over.
+    Raises UnreadablePartError where the part is damaged, or its rows are not those of its receipts.
+    """
+    with _opened(stream, size) as file:
+        batches = _batches(file)
+        rest: list[pa.RecordBatch] = []
+
+        def rows_of(receipt: Receipt) -> Iterator[pa.RecordBatch]:
+            missing = receipt.rows
+            while missing:
+                batch = rest.pop() if rest else next(batches, None)
+                if batch is None:
+                    raise UnreadablePartError("fewer rows than its receipts say")
+                piece = batch.slice(0, missing)
+                if len(piece) < len(batch):
+                    rest.append(batch.slice(len(piece)))
+                if _sources(piece) != [receipt.path]:
+                    raise UnreadablePartError(f"other rows than the receipt of {receipt.path} says")
+                missing -= len(piece)
+                yield piece
+
+        for receipt in receipts:
+            rows = rows_of(receipt)
+            yield receipt, rows
+            for _ in rows:
+                pass
+        if rest or next(batches, None) is not None:
+            raise UnreadablePartError("more rows than its receipts say")
+
+
+@contextmanager
+def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
+    """Open a part to read."""
+    try:
+        source: Any = pa.BufferReader(stream.read()) if size <= _AT_ONCE_BYTES else stream
+        # A path is repeated in each row: as a dictionary it is not.
+        file = pq.ParquetFile(
+            source, read_dictionary=["sourcePath"], page_checksum_verification=True
+        )
+        there = file.schema.to_arrow_schema()
+    except _UNREADABLE as error:
+        raise _damaged(error) from None
+    with file:
+        if not all(
+            field.name in there.names and there.field(field.name) == field for field in SCHEMA
+        ):
+            raise UnreadablePartError("a Parquet file with other columns than the lake's")
+        yield file
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    try:
+        # One row group after another: a reader of all holds on to what it has read until its end.
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(
+                _BATCH_ROWS, row_groups=[group], columns=SCHEMA.names, use_threads=False
+            ):
+                if len(batch):
+                    yield batch
+    except _UNREADABLE as error:
+        raise _damaged(error) from None
+
+
+def _damaged(error: Exception) -> UnreadablePartError:
+    return UnreadablePartError(f"no readable Parquet file: {first_line(error)}")
+
+
+def _sources(batch: pa.RecordBatch) -> list[Any]:
+    found: list[Any] = batch["sourcePath"].unique().to_pylist()
+    return found
