@@ -23,6 +23,7 @@ from etl.cli import app
 from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
 from etl.lake.proof import FindingKind
 from etl.verify import __doc__ as explained
+from etl.verify_copy import __doc__ as explained_of_copies
 from tests.conftest import COMMAND, Runner, Serve, environment, load
 from tests.lakes import receipts
 
@@ -130,8 +131,9 @@ def with_sources(part: Path, change: Callable[[list[dict[str, Any]]], None]) -> 
 
 
 def test_every_kind_is_explained() -> None:
-    """The module's own table, or its note on notes, names each kind that there is."""
-    assert {kind.value for kind in FindingKind} <= set(re.findall(r"`(\w+)`", explained or ""))
+    """The modules' own tables, or the note on notes, name each kind that there is."""
+    words = f"{explained}{explained_of_copies}"
+    assert {kind.value for kind in FindingKind} <= set(re.findall(r"`(\w+)`", words))
 
 
 def test_a_lake_as_it_was_made(folder: Path) -> None:
