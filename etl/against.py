@@ -40,12 +40,11 @@ class Against:
     def answered(self, hour: datetime) -> bool:
         """Tell whether the API listed the whole of this hour, without saying that paths miss."""
         end = hour + HOUR
+        unsure = (*self.listing.partial_windows, *self.listing.unanswered)
         return (
             self.window.start <= hour
             and end <= self.window.end
-            and not any(
-                window.start < end and hour < window.end for window in self.listing.partial_windows
-            )
+            and not any(window.start < end and hour < window.end for window in unsure)
         )
 
     def remarks(self) -> Iterator[str]:
@@ -60,6 +59,9 @@ class Against:
         for partial in self.listing.partial_windows:
             span = f"{to_minute(partial.start)} to {to_minute(partial.end)} UTC"
             yield f"The vendor says that paths are missing in its own listing of {span}."
+        for unanswered in self.listing.unanswered:
+            span = f"{to_minute(unanswered.start)} to {to_minute(unanswered.end)} UTC"
+            yield f"The API did not answer for {span}: what it lists there is unknown."
         damaged = [lacking for lacking in self.lacking if lacking.state.damage]
         blocked = sum(len(lacking.to_load) for lacking in damaged)
         if blocked:

@@ -5,6 +5,7 @@ else came for it later lies beside, with its checksum behind the name; of a file
 decoded a note beside says so (`etl.copies` has the names, and which of several counts).
 """
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -19,7 +20,14 @@ from etl.copies import name_beside, note_of
 from etl.decode.unpack import file_pieces, unwrapped
 from etl.errors import FailureKind, FileError
 from etl.events import log
-from etl.lake.store import AlreadyExistsError, LakeError, StagedFile, Store, never_there
+from etl.lake.store import (
+    AlreadyExistsError,
+    LakeError,
+    LakeUnusableError,
+    StagedFile,
+    Store,
+    never_there,
+)
 
 if TYPE_CHECKING:
     from etl.decode import Decoded
@@ -68,6 +76,8 @@ class Archive:
     def __init__(self, store: Store, max_file_size: int) -> None:
         self._store = store
         self._max_file_size = max_file_size
+        self._waiting: list[tuple[Download, asyncio.Future[FileError | Kept]]] = []
+        self._keeping: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
         """Make sure that the archive can be written. Raises LakeError."""
@@ -80,13 +90,38 @@ class Archive:
         except OSError as error:
             raise LakeError.of("writing to", "raw.uri", error) from error
 
-    async def keep(self, files: Sequence[Download]) -> list[FileError | Kept]:
-        """Keep files, any transport encoding taken off; return of each how, or why it was not.
+    async def keep(self, file: Download) -> Kept:
+        """Keep a file, any transport encoding taken off, and return how; it is durable then.
 
-        All are durable then. In one of aiofiles' threads: for each step of each file a thread
-        would have to be waited for, which takes longer than the steps do.
+        Files that come while others are written are written together after them: what makes a
+        folder durable is paid once for all. Raises FileError where the archive refuses.
         """
-        return await wrap(self._keep)(files)
+        done: asyncio.Future[FileError | Kept] = asyncio.get_running_loop().create_future()
+        self._waiting.append((file, done))
+        if self._keeping is None:
+            self._keeping = asyncio.ensure_future(self._keep_waiting())
+        how = await done
+        if isinstance(how, FileError):
+            raise how
+        return how
+
+    async def _keep_waiting(self) -> None:
+        """Keep all that waits, in one of aiofiles' threads."""
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                try:
+                    kept = await wrap(self._keep)([file for file, _ in batch])
+                except Exception as error:  # noqa: BLE001 - each worker hears of it
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_exception(error)
+                    continue
+                for (_, done), how in zip(batch, kept, strict=True):
+                    if not done.done():  # else its worker was cancelled
+                        done.set_result(how)
+        finally:
+            self._keeping = None
 
     def _keep(self, files: Sequence[Download]) -> list[FileError | Kept]:
         kept: list[FileError | Kept] = [Kept.ANEW] * len(files)
@@ -154,6 +189,8 @@ class Archive:
     def _keep_refused(self, one: _Staged, refusal: LakeError) -> Kept:
         """Keep a file whose creation was refused, unless it has its name all the same."""
         kept = Kept.BEFORE
+        if isinstance(refusal, LakeUnusableError):
+            raise refusal
         same = self._is(one, one.name)
         if same is None and isinstance(refusal, AlreadyExistsError):
             # What was there is gone, or never was.
@@ -222,5 +259,7 @@ def sha256_of(store: Store, name: str) -> str:
 
 
 def refused(error: Exception) -> FileError:
-    """Return what to tell of a file when the archive refuses."""
+    """Return what to tell of a file when the archive refuses; raise what ends the run."""
+    if isinstance(error, LakeUnusableError):
+        raise error
     return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

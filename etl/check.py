@@ -19,7 +19,7 @@ from yarl import URL
 from etl.api.body import ForeignError, scratch_error, scratch_folder
 from etl.api.client import Client, connect
 from etl.api.listing import Listing, require_an_answer
-from etl.api.proxy import Proxy, proxy_for, proxy_variable
+from etl.api.proxy import Proxy, proxy_for, variables_set
 from etl.api.refusal import clock_words
 from etl.api.retry import Unauthorized
 from etl.api.throttle import Limiter
@@ -200,15 +200,15 @@ class Checkup:
         return proxy_for(URL(origin)) if self._settings.api.use_proxy else None
 
     def _said_of_proxies(self, client: Client) -> str:
-        """Return a word on each proxy that the environment names and that is not used."""
-        if self._settings.api.use_proxy:
+        """Return a word on variables that name a proxy, where none is used."""
+        variables = variables_set()
+        if not variables or any(self._proxy(origin) for origin in client.origins):
             return ""
-        named = dict.fromkeys(proxy_variable(URL(origin)) for origin in client.origins)
-        return "".join(
-            f"; {variable} is set and not used, since api.use_proxy is false"
-            for variable in named
-            if variable
-        )
+        are = "is" if len(variables) == 1 else "are"
+        why = "since api.use_proxy is false"
+        if self._settings.api.use_proxy:
+            why = "since NO_PROXY has these hosts, or the variable is not for them"
+        return f"; {' and '.join(variables)} {are} set and not used, {why}"
 
     async def _connection(self, client: Client) -> tuple[str, None]:
         seen = [await self._greet(origin) for origin in dict.fromkeys(client.origins)]

@@ -1,7 +1,8 @@
 """Landing first: a run that fills the raw archive and no lake. The archive is its ledger."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 
 from etl.archive import sha256_of
@@ -50,11 +51,15 @@ class Landing:
     def expect(self, plan: PartitionPlan) -> None:
         """Prepare for nothing: files of an hour do not wait for each other."""
 
-    async def add(self, _: PartitionPlan, files: Sequence[SourceFile]) -> None:
-        """Take files of one hour, and close them."""
-        for file in files:
-            file.decoded.close()
-            self._tally.archived(file.path, by_others=file.kept_before)
+    async def add(self, _: PartitionPlan, file: SourceFile) -> None:
+        """Take a file and close it."""
+        file.decoded.close()
+        self._tally.archived(file.path, by_others=file.kept_before)
+
+    @asynccontextmanager
+    async def patient(self) -> AsyncIterator[None]:
+        """Yield: nothing waits here."""
+        yield
 
     async def failed(self, plan: PartitionPlan) -> None:
         """Take note that a file will not come: nobody waits for it."""

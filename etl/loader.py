@@ -10,9 +10,9 @@ from typing import Final
 from etl.api.body import Body
 from etl.api.client import Client
 from etl.api.retry import Unauthorized
-from etl.archive import Archive
-from etl.batches import Batches
+from etl.archive import Archive, Download, Kept
 from etl.decode import DecodeLimits
+from etl.decoder import Decoder
 from etl.errors import FailureKind, FileError, RunError
 from etl.events import log
 from etl.job import Job
@@ -23,14 +23,19 @@ from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan, Plan
 from etl.replay import Replay
 from etl.report import Tally
-from etl.sink import Sink
+from etl.sink import Sink, SourceFile
 from etl.stop import Stop, StoppedError
 from etl.stores import open_archive
 
-# Files that may wait for others of their partition, to be decoded together.
-_MOST_WAITING: Final = 48
-# Batches that may wait for an archive's disk, before they are committed, while others are decoded.
-_KEEPING: Final = 2
+# Workers that decode, keep or commit a file while as many requests as allowed are in flight.
+_MORE_WORKERS: Final = 8
+# What is wrong with a file itself: it is the same file tomorrow.
+_OF_THE_FILE: Final = {
+    FailureKind.TRUNCATED,
+    FailureKind.CORRUPT,
+    FailureKind.MALFORMED,
+    FailureKind.TOO_LARGE,
+}
 _KIB: Final = 2**10
 _MIB: Final = 2**20
 
@@ -40,13 +45,11 @@ class Memory:
     """How `limits.memory` is shared out, in bytes.
 
     Every share is fixed, and what does not fit goes to disk: nobody ever waits for memory while
-    holding some, so there is nothing to lock up over. A quarter each for downloads, for files
-    being decoded and for rows that wait for their partition; an eighth for downloaded files that
-    wait to be decoded, and an eighth is left for encoding.
+    holding some, so there is nothing to lock up over. A quarter each for downloaded files, for
+    files being decoded and for rows that wait for their partition; a quarter is left for encoding.
     """
 
     download: int
-    held: int
     decode: int
     pending: int
     decoders: int
@@ -57,7 +60,6 @@ class Memory:
         decoders = max(1, min(cores(), workers, budget // (32 * _MIB)))
         return cls(
             download=max(64 * _KIB, min(4 * _MIB, budget // 4 // workers)),
-            held=budget // 8,
             decode=max(_MIB, min(64 * _MIB, budget // 4 // decoders)),
             pending=budget // 4,
             decoders=decoders,
@@ -75,16 +77,13 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         return
     if not job.archive_only:
         await stop.interruptible(_prepare("lake.uri", store, store.prepare))
-    archive, committing = None, store.readers
+    archive = None
     if (raw := open_archive(settings)) is not None and not job.from_archive:
         archive = Archive(raw, settings.limits.max_file_size)
         await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
-        committing += max(_KEEPING, raw.readers)
     files = sum(len(partition.to_load) for partition in todo)
-    in_flight = min(settings.fetch.concurrency, files)
-    # More workers than requests in flight: some wait for their file to be decoded with others.
-    workers = min(in_flight + _MOST_WAITING, files)
-    memory = Memory.share_out(settings.limits.memory, in_flight)
+    workers = min(settings.fetch.concurrency + _MORE_WORKERS + store.readers, files)
+    memory = Memory.share_out(settings.limits.memory, workers)
     sink: Sink | Landing = Landing(tally)
     if not job.archive_only:
         sink = Sink(
@@ -99,22 +98,12 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         max_bad_row_ratio=settings.limits.max_bad_row_ratio,
         spill_bytes=memory.decode,
     )
-    batches = Batches(
-        sink,
-        archive,
-        limits,
-        tally.bytes,
-        stop,
-        places=memory.decoders,
-        committing=committing,
-        most_waiting=max(1, workers - in_flight),
-        held_bytes=memory.held,
-    )
-    loader = _Loader(job, client, sink, batches, memory.download)
-    queue = _produce(todo, sink, batches)
+    decoder = Decoder(limits, stop, at_once=memory.decoders)
+    loader = _Loader(job, client, decoder, archive, sink, memory.download)
+    queue = _produce(todo, sink)
     try:
         async with deadline(stop, settings.shutdown.grace):
-            async with batches, asyncio.TaskGroup() as group:
+            async with sink.patient(), asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(loader.work(queue))
             await sink.close()
@@ -145,12 +134,11 @@ async def _prepare(key: str, store: Store, prepare: Callable[[], None]) -> None:
 
 
 def _produce(
-    todo: list[PartitionPlan], sink: Sink | Landing, batches: Batches
+    todo: list[PartitionPlan], sink: Sink | Landing
 ) -> Iterator[tuple[PartitionPlan, BreakdownPath]]:
     """Yield the files to load, partition by partition: the workers pull, so nothing piles up."""
     for partition in todo:
         sink.expect(partition)
-        batches.expect(partition)
         for path in partition.to_load:
             yield partition, path
 
@@ -190,14 +178,16 @@ class _Loader:
         self,
         job: Job,
         client: Client | Replay,
+        decoder: Decoder,
+        archive: Archive | None,
         sink: Sink | Landing,
-        batches: Batches,
         memory_bytes: int,
     ) -> None:
         self._job = job
         self._client = client
+        self._decoder = decoder
+        self._archive = archive
         self._sink = sink
-        self._batches = batches
         self._memory_bytes = memory_bytes
 
     async def work(self, queue: Iterator[tuple[PartitionPlan, BreakdownPath]]) -> None:
@@ -224,7 +214,6 @@ class _Loader:
                 if isinstance(error, Unauthorized):
                     reason = f"authentication was refused in mid-run: {error.message}"
                     self._job.stop.request(error=RunError(reason))
-                self._batches.will_not_come(partition)
                 await self._sink.failed(partition)
             except Exception as error:
                 # Not the file's fault: what the machine lacks, it lacks for the others too.
@@ -235,16 +224,39 @@ class _Loader:
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         stop, tally = self._job.stop, self._job.tally
+        most_bytes = self._job.settings.limits.max_file_size
         async for attempt in self._client.attempts(path):
             with attempt:
-                body = await stop.interruptible(self._download(path))
-                tally.bytes.downloaded += body.size
-                # Decoding is inside the attempt: half a gzip stream or a damaged one is asked
-                # for again.
-                number, last = attempt.number, attempt.last
-                await self._batches.load(partition, path, body, number, last=last)
+                download = self._client.download(path, self._memory_bytes, most_bytes)
+                with await stop.interruptible(download) as body:
+                    tally.bytes.downloaded += body.size
+                    # Inside the attempt: half a gzip stream or a damaged one is asked for again.
+                    file = await self._decode(path, body, attempt.number, last=attempt.last)
+                tally.bytes.decompressed += file.decoded.decompressed
+                await self._sink.add(partition, file)
 
-    async def _download(self, path: BreakdownPath) -> Body:
-        await self._batches.room()
-        most_bytes = self._job.settings.limits.max_file_size
-        return await self._client.download(path, self._memory_bytes, most_bytes)
+    async def _decode(
+        self, path: BreakdownPath, body: Body, attempt: int, *, last: bool
+    ) -> SourceFile:
+        """Decode a file, and keep it in the archive before the part that will vouch for it.
+
+        What cannot be decoded is wanted most there, unless it is asked for again. Raises
+        FileError, also where the archive refuses.
+        """
+        try:
+            decoded = await self._decoder.decode(path.text, body)
+        except FileError as error:
+            if error.kind in _OF_THE_FILE and (last or not error.passing) and body.size:
+                await self._keep(Download(path.text, body, error))
+            raise
+        log.debug("file.decoded", path=path.text, rows=decoded.rows, bad_rows=decoded.quarantined)
+        try:
+            kept_before = await self._keep(Download(path.text, body, decoded))
+        except BaseException:
+            decoded.close()
+            raise
+        return SourceFile(path.text, decoded, attempt, kept_before)
+
+    async def _keep(self, file: Download) -> bool:
+        """Keep a file, if there is an archive; tell whether another run had kept it before."""
+        return self._archive is not None and await self._archive.keep(file) is Kept.BEFORE

@@ -67,10 +67,11 @@ def _for_people(level: LogLevel) -> list[Processor]:
     said: set[tuple[str, str, str]] = set()
 
     def once(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        cause = (event["event"], event.get("kind", ""), reason_of(str(event.get("reason", ""))))
-        if event["event"] in _OF_MANY and cause in said:
-            raise structlog.DropEvent
-        said.add(cause)
+        if event["event"] in _OF_MANY:
+            cause = (event["event"], event.get("kind", ""), reason_of(str(event.get("reason"))))
+            if cause in said:
+                raise structlog.DropEvent
+            said.add(cause)
         return event
 
     renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from etl.plan_report import PlannedPartition, PlanReport
+from etl.printable import one_line
 from etl.summary import duration, size
 from etl.times import rfc3339
 
@@ -42,7 +43,7 @@ def to_text(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> 
     when = f"{rfc3339(window.start)} to {rfc3339(window.end)}" if window else "listed paths"
     whose = f"account {report.account}" if report.account else "all accounts"
     where = f"archive {report.archive}" if report.archive else f"lake {report.lake}"
-    lines = [f"plan: {whose}, {when}", where]
+    lines = [f"plan: {whose}, {when}", one_line(where)]
     if report.partitions:
         lines += ["", *_table(report, fold, width, ascii_only=ascii_only)]
     else:
@@ -119,7 +120,7 @@ def _damage(partition: PlannedPartition) -> tuple[str, str]:
 
 
 def _problems(problems: Sequence[tuple[str, str]]) -> list[str]:
-    lines = [f"  {where}: {what}" for where, what in problems[:_SHOWN_PROBLEMS]]
+    lines = [f"  {one_line(where)}: {one_line(what)}" for where, what in problems[:_SHOWN_PROBLEMS]]
     if len(problems) > _SHOWN_PROBLEMS:
         lines.append(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more; --json has them all")
     return lines

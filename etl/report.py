@@ -4,9 +4,10 @@ import errno
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -65,6 +66,8 @@ class Tally:
     account: str | None
     window: Window | None
     started_at: datetime
+    #: When it started on a clock that nobody sets.
+    started_s: float = field(default_factory=time.monotonic)
     http: HttpCounts = field(default_factory=HttpCounts)
     bytes: Bytes = field(default_factory=Bytes)
     listing: Listing = field(default_factory=Listing)
@@ -211,7 +214,9 @@ class Tally:
     def to_report(self, error: str | None, signal: int | None) -> dict[str, Any]:
         """Return the report as it stands now; every listed path is accounted for."""
         status, exit_code = self.status(error, signal)
-        finished_at = datetime.now(UTC)
+        # By the clock of its start: one that is set meanwhile changes no duration and no lag.
+        duration_s = time.monotonic() - self.started_s
+        finished_at = self.started_at + timedelta(seconds=duration_s)
         newest = self.newest_complete_hour()
         return {
             "run_id": self.run_id,
@@ -222,7 +227,7 @@ class Tally:
             "window": self.window.as_json() if self.window else None,
             "started_at": rfc3339(self.started_at),
             "finished_at": rfc3339(finished_at),
-            "duration_seconds": round((finished_at - self.started_at).total_seconds(), 3),
+            "duration_seconds": round(duration_s, 3),
             "newest_complete_hour": rfc3339(newest) if newest else None,
             "listing": {
                 "requests": self.listing.requests,

@@ -1,7 +1,7 @@
 """The kinds of values that a configuration holds: how they are read, and their JSON schemas.
 
-No error text ever holds a value. The schemas are for editors, which see a number where a file has
-digits without quotes.
+No error text holds a value, except a time or a duration: it may be a secret. The schemas are for
+editors, which see a number where a file has digits without quotes.
 """
 
 import ipaddress
@@ -31,6 +31,10 @@ class Form:
 
     words: str
     example: str | None = None
+
+
+# Full names of this machine (RFC 6761, section 6.3): resolvers may not know them by the last dot.
+_LOCAL: Final = re.compile(r"(?i)(://(?:[a-z0-9._-]+\.)?localhost)\.(?=[:/]|\Z)")
 
 
 def is_loopback(host: str) -> bool:
@@ -73,7 +77,7 @@ def _origin(url: str) -> str:
         well_formed = None
     if not well_formed:
         raise ValueError("not a host's URL: write https://host, without a user or a query")
-    return url.rstrip("/")
+    return _LOCAL.sub(r"\1", url).rstrip("/")
 
 
 DURATION_SCHEMA: Final = WithJsonSchema(

@@ -1,4 +1,4 @@
-"""The configuration: one model; etl.sources reads it. No error text ever holds a value."""
+"""The configuration: one model; etl.sources reads it, etl.mistakes explains what is wrong in it."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -478,8 +478,10 @@ class Settings(_Section):
     def secret_values(self) -> Iterator[str]:
         """Yield every value that must never be shown."""
         sections = (self.lake, self.raw, self.compact)
-        options = (value for section in sections for value in section.options.values())
-        for value in (*(v for _, v in self.auth), *options):
+        options = (pair for section in sections for pair in section.options.items())
+        # A region is no secret, and a store that names the right one is to be understood.
+        own = (value for name, value in options if not name.lower().endswith("region"))
+        for value in (*(v for _, v in self.auth), *own):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
         if any(section.uri is not None and is_remote(section.uri) for section in sections):

@@ -1,7 +1,8 @@
 """Where decoded files end: gathered by partition, encoded off the loop, committed as parts."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.lake.store import LakeError, StagedFile, Store
+from etl.lake.store import LakeError, LakeUnusableError, StagedFile, Store
 from etl.machine import lack
 from etl.plan import PartitionPlan
 from etl.report import Tally
@@ -20,6 +21,8 @@ from etl.settings import Compression
 if TYPE_CHECKING:
     from etl.decode import Decoded
 
+# How long the files of an hour that are there wait for one that is not.
+_PATIENCE_S: Final = 60.0
 # How long commits that have begun may take when the time to end is over.
 _LAST_COMMITS_S: Final = 5.0
 
@@ -45,6 +48,7 @@ class _Gathering:
     builder: PartBuilder
     waiting_for: int
     attempts: dict[str, int] = field(default_factory=dict)
+    last_added_s: float = 0.0  # by the loop's clock
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -78,59 +82,70 @@ class Sink:
             plan, self._new_builder(), len(plan.to_load)
         )
 
-    async def add(self, plan: PartitionPlan, files: Sequence[SourceFile]) -> None:
-        """Take files of one partition, and close them.
-
-        A lake that refuses is told to the tally.
-        """
+    async def add(self, plan: PartitionPlan, file: SourceFile) -> None:
+        """Take a file and close it. If the lake refuses it, it fails."""
         gathering = self._gathering[plan.partition.directory]
         async with gathering.lock:
-            left = list(files)
-            while left:
-                try:
-                    refused = await asyncio.to_thread(self._take, gathering, left)
-                except OSError as error:
-                    self._give_up(gathering, error, *(file.path for file in left))
-                    break
-                for path, refusal in refused:
-                    attempts = gathering.attempts[path]
-                    self._tally.failed([path], FailureKind.LAKE, str(refusal), attempts)
-                    log.warning("file.failed", path=path, kind="lake", reason=str(refusal))
-                if gathering.builder.size_guess >= self._target_part_bytes:
-                    await self._commit(gathering)
-        await self._settle(gathering, len(files))
+            gathering.attempts[file.path] = file.attempts
+            try:
+                if file.decoded.quarantined or not gathering.builder.has_room(file.decoded):
+                    await asyncio.to_thread(self._take, gathering, file)
+                else:
+                    self._take(gathering, file)
+            except LakeUnusableError:
+                raise
+            except LakeError as error:
+                self._tally.failed([file.path], FailureKind.LAKE, str(error), file.attempts)
+                log.warning("file.failed", path=file.path, kind="lake", reason=str(error))
+            except OSError as error:
+                self._give_up(gathering, error, file.path)
+            gathering.last_added_s = asyncio.get_running_loop().time()
+            if gathering.builder.size_guess >= self._target_part_bytes:
+                await self._commit(gathering)
+        await self._settle(gathering)
         await self._relieve()
 
-    def _take(self, gathering: _Gathering, left: list[SourceFile]) -> list[tuple[str, LakeError]]:
-        """Build files into the part until it is large enough, and take them off the list.
+    def _take(self, gathering: _Gathering, file: SourceFile) -> None:
+        """Build a file into the part. Blocking, unless it has no bad rows and there is room.
 
-        Returns those whose bad rows the lake refused; the others are not concerned. Blocking.
-        Raises OSError.
+        Raises LakeError where the lake refuses the bad rows, which concerns this file alone, and
+        OSError.
         """
-        refused = []
-        while left and gathering.builder.size_guess < self._target_part_bytes:
-            file = left[0]
-            decoded = file.decoded
-            gathering.attempts[file.path] = file.attempts
-            receipt = Receipt(
-                file.path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256
-            )
-            with decoded:
-                try:
-                    bad_rows = decoded.bad_rows()
-                    if bad_rows is not None:
-                        # Before the part that vouches for them: a receipt never counts bad rows
-                        # that are nowhere.
-                        write_bad_rows(self._store, file.path, bad_rows)
-                    gathering.builder.add(receipt, decoded.batches())
-                except LakeError as error:
-                    refused.append((file.path, error))
-            del left[0]
-        return refused
+        decoded = file.decoded
+        receipt = Receipt(
+            file.path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256
+        )
+        with decoded:
+            bad_rows = decoded.bad_rows()
+            if bad_rows is not None:
+                # Before the part that vouches for them: a receipt never counts bad rows that are
+                # nowhere.
+                write_bad_rows(self._store, file.path, bad_rows)
+            gathering.builder.add(receipt, decoded.batches())
+
+    @asynccontextmanager
+    async def patient(self) -> AsyncIterator[None]:
+        """Within the block, commit what an hour has when a file keeps it waiting for a minute."""
+        watch = asyncio.ensure_future(self._commit_overdue())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError, RunError):  # a worker will meet the same
+                await watch
+
+    async def _commit_overdue(self) -> None:
+        now_s = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(_PATIENCE_S / 12)
+            for gathering in list(self._gathering.values()):
+                if gathering.builder.sources and now_s() > gathering.last_added_s + _PATIENCE_S:
+                    async with gathering.lock:
+                        await self._commit(gathering)
 
     async def failed(self, plan: PartitionPlan) -> None:
         """Take note that a file of the partition will not come."""
-        await self._settle(self._gathering[plan.partition.directory], 1)
+        await self._settle(self._gathering[plan.partition.directory])
 
     async def close(self) -> None:
         """Commit all that was gathered, in partitions that are not whole too."""
@@ -145,8 +160,8 @@ class Sink:
             gathering.builder.close()
         self._gathering.clear()
 
-    async def _settle(self, gathering: _Gathering, files: int) -> None:
-        gathering.waiting_for -= files
+    async def _settle(self, gathering: _Gathering) -> None:
+        gathering.waiting_for -= 1
         if gathering.waiting_for == 0:
             async with gathering.lock:
                 await self._commit(gathering)
@@ -192,9 +207,11 @@ class Sink:
     def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
         """Fail all that the partition had gathered, and go on with what is still to come.
 
-        Raises RunError where the machine lacks something: that is no fault of these files.
+        Raises RunError where each other file would meet the same: the machine lacks something, or
+        the store's credentials have ended.
         """
-        if (reason := lack(error)) is not None:
+        reason = str(error) if isinstance(error, LakeUnusableError) else lack(error)
+        if reason is not None:
             self._renew(gathering)
             raise RunError(reason) from error
         directory = gathering.plan.partition.directory

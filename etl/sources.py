@@ -1,6 +1,7 @@
 """Reading the configuration from flags, environment, secret files and YAML.
 
-The strongest source wins, key by key. No error text ever holds a value: it may be a secret.
+The strongest source wins, key by key. No error text holds a value, except a time or a duration: it
+may be a secret.
 """
 
 import difflib
@@ -53,7 +54,7 @@ def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, st
     """Read the configuration from all its sources.
 
     `flags` are nested by key like the YAML and win over all. Raises UsageError, one line that
-    names each key at fault and holds no value.
+    names each key at fault and holds no secret.
     """
     return load_with_origins(flags, config, environ, {})[0]
 
@@ -116,7 +117,7 @@ def load_settings(
 
     `keys` take the flags' place and win over all: `account="12345678"`, `lake={"uri": "./lake"}`.
     Behind them come the environment (`AHT_ETL_…`, secret files too; `{}` for neither) and the YAML
-    `config`. Raises UsageError, one line that names each key at fault and holds no value.
+    `config`. Raises UsageError, one line that names each key at fault and holds no secret.
     """
     return load(keys, Path(config) if config is not None else None, environ)
 

@@ -80,6 +80,7 @@ def _against(against: Against) -> dict[str, Any]:
         "skipped": len(against.plan.skipped),
         "empty_windows": [window.as_json() for window in against.listing.empty_windows],
         "partial_windows": [window.as_json() for window in against.listing.partial_windows],
+        "unanswered_windows": [window.as_json() for window in against.listing.unanswered],
         "partitions": [
             {
                 "partition": plan.partition.directory,

@@ -9,12 +9,13 @@ from etl.causes import by_cause
 from etl.printable import one_line
 
 _SHOWN_CAUSES: Final = 10
+_SHOWN_WINDOWS: Final = 10
 
 
 def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> str:
     """Return what a run did and what to do next; `archive` is what it filled instead of a lake."""
     files, rows, moved = report["files"], report["rows"], report["bytes"]
-    lines = [f"{report['status']} in {report['duration_seconds']:.1f} s: {_counted(files)}"]
+    lines = [f"{report['status']} in {report['duration_seconds']:.1f} s: {_counted(report)}"]
     lines.append(f"  {'archive' if archive else 'lake':<14} {one_line(archive or lake)}")
     if not files["listed"]:
         return "\n".join(lines + _windows(report)) + "\n"
@@ -52,9 +53,10 @@ def to_text(report: dict[str, Any], lake: str, archive: str | None = None) -> st
     return "\n".join(lines) + "\n"
 
 
-def _counted(files: Mapping[str, int]) -> str:
+def _counted(report: Mapping[str, Any]) -> str:
+    files = report["files"]
     if not files["listed"]:
-        return "nothing is listed"
+        return "nothing is listed" if report["status"] == "ok" else "nothing was listed yet"
     counted = [f"{files['listed']:,} files listed", f"{files['loaded']:,} loaded"]
     if files["failed"]:
         counted.append(f"{files['failed']:,} failed")
@@ -63,15 +65,20 @@ def _counted(files: Mapping[str, int]) -> str:
 
 def _windows(report: dict[str, Any]) -> list[str]:
     """Return a line for each window whose listing is not whole."""
-    listing = report["listing"]
-    return [
-        f"  {name:<14} {window['from']} to {window['to']}: {words}"
-        for name, words in (
-            ("partial", "the vendor misses paths"),
-            ("unanswered", "not answered by the API; the next run asks again"),
-        )
-        for window in listing[f"{name}_windows"]
-    ]
+    lines = []
+    for name, words in (
+        ("partial", "the vendor misses paths"),
+        ("unanswered", "not answered by the API; the next run asks again"),
+    ):
+        windows = report["listing"][f"{name}_windows"]
+        lines += [
+            f"  {name:<14} {window['from']} to {window['to']}: {words}"
+            for window in windows[:_SHOWN_WINDOWS]
+        ]
+        if len(windows) > _SHOWN_WINDOWS:
+            more = len(windows) - _SHOWN_WINDOWS
+            lines.append(f"  … and {more:,} more such windows; --report FILE has them all")
+    return lines
 
 
 def in_one_line(report: Mapping[str, Any]) -> str:

@@ -78,6 +78,18 @@ def test_help_is_shown(path: tuple[str, ...]) -> None:
         assert [] == [line for line in done.stdout.splitlines() if len(line) > 60]
 
 
+def test_flags_say_what_they_are_without_in_each_command() -> None:
+    """`status` and `verify` look at all hours unless told otherwise; a run looks back 7 days."""
+    shown = reference().split("\n## ")
+    of = {part.partition("\n")[0].strip("`"): part for part in shown}
+    for name in ("aht-etl status", "aht-etl verify"):
+        assert "(default 7d)" not in of[name]
+        assert re.search(r"--lookback DURATION` \| Only the hours since .*; else all", of[name])
+    for name in ("aht-etl run", "aht-etl plan", "aht-etl check"):
+        assert re.search(r"--lookback DURATION` \| .*\(default 7d\)", of[name])
+        assert "| `--raw URI` |" in of[name]
+
+
 def test_the_reference_is_the_programs_own() -> None:
     """`python -m etl.cli.reference > configs/reference.md` writes what is there already."""
     there = (ROOT / "configs" / "reference.md").read_text()

@@ -89,3 +89,33 @@ def test_a_console_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in err
     assert "file.failed" in err
     assert "kind=timeout" in err
+
+
+def test_people_read_one_warning_of_each_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers in it do not matter. Other events are all shown, and at debug these too."""
+    for level, count in ((None, 1), ("debug", 3)):
+        log.configure("console", level, Redactor())  # type: ignore[arg-type]
+        for number in range(3):
+            reason = f"nothing arrived for {number} s"
+            structlog.get_logger().warning(
+                "file.failed", kind="timeout", reason=reason, run_id="r1"
+            )
+            structlog.get_logger().warning("window.empty", reason=reason)
+        structlog.get_logger().warning("file.failed", kind="http", reason="nothing arrived for 1 s")
+        err = capsys.readouterr().err
+        assert (count, 1, 3) == (
+            err.count("kind=timeout"),
+            err.count("kind=http"),
+            err.count("window.empty"),
+        )
+        assert "run_id" not in err
+
+
+def test_machines_read_every_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the run's id, from `info` up."""
+    log.configure("auto", None, Redactor())
+    for _ in range(3):
+        structlog.get_logger().warning("file.failed", kind="timeout", reason="a", run_id="r1")
+    structlog.get_logger().info("part.committed", run_id="r1")
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert ["r1"] * 4 == [event["run_id"] for event in events]

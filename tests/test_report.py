@@ -5,7 +5,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from etl.paths import BreakdownPath
 from etl.plan import InvalidPath, PartitionPlan, Plan
 from etl.report import Tally, write_report
 from etl.summary import to_text
+from etl.times import parse_instant
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 PATHS = [
@@ -33,6 +34,17 @@ def tally() -> Tally:
     made = Tally("r", "a1", None, NOW)
     made.planned(PLAN)
     return made
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_duration() -> None:
+    """A run that began an hour from now has taken no time yet, and ended after it began."""
+    began = datetime.now(UTC) + timedelta(hours=1)
+    report = Tally("r", "a1", None, began).to_report(None, None)
+    assert 0 <= report["duration_seconds"] < 60
+    finished_at = parse_instant(report["finished_at"])
+    # The report has milliseconds.
+    took_s = (finished_at - parse_instant(report["started_at"])).total_seconds()
+    assert took_s == pytest.approx(report["duration_seconds"], abs=0.002)
 
 
 def test_every_path_has_one_outcome() -> None:
@@ -194,6 +206,16 @@ def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
     shown = [line for line in lines if line.startswith("  http: ")]
     assert (10, "  http: 2 files, for example /a: l") == (len(shown), shown[0])
     assert "  … and 2 more files; --report FILE has them all" in lines
+
+
+def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
+    """Of those that the vendor answered in part, and of those that it did not answer."""
+    report = tally().to_report(None, None)
+    window = {"from": "2022-06-01T00:00:00Z", "to": "2022-06-02T00:00:00Z"}
+    report["listing"] |= {"unanswered_windows": [window] * 40, "partial_windows": [window]}
+    text = to_text(report, "/lake")
+    assert (1, 10) == (text.count("  partial  "), text.count("  unanswered  "))
+    assert "  … and 30 more such windows; --report FILE has them all\n" in text
 
 
 def test_foreign_text_cannot_steer_the_terminal_of_the_summary() -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
-from etl.times import Window
+from etl.times import Window, to_millis
 from tests.conftest import COMMAND, Serve, environment, load
 from tests.lakes import receipts
 
@@ -377,32 +377,66 @@ def test_the_page(lake: Path, tmp_path: Path) -> None:
     assert ACCOUNT in page.read_text()
 
 
-def test_a_gap_of_which_the_vendor_lists_nothing(tmp_path: Path, serve: Serve) -> None:
-    """The page says so, and the day is neither complete nor wrong; a partial listing says nothing.
+@pytest.mark.parametrize(
+    ("options", "remark"),
+    [
+        ({}, ""),
+        (
+            {"partial": (Window(START, START + timedelta(days=1)),)},
+            "paths are missing in its own listing of 2022-06-01 00:00 to 2022-06-02 00:00 UTC",
+        ),
+        (
+            {
+                "faults": (
+                    Fault(
+                        "listing",
+                        "status",
+                        times=None,
+                        status=404,
+                        body=b"default backend - 404",
+                        query=f"fromMillis={to_millis(START)}",
+                    ),
+                )
+            },
+            "The API did not answer for 2022-06-01 00:00 to 2022-06-02 00:00 UTC",
+        ),
+    ],
+    ids=["whole", "partial", "unanswered"],
+)
+def test_a_gap_of_which_the_vendor_lists_nothing(
+    tmp_path: Path,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    remark: str,
+) -> None:
+    """The page says so, and the day is neither complete nor wrong; a doubtful listing says nothing.
 
     All that is listed is in the lake.
     """
+    monkeypatch.setenv("AHT_ETL_RETRY__SERVER_DELAYS", "[0.01]")
     files = {name: file for name, file in DATA.files.items() if "/day=1/hour=9/" not in name}
-    for partial in (False, True):
-        day = Window(START, START + timedelta(days=1))
-        emulator = serve(Dataset(files), partial=(day,) if partial else ())
-        lake, page = tmp_path / "lake", tmp_path / "page.html"
-        load(emulator, lake)
-        invoke(
-            lake,
-            *("--against", "api", "--account", ACCOUNT, "--base-url", emulator.base_url),
-            *("--from", "2022-06-01", "--to", "2022-06-03", "--html", str(page)),
-        )
-        shown = page.read_text()
-        gap = "09:00 to 10:00: gap, no files"
-        assert (f"{gap}, and the vendor lists none" in shown) is not partial
-        assert "and the lake lacks none of them" in shown
-        if partial:
-            assert "paths are missing in its own listing of 2022-06-01 00:00 to" in shown
-            assert "✕</span> 23 of 24 hours; a gap at 09:00 to 10:00" in shown
-        else:
-            said = "23 of 24 hours so far; the vendor lists nothing at 09:00 to 10:00"
-            assert f"…</span> {said}" in shown
+    lake, page = tmp_path / "lake", tmp_path / "page.html"
+    load(serve(Dataset(files)), lake)
+    emulator = serve(Dataset(files), **options)
+    ended = invoke(
+        lake,
+        *("--against", "api", "--account", ACCOUNT, "--base-url", emulator.base_url),
+        *("--from", "2022-06-01", "--to", "2022-06-03", "--html", str(page)),
+    )
+    shown = page.read_text()
+    gap = "09:00 to 10:00: gap, no files"
+    assert (f"{gap}, and the vendor lists none" in shown) is not bool(remark)
+    assert "and the lake lacks none of them" in shown
+    if remark:
+        assert remark in shown
+        assert remark in " ".join(ended.stdout.split())
+        assert "✕</span> 23 of 24 hours; a gap at 09:00 to 10:00" in shown
+        assert "1 hour of 48 is missing" in shown
+    else:
+        said = "23 of 24 hours so far; the vendor lists nothing at 09:00 to 10:00"
+        assert f"…</span> {said}" in shown
+        assert "All that the vendor lists is loaded" in shown
 
 
 def test_a_page_that_cannot_be_written(lake: Path) -> None:

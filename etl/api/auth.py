@@ -156,10 +156,16 @@ def _seconds(value: Any) -> float | None:
 
 
 def _jwt_life_s(token: str) -> float | None:
-    """Return the seconds until a JWT's `exp` (RFC 7519 section 4.1.4), None where it has none."""
+    """Return the seconds until a JWT's `exp` (RFC 7519 section 4.1.4), None where it has none.
+
+    It is not more than its whole life, from `iat` on, whatever this machine's clock says.
+    """
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return _seconds(float(claims["exp"]) - datetime.now(UTC).timestamp())
+        ends_at = float(claims["exp"])
+        left_s = _seconds(ends_at - datetime.now(UTC).timestamp())
+        life_s = _seconds(ends_at - float(claims["iat"])) if "iat" in claims else None
+        return min((seconds for seconds in (left_s, life_s) if seconds), default=None)
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
         return None

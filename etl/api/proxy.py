@@ -34,13 +34,14 @@ class Proxy:
 def proxy_for(url: URL) -> Proxy | None:
     """Return the proxy that the environment names for this URL, unless NO_PROXY exempts its host.
 
-    Raises RunError where what is named is no URL of a proxy; its text is not shown, since it may
-    hold a password.
+    Names are read as urllib reads them: in small letters too, which win. Raises RunError where what
+    is named is no URL of a proxy; its text is not shown, since it may hold a password.
     """
-    variable = proxy_variable(url)
-    if variable is None:
+    name = f"{url.scheme}_proxy"
+    named = getproxies_environment().get(url.scheme)
+    if not named or proxy_bypass(url.host or ""):
         return None
-    named = os.environ[variable]
+    variable = name if os.environ.get(name) else name.upper()
     try:
         proxy = URL(named if "://" in named else f"http://{named}")
         usable = proxy.scheme == "http" and bool(proxy.host) and proxy.port is not None
@@ -51,12 +52,7 @@ def proxy_for(url: URL) -> Proxy | None:
     return Proxy(variable, proxy)
 
 
-def proxy_variable(url: URL) -> str | None:
-    """Return the variable that names a proxy for this URL, if any does.
-
-    Names are read as urllib reads them: in small letters too, which win.
-    """
-    name = f"{url.scheme}_proxy"
-    if not getproxies_environment().get(url.scheme) or proxy_bypass(url.host or ""):
-        return None
-    return name if os.environ.get(name) else name.upper()
+def variables_set() -> list[str]:
+    """Return the variables that name a proxy, whatever it is for."""
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    return [each for name in names for each in (name, name.upper()) if os.environ.get(each)]

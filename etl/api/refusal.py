@@ -148,13 +148,17 @@ def clock_off(headers: Mapping[str, str], now: datetime) -> float | None:
     return None if at is None else (now - at).total_seconds()
 
 
-def retry_after_s(header: str | None, now: datetime) -> float:
-    """Return the seconds that a Retry-After header asks for (RFC 9110 section 10.2.3), else 0."""
+def retry_after_s(header: str | None, date: str | None, now: datetime) -> float:
+    """Return the seconds that a Retry-After header asks for (RFC 9110 section 10.2.3), else 0.
+
+    If it names a time, it is that of the server's clock: the answer's `date` header, if it has one,
+    counts and not `now`.
+    """
     header = (header or "").strip()
     if header.isascii() and header.isdigit():
         return float(header[:9])
     at = _http_date(header)
-    return 0.0 if at is None else max(0.0, (at - now).total_seconds())
+    return max(0.0, (at - (_http_date(date or "") or now)).total_seconds()) if at else 0.0
 
 
 def _http_date(text: str) -> datetime | None:

@@ -294,7 +294,9 @@ class Transport:
 
     async def _refusal(self, answer: Answer, auth: Authenticator | None, sent: _Sent) -> FileError:
         status = answer.status
-        wait_s = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
+        wait_s = retry_after_s(
+            answer.headers.get("Retry-After"), answer.headers.get("Date"), datetime.now(UTC)
+        )
         if status == 429:
             self.counts.throttled += 1
             self._limiter.refused(sent.slot, throttled=True)

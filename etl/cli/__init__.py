@@ -73,7 +73,11 @@ def main() -> None:
     except SystemExit as ending:
         code = ending.code
         if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
-            termination.leave(f"wrong usage: {ending.__context__.format_message()}")
+            line = f"wrong usage: {ending.__context__.format_message()}"
+            if "\n" in line:  # the whole help, for want of a command
+                line = "wrong usage: a command is missing; for example aht-etl demo"
+                streams.last_line(line, "usage.wrong")
+            termination.leave(line)
         elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
             termination.leave(line)

@@ -32,6 +32,7 @@ from etl.cli.flags import (
     To,
 )
 from etl.errors import UsageError
+from etl.printable import one_line
 from etl.signals import SIGNALS, handled
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _headed(outcome: "Outcome", name: str, message: str, width: int | None) -> "
     word = _WORDS[outcome]
     indent = _INDENT if width is None or width >= _NARROW else _INDENT_NAME
     line = textwrap.fill(
-        f"{word:<{_INDENT_NAME}}{name:<{_INDENT - _INDENT_NAME}}{message}",
+        f"{word:<{_INDENT_NAME}}{name:<{_INDENT - _INDENT_NAME}}{one_line(message)}",
         width or sys.maxsize,
         subsequent_indent=" " * indent,
         break_long_words=False,

@@ -109,6 +109,11 @@ class Decoded:
         if self._writer is not None:
             self._writer.close()
 
+    @property
+    def spilled(self) -> bool:
+        """Whether the rows are on disk."""
+        return self._spill is not None
+
     def batches(self) -> Iterator[Sized]:
         """Yield the rows in the order of the file; every call from the first on."""
         if self._spill is None:

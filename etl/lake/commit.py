@@ -15,7 +15,7 @@ from typing import Final
 from etl.events import log
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
-from etl.lake.store import AlreadyExistsError, LakeError, Store, never_there
+from etl.lake.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
 
 _PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
 # A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.
@@ -66,6 +66,8 @@ def read_states(
         return [read_state(store, directory, seen) for directory in directories]
     try:
         names = store.names_of(directories)
+    except LakeUnusableError:
+        raise
     except LakeError as error:
         return [PartitionState(damage=str(error)) for _ in directories]
     with ThreadPoolExecutor(store.readers) as pool:
@@ -76,6 +78,8 @@ def read_state(store: Store, directory: str, seen: Seen = lambda *_: None) -> Pa
     """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
     try:
         names = store.names(directory)
+    except LakeUnusableError:
+        raise
     except LakeError as error:
         return PartitionState(damage=str(error))
     return _state_of(store, directory, names, seen)
@@ -97,6 +101,8 @@ def _state_of(store: Store, directory: str, names: Sequence[str], seen: Seen) ->
             receipts = _receipts(store, f"{directory}/{name}")
             state.loaded.update(source.path for source in receipts.sources)
             seen(f"{directory}/{name}", receipts)
+        except LakeUnusableError:
+            raise
         except (UnreadablePartError, LakeError) as error:
             state.damage = str(error)
         except FileNotFoundError:
@@ -138,7 +144,7 @@ def commit(
                 refusal = error
             if refusal is not None:
                 # A put that failed proves nothing: its success may have been lost on the way.
-                there = _look(store, name)
+                there = _look(store, name, refusal)
                 if there is None:
                     doubts += 1
                     if not isinstance(refusal, AlreadyExistsError) or doubts >= _DOUBTFUL_PUTS:
@@ -162,11 +168,17 @@ def _name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def _look(store: Store, name: str) -> PartReceipts | None:
+def _look(store: Store, name: str, refusal: LakeError) -> PartReceipts | None:
+    """Return what is there after a put that was refused; None where nothing is."""
+    if isinstance(refusal, LakeUnusableError):
+        raise refusal
     try:
         return _receipts(store, name)
     except FileNotFoundError:
         return None
+    except LakeError as error:
+        # Why nothing was created says more than why that cannot be looked at.
+        raise (error if isinstance(refusal, AlreadyExistsError) else refusal) from None
 
 
 def _receipts(store: Store, name: str) -> PartReceipts:

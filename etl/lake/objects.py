@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -263,8 +264,18 @@ class ObjectStore:
                     and not refusal.conflict
                 ):
                     raise AlreadyExistsError(f"creating {name}: it is there already") from None
-                raise LakeError(f"creating {name}: {refusal.reason}") from None
+                if look and refusal.forbidden and not self._may_create():
+                    refusal = replace(refusal, lasting=True)
+                raise refusal.as_error("creating", name) from None
             return
+
+    def _may_create(self) -> bool:
+        """Tell whether anything at all may be created, or only one object may not."""
+        try:
+            self._refuses_to_replace(_PROBE)
+        except LakeError:
+            return False
+        return True
 
     def _is_there(self, name: str) -> bool:
         try:

@@ -12,7 +12,7 @@ from etl.paths import BreakdownPath
 from etl.settings import Compression
 
 if TYPE_CHECKING:
-    from etl.decode import Sized
+    from etl.decode import Decoded, Sized
     from etl.lake.encoding import Encoder
 
 # A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
@@ -66,6 +66,12 @@ class PartBuilder:
         """About how many bytes the part would have if it ended here."""
         written = self._encoder.bytes if self._encoder else 0
         return written + self.pending_bytes // _ENCODED_SHARE
+
+    def has_room(self, decoded: "Decoded") -> bool:
+        """Whether adding a file only takes note of it: nothing is read from disk or encoded."""
+        return not decoded.spilled and (
+            self.pending_bytes + decoded.in_memory_bytes < _ROW_GROUP_BYTES
+        )
 
     def add(self, receipt: Receipt, batches: "Iterable[Sized]") -> None:
         """Add one source file, whole. Raises OSError, after which only `close` is of use."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from etl.errors import AhtEtlError
+from etl.errors import AhtEtlError, RunError
 
 
 class LakeError(AhtEtlError):
@@ -20,6 +20,10 @@ class LakeError(AhtEtlError):
     def of(cls, operation: str, name: str, error: OSError) -> "LakeError":
         """Make one of an operating system's error."""
         return cls(f"{operation} {name}: {error.strerror or error}")
+
+
+class LakeUnusableError(LakeError, RunError):
+    """The store refuses whatever is asked: its credentials have ended, say. The run ends."""
 
 
 class AlreadyExistsError(LakeError):

@@ -80,7 +80,8 @@ def specifications(zone: str) -> dict[str, dict[str, Any]]:
         "coverage": _specification(_coverage(zone)),
         "rows": _specification(_timeline("rows", "rows an hour")),
         "handle": _specification(_timeline("handle", "hours handled in an hour")),
-        "days": _specification(_timeline("rows", "rows a day", border="var(--card)")),
+        "segments": _specification(_timeline("segments", "segments a day", border="var(--card)")),
+        "mean": _specification(_timeline("mean", "minutes a segment", border="var(--card)")),
         "reasons": _specification(_reasons()),
         "counts": _specification(_counts()),
     }

@@ -214,7 +214,8 @@
   });
   const drawAll = async () => {
     await drawPeriod();
-    await draw("days", "days", whole());
+    await draw("segments", "segments", whole());
+    await draw("mean", "mean", whole());
     await draw("starts", "reasons", data.starts);
     await draw("ends", "reasons", data.ends);
     await draw("lateness", "counts", data.lateness);

@@ -13,7 +13,7 @@ from etl.page.clock import Clock
 from etl.page.durations import Distribution
 from etl.page.facts import Facts
 from etl.page.lateness import CLASSES, UNKNOWN
-from etl.page.months import Complete, Month, State, months
+from etl.page.months import Complete, Day, Month, months
 from etl.printable import one_line
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.
@@ -44,6 +44,7 @@ def view(
     """Return the template's context."""
     all_months = months(facts, against, now, clock)
     full = all_months[:_MONTHS_IN_FULL]
+    days = [day for month in all_months for day in month.days]
     gaps = facts.gaps()
     held_hours = sum(len(hours) for hours in facts.held.values())
     gap_hours = sum(gap.hours for gap in gaps)
@@ -59,7 +60,7 @@ def view(
         "accounts": sorted({*facts.held, *facts.spans}),
         "facts": facts,
         "against": against,
-        "verdict": _verdict(facts, against, selection, all_months, gap_hours, held_hours),
+        "verdict": _verdict(facts, against, selection, days, gap_hours),
         "first": min(facts.hours, default=None),
         "newest": max(facts.hours, default=None),
         "gaps": gaps,
@@ -89,23 +90,19 @@ def view(
 
 
 def _verdict(
-    facts: Facts,
-    against: Against | None,
-    selection: Selection,
-    all_months: list[Month],
-    gap_hours: int,
-    held_hours: int,
+    facts: Facts, against: Against | None, selection: Selection, days: list[Day], gap_hours: int
 ) -> tuple[Complete, str]:
     """Return whether all that is expected is there, and the heading that says so.
 
     The edges of a lake are open: all of it is there only if the window was given, or if the days
-    are whole.
+    are whole. An hour of which the vendor lists nothing is not missing.
     """
     wrong = []
-    if gap_hours:
-        are = "is" if gap_hours == 1 else "are"
-        whole = words.number(gap_hours + held_hours)
-        wrong.append(f"{words.plural(gap_hours, 'hour')} of {whole} {are} missing")
+    unlisted = sum(cell.unlisted for day in days for cell in day.cells)
+    if missing := gap_hours - unlisted:
+        are = "is" if missing == 1 else "are"
+        whole = words.number(gap_hours + sum(len(hours) for hours in facts.held.values()))
+        wrong.append(f"{words.plural(missing, 'hour')} of {whole} {are} missing")
     if against is not None and against.missing:
         are = "is" if against.missing == 1 else "are"
         wrong.append(f"{words.plural(against.missing, 'listed file')} {are} not loaded")
@@ -113,7 +110,8 @@ def _verdict(
         wrong.append(f"{words.plural(len(facts.damage), 'part')} cannot be read")
     if wrong:
         return Complete.NO, ", ".join(wrong)
-    days = [day for month in all_months for day in month.days]
+    if unlisted:
+        return Complete.OPEN, "All that the vendor lists is loaded"
     if selection.bounded or all(day.complete is Complete.YES for day in days):
         return Complete.YES, "Every hour has files"
     return Complete.OPEN, "No gaps so far"
@@ -150,8 +148,9 @@ def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock
         "days": [
             {
                 "date": f"{day.date:%Y-%m-%d}",
-                "rows": day.total("rows"),
-                "gap": all(cell.state is not State.HELD for cell in day.cells),
+                "segments": day.segments,
+                "mean": round(day.mean_ms / 60_000, 3),
+                "gap": day.complete is Complete.NO,
                 "label": (
                     f"{day.name}: {words.number(day.total('rows'))} rows, "
                     f"{words.plural(day.segments, 'segment')} of "

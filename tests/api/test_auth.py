@@ -113,6 +113,14 @@ def test_the_jwt_itself_says_when_it_ends() -> None:
     assert token.renew_at == pytest.approx(940, abs=5)
 
 
+@pytest.mark.parametrize("behind_s", [0, 10**6, -(10**6)])
+def test_a_token_ends_by_its_own_life_whatever_this_clock_says(behind_s: int) -> None:
+    """A clock that was set back makes no token that never ends; one ahead neither."""
+    issued_at = datetime.now(UTC).timestamp() + behind_s
+    token = parse_token({"access_token": jwt(iat=issued_at, exp=issued_at + 1000)}, 0)
+    assert token.renew_at == pytest.approx(940, abs=5)
+
+
 @pytest.mark.parametrize("answer", [None, [], {}, {"access_token": 1}, {"access_token": "a\nb"}])
 def test_no_token_is_an_error(answer: Any) -> None:
     """An answer without a usable token ends the run; it is not quoted."""

@@ -20,7 +20,7 @@ from etl.api.proxy import Proxy
 from etl.api.transport import Transport
 from etl.errors import FailureKind, FileError, RunError
 from etl.reach import greet
-from etl.settings import AuthSettings
+from etl.settings import ApiSettings, AuthSettings
 from tests.api.servers import transport
 from tests.certificates import certified
 
@@ -160,6 +160,21 @@ async def test_a_proxy_gets_what_is_signed(
     expected = base64.b64encode(b"me:pass word").decode()
     assert heard.header("Proxy-Authorization") == f"Basic {expected}"
     assert_signed(heard, "http", TARGET)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://LocalHost.:99/", "http://LocalHost:99"),
+        ("http://localhost.", "http://localhost"),
+        ("http://[0:0:0:0:0:0:0:1]:99", "http://[0:0:0:0:0:0:0:1]:99"),
+        ("https://api.example.:443/", "https://api.example.:443"),
+        ("https://localhost.example.", "https://localhost.example."),
+    ],
+)
+def test_a_full_name_of_this_machine_is_looked_up_without_its_dot(url: str, origin: str) -> None:
+    """Resolvers may not know it otherwise; plain http to it is taken. Other names stay."""
+    assert ApiSettings(base_url=url).base_url == origin
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "other.example,127.0.0.1"])

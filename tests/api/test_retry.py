@@ -114,4 +114,11 @@ async def test_a_token_that_was_replaced_in_flight_is_tried_again_with_the_newer
 )
 def test_retry_after(header: str | None, expected: float) -> None:
     """Seconds and HTTP dates are understood; nonsense and the past ask for nothing."""
-    assert retry_after_s(header, NOW) == expected
+    assert retry_after_s(header, None, NOW) == expected
+
+
+@pytest.mark.parametrize("date", ["Wed, 01 Jun 2022 10:00:00 GMT", "soon", None])
+def test_a_retry_after_is_by_the_servers_own_clock(date: str | None) -> None:
+    """Where the answer has a date, this machine's clock does not matter."""
+    expected = 60 if date and date.startswith("Wed") else 0
+    assert retry_after_s("Wed, 01 Jun 2022 10:01:00 GMT", date, NOW) == expected

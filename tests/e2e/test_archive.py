@@ -13,7 +13,7 @@ import pytest
 
 from etl.copies import name_beside, note_of
 from etl.emulator import Dataset
-from tests.conftest import Runner, Serve, environment
+from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import assert_lake_holds, receipts
 
 HOUR = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
@@ -44,6 +44,23 @@ def test_every_file_is_kept_byte_for_byte(run: Runner, serve: Serve, encoding: s
     assert_lake_holds(run.lake, DATA)
 
 
+def test_a_flag_names_the_archive(run: Runner, serve: Serve) -> None:
+    """`--raw`, stronger than the variable: a run fills it, `verify --deep` compares with it."""
+    window = ("--from", "2022-06-01", "--to", "2022-06-03")
+    env = {"AHT_ETL_RAW__URI": str(run.folder / "other")}
+    assert run(serve(DATA), *window, "--raw", "raw", **env).code == 0
+    assert archived(run.folder / "raw").keys() == DATA.files.keys()
+    assert not (run.folder / "other").exists()
+    verified = subprocess.run(
+        [COMMAND, "verify", "--lake", str(run.lake), "--deep", "--raw", "raw", "--json"],
+        env=environment(**env),
+        cwd=run.folder,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(verified.stdout)["ok"]
+
+
 def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
     """That is when it is wanted most; repeated, nothing changes; another file is kept beside."""
     raw = run.folder / "raw"
@@ -65,7 +82,7 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
         (gzip.compress(b'{"segmentId":"a"}\n')[:-5], "truncated"),
         (gzip.compress(b'{"segmentId":"a"}\n')[:-5] + b"crc??", "corrupt"),
         (gzip.compress(gzip.compress(b'{"segmentId":"a"}\n', mtime=0))[:-7], "truncated"),
-        (b"<html>busy</html>", "corrupt"),
+        (b"busy, try later", "corrupt"),
     ],
 )
 def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, kind: str) -> None:

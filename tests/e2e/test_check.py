@@ -216,16 +216,23 @@ def test_a_proxy_that_is_not_used_is_said(
 ) -> None:
     """Who sets the variable expects that it counts; it does if it is asked for."""
     emulator = serve(DATA)
-    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     checked = check(emulator)
     assert checked.code == 0
-    assert "HTTP_PROXY is set and not used, since api.use_proxy is false" in checked.said["host"]
+    assert "HTTPS_PROXY is set and not used, since api.use_proxy is false" in checked.said["host"]
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    checked = check(emulator)
+    assert "HTTP_PROXY and HTTPS_PROXY are set and not used" in checked.said["host"]
     checked = check(emulator, AHT_ETL_API__USE_PROXY="true")
-    assert (1, "failed") == (checked.code, checked.outcomes["tls"])
+    assert (1, "failed") == (checked.code, checked.outcomes["connection"])
     assert "(by the proxy 127.0.0.1:1, HTTP_PROXY)" in checked.said["host"]
-    assert "no connection to the proxy 127.0.0.1:1 (HTTP_PROXY)" in checked.said["tls"]
+    assert "no connection to the proxy 127.0.0.1:1 (HTTP_PROXY)" in checked.said["connection"]
+    checked = check(emulator, AHT_ETL_API__USE_PROXY="true", NO_PROXY="127.0.0.1")
+    assert checked.code == 0
+    assert "are set and not used, since NO_PROXY has these hosts" in checked.said["host"]
 
 
 def test_an_account_that_the_vendor_does_not_know(check: Check, serve: Serve) -> None:
@@ -519,11 +526,20 @@ def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
     words = [line[0] for line in lines]
     assert NAMES == [line[1] for line in lines]
     assert ["ok", "ok", "ok", "FAILED", "skipped", "skipped", "ok", "ok"] == words
+    assert "defaults: " not in done.stdout
     [last] = done.stderr.splitlines()
     assert json.loads(last)["reason"].startswith("Not ready for a run: mend authentication and")
     assert (1, False) == (done.returncode, "\x1b" in done.stdout)
+    verbose = subprocess.run(
+        [*command, "--verbose"], env=env, cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert "defaults: api.allow_http false, " in verbose.stdout
     narrow = subprocess.run(
-        command, env={**env, "COLUMNS": "60"}, cwd=tmp_path, check=False, capture_output=True
+        [*command, "--verbose"],
+        env={**env, "COLUMNS": "60"},
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
     )
     for line in narrow.stdout.decode().splitlines():
         assert len(line) <= 60 or " " not in line.strip(), line

@@ -77,14 +77,26 @@ def test_every_404_is_an_empty_window_if_that_is_set(run: Runner, serve: Serve) 
     assert (0, 1) == (ended.report["http"]["retries"], ended.err.count('"window.empty"'))
 
 
-def test_a_plan_names_what_is_not_answered(serve: Serve, tmp_path: Path) -> None:
-    """It is not the whole plan."""
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("plan",), f"! {SECOND['from']} to {SECOND['to']}: not answered by the API"),
+        (("status", "--against", "api"), "The API did not answer for 2022-06-02 00:00 to"),
+    ],
+)
+def test_what_else_is_listed_names_what_is_not_answered(
+    run: Runner, serve: Serve, tmp_path: Path, command: tuple[str, ...], said: str
+) -> None:
+    """A plan or a comparison with the API is not whole then."""
+    emulator = serve(DATA)
+    assert run(emulator, "--from", "2022-06-01", "--to", "2022-06-02").code == 0
     query = f"fromMillis={to_millis(DAYS[1])}"
-    emulator = serve(DATA, faults=(Fault("listing", "html", query=query, times=None),))
-    command = ("plan", "--account", DEFAULT_ACCOUNT, "--base-url", emulator.base_url, *WINDOW)
+    faults = (Fault("listing", "html", query=query, times=None),)
+    emulator.options = EmulatorOptions(oldest=None, faults=faults)
+    where = ("--account", DEFAULT_ACCOUNT, "--base-url", emulator.base_url, "--lake", str(run.lake))
     for more in ((), ("--json",)):
         done = subprocess.run(
-            [COMMAND, *command, *more],
+            [COMMAND, *command, *where, *WINDOW, *more],
             env=environment(),
             cwd=tmp_path,
             check=False,
@@ -93,9 +105,10 @@ def test_a_plan_names_what_is_not_answered(serve: Serve, tmp_path: Path) -> None
         )
         assert (0, 1) == (done.returncode, done.stderr.count('"window.unanswered"'))
         if more:
-            assert [SECOND] == json.loads(done.stdout)["unanswered_windows"]
+            content = json.loads(done.stdout)
+            assert [SECOND] == content.get("against", content)["unanswered_windows"]
         else:
-            assert f"! {SECOND['from']} to {SECOND['to']}: not answered by the API" in done.stdout
+            assert said in " ".join(done.stdout.split())
 
 
 @contextmanager

@@ -28,6 +28,8 @@ NO_RETRY = {"AHT_ETL_RETRY__SERVER_DELAYS": "[]"}
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        ((), 2, "a command is missing; for example aht-etl demo"),
+        (("config",), 2, "a command is missing; for example aht-etl demo"),
         (("run",), 2, "account: is missing; set --account"),
         (("plan", "--from", "2022"), 2, "a date without its hyphens? write 2022-01-01"),
         (("check",), 2, "account: is missing; set --account"),

@@ -44,7 +44,8 @@ def test_one_event_a_file_a_part_and_a_run(run: Runner, serve: Serve) -> None:
         count["part.committed", "info"],
         count["run.finished", "info"],
     )
-    summary = logged[-1]
+    *_, summary, last = logged
+    assert "run.partial" == last["event"]
     assert ended.report["files"] == {key: summary[key] for key in ended.report["files"]}
     for key in ("status", "exit_code", "duration_seconds", "newest_complete_hour"):
         assert ended.report[key] == summary[key]
@@ -52,11 +53,12 @@ def test_one_event_a_file_a_part_and_a_run(run: Runner, serve: Serve) -> None:
 
 
 def test_by_default_a_file_that_loads_is_silent(run: Runner, serve: Serve) -> None:
-    """A quiet run logs its plan, its parts and its summary."""
+    """A quiet run logs its windows without files, its plan, its parts and its summary."""
     ended = run(serve(DATA), *_WINDOW)
     names = [event["event"] for event in events(ended)]
     assert [
         "window.old",
+        "window.empty",
         "plan.made",
         *["part.committed"] * len(ended.report["parts"]),
         "run.finished",

@@ -178,6 +178,7 @@ def test_a_signal_ends_it(
 ) -> None:
     """At once, wherever it waits; `status` too, which asks the same."""
     emulator = serve(DATA, faults=(Fault("listing", "hang", times=None),))
+    run.lake.mkdir()  # there is no status of a lake that is not there
     process = subprocess.Popen(
         [
             *(COMMAND, *command, "--account", "le79344075", "--base-url", emulator.base_url),
@@ -190,8 +191,9 @@ def test_a_signal_ends_it(
     while not emulator.in_flight:
         assert process.poll() is None
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert (code, b"") == (process.returncode, out)
+    assert "before the end; " in json.loads(err.splitlines()[-1])["reason"]
 
 
 def test_its_width_and_its_letters(run: Runner, serve: Serve) -> None:

@@ -117,8 +117,8 @@ def test_every_chart_is_drawn_and_described(browser: Browser, gaps: Path) -> Non
         "e.closest('section').querySelectorAll('table').length])"
     )
     assert [name for name, *_ in drawn] == [
-        "chart-coverage", "chart-rows", "chart-handle", "chart-starts", "chart-ends",
-        "chart-lateness", "chart-quarantine",
+        "chart-coverage", "chart-segments", "chart-mean", "chart-rows", "chart-handle",
+        "chart-starts", "chart-ends", "chart-lateness", "chart-quarantine",
     ]  # fmt: skip
     for name, marks, label, tables in drawn:
         assert marks > 5, name
