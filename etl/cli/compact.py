@@ -3,10 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from etl.redact import Redactor
     from etl.settings import Settings
     from etl.stop import Stop
+
+_LIKE_A_TIME: Final = re.compile(r"-?[0-9]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 
 To = Annotated[
     list[str] | None,
@@ -195,17 +198,16 @@ def _tell(
 
 
 def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
-    """Tell the copy's place from the end of the window; of each kind the last one counts."""
-    from etl.times import parse_instant
+    """Tell the copy's place from the end of the window; of each kind the last one counts.
 
+    What begins like a time is one, right or wrong: a folder of such a name is `./2022-06-02`.
+    """
     place = end = None
     for value in values:
-        try:
-            parse_instant(value)
-        except ValueError:
-            place = value
-        else:
+        if _LIKE_A_TIME.fullmatch(value.strip()):
             end = value
+        else:
+            place = value
     return place, end
 
 
