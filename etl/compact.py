@@ -18,6 +18,7 @@ import structlog
 
 from etl.decode import Sized
 from etl.errors import RunError
+from etl.events import log
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.layout import Damage, Layout, Selection, lay_out
 from etl.lake.part import PartBuilder
@@ -28,8 +29,6 @@ from etl.machine import cores
 from etl.paths import Partition
 from etl.schema import DECODED_SCHEMA
 from etl.settings import Compression
-
-log = structlog.stdlib.get_logger()
 
 # What a thread holds at most: a batch that was read, a row group that waits and one being encoded.
 _BYTES_A_THREAD: Final = 64 * 2**20

@@ -185,7 +185,9 @@ def test_a_damaged_part_leaves_its_day_out(
     assert name in failure["message"]
     assert DAY_1 not in {part.rpartition("/")[0] for part in receipts(copy)}
     assert truth(files_of(copy)) == through_duckdb(copy)
-    assert json.loads(ended.err.splitlines()[-1])["event"] == "compact.finished"
+    last = json.loads(ended.err.splitlines()[-1])
+    assert "compact.partial" == last["event"]
+    assert name in last["reason"]
     part.write_bytes(good)
     assert 0 == compact(lake, copy).code
     assert_equal(lake, copy)
@@ -284,6 +286,10 @@ def test_wrong_places(lake: Path, tmp_path: Path) -> None:
 def test_without_a_place_nothing_is_done(lake: Path, tmp_path: Path) -> None:
     done = compact(lake, "2022-06-02")
     assert (2, True) == (done.code, "compact.uri: is missing" in done.err)
+    for wrong in ("1654041600", "2022-06-31", "20220601"):  # a time, and no place of that name
+        done = compact(lake, wrong)
+        assert (2, "") == (done.code, done.out)
+        assert "window.to" in done.err
     assert 0 == compact(lake, "2022-06-03", AHT_ETL_COMPACT__URI=str(tmp_path / "copy")).code
     assert_equal(lake, tmp_path / "copy")
 
