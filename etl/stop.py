@@ -95,3 +95,5 @@ async def to_its_end(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float
     await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
+    elif stop.error is not None:
+        raise stop.error
