@@ -205,6 +205,18 @@ def test_a_part_in_the_wrong_folder_leaves_its_day_out(lake: Path, tmp_path: Pat
     assert 2 == ended.report["days"]["copied"]
 
 
+def test_a_part_of_a_file_that_is_not_the_vendors_leaves_its_day_out(
+    lake: Path, tmp_path: Path
+) -> None:
+    """Its hour cannot be told; what its name holds reaches no terminal as it is."""
+    part = write_part(lake, directory(12), [("strange\x1b[31m", 1)])
+    ended = compact(lake, tmp_path / "copy")
+    (failure,) = ended.report["failures"]
+    assert (3, str(part.relative_to(lake))) == (ended.code, failure["path"])
+    assert "\x1b" not in ended.err
+    assert 2 == ended.report["days"]["copied"]
+
+
 def test_a_damaged_part_of_the_copy_leaves_its_day_out(lake: Path, tmp_path: Path) -> None:
     """Nothing is written beside it: any file might be in it."""
     copy = tmp_path / "copy"

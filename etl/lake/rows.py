@@ -38,12 +38,16 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
             while missing:
                 batch = rest.pop() if rest else next(batches, None)
                 if batch is None:
-                    raise UnreadablePartError("fewer rows than its receipts say")
+                    raise UnreadablePartError(
+                        "a Parquet file with fewer rows than its receipts say"
+                    )
                 piece = batch.slice(0, missing)
                 if len(piece) < len(batch):
                     rest.append(batch.slice(len(piece)))
                 if _sources(piece) != [receipt.path]:
-                    raise UnreadablePartError(f"other rows than the receipt of {receipt.path} says")
+                    raise UnreadablePartError(
+                        f"a Parquet file with other rows than the receipt of {receipt.path} says"
+                    )
                 missing -= len(piece)
                 yield piece
 
@@ -53,7 +57,7 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
             for _ in rows:
                 pass
         if rest or next(batches, None) is not None:
-            raise UnreadablePartError("more rows than its receipts say")
+            raise UnreadablePartError("a Parquet file with more rows than it says")
 
 
 @contextmanager
