@@ -1,6 +1,7 @@
 """Downloaded files → rows: a bounded number at once, with scanners that are used again."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ _IN_LOOP_BYTES: Final = 2**15
 
 
 class Decoder:
-    """Decodes files, this many `at_once` in threads. `limits` are those of one file."""
+    """Decodes files: small ones in the event loop, others in threads. `limits` are of one file."""
 
     def __init__(self, limits: DecodeLimits, stop: Stop, *, at_once: int) -> None:
         self._limits = limits
@@ -29,12 +30,18 @@ class Decoder:
         self._places = asyncio.Semaphore(at_once)
         self._scanners: list[Scanner] = []  # those that nobody uses now
 
+    def place(self, body: Body) -> AbstractAsyncContextManager[None]:
+        """Return what to hold from before a file is decoded until its rows are in a part.
+
+        Large files wait here for each other, as `at_once` says, so their rows take bounded memory.
+        """
+        return nullcontext() if _is_small(body) else self._places
+
     async def decode(self, path: str, body: Body) -> "Decoded":
         """Decode a file. Raises FileError; RunError where the machine lacks something."""
-        if body.size <= _IN_LOOP_BYTES and body.in_memory:
+        if _is_small(body):
             return self._decode(path, body)
-        async with self._places:
-            return await asyncio.to_thread(self._decode, path, body)
+        return await asyncio.to_thread(self._decode, path, body)
 
     def _decode(self, path: str, body: Body) -> "Decoded":
         # Here, when the first file is there, and not before the first request: 0.1 s.
@@ -77,3 +84,7 @@ class Decoder:
             f"cannot be decoded: {type(error).__name__}; please report it, with what "
             "--log-level debug shows",
         )
+
+
+def _is_small(body: Body) -> bool:
+    return body.size <= _IN_LOOP_BYTES and bool(body.in_memory)

@@ -234,10 +234,11 @@ class _Loader:
                 download = self._client.download(path, self._memory_bytes, most_bytes)
                 with await stop.interruptible(download) as body:
                     tally.bytes.downloaded += body.size
-                    # Inside the attempt: half a gzip stream or a damaged one is asked for again.
-                    file = await self._decode(path, body, attempt.number, last=attempt.last)
-                tally.bytes.decompressed += file.decoded.decompressed
-                await self._sink.add(partition, file)
+                    async with self._decoder.place(body):
+                        # Inside the attempt: a damaged file is asked for again.
+                        file = await self._decode(path, body, attempt.number, last=attempt.last)
+                        tally.bytes.decompressed += file.decoded.decompressed
+                        await self._sink.add(partition, file)
 
     async def _decode(
         self, path: BreakdownPath, body: Body, attempt: int, *, last: bool

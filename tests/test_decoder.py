@@ -54,8 +54,13 @@ async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
     small = await decoder.decode("/small", body(SMALL))
     assert (5, {True}) == (small.rows, names)
     names.clear()
-    files = await asyncio.gather(*(decoder.decode(f"/{n}", body(LARGE)) for n in range(12)))
-    assert [2000] * 12 == [file.rows for file in files]
+
+    async def load(number: int) -> int:
+        large = body(LARGE)
+        async with decoder.place(large):
+            return (await decoder.decode(f"/{number}", large)).rows
+
+    assert [2000] * 12 == await asyncio.gather(*map(load, range(12)))
     assert ({False}, True) == (names, most <= 2)
 
 
