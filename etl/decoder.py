@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # A smaller file is decoded in the event loop: the way to a thread and back takes longer.
 _IN_LOOP_BYTES: Final = 2**15
+# One that unpacks to more than this goes to a thread after all: the loop must not wait for it.
+_IN_LOOP_TEXT_BYTES: Final = 2**18
 
 
 class Decoder:
@@ -39,11 +42,18 @@ class Decoder:
 
     async def decode(self, path: str, body: Body) -> "Decoded":
         """Decode a file. Raises FileError; RunError where the machine lacks something."""
-        if _is_small(body):
-            return self._decode(path, body)
-        return await asyncio.to_thread(self._decode, path, body)
+        if not _is_small(body):
+            return await asyncio.to_thread(self._decode, path, body, self._limits)
+        most = min(self._limits.max_file_size, _IN_LOOP_TEXT_BYTES)
+        try:
+            return self._decode(path, body, replace(self._limits, max_file_size=most))
+        except FileError as error:
+            if error.kind is not FailureKind.TOO_LARGE:
+                raise
+        async with self._places:
+            return await asyncio.to_thread(self._decode, path, body, self._limits)
 
-    def _decode(self, path: str, body: Body) -> "Decoded":
+    def _decode(self, path: str, body: Body, limits: DecodeLimits) -> "Decoded":
         # Here, when the first file is there, and not before the first request: 0.1 s.
         from etl.decode import Scanner, decode  # noqa: PLC0415
 
@@ -55,7 +65,7 @@ class Decoder:
             return decode(
                 body.stream,
                 path,
-                self._limits,
+                limits,
                 scratch=Path(scratch_folder()),
                 declared_gzip=body.declared_gzip,
                 scanner=scanner,

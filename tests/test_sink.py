@@ -15,6 +15,7 @@ from etl.paths import BreakdownPath
 from etl.plan import PartitionPlan, Plan
 from etl.report import Tally
 from etl.sink import Sink, SourceFile
+from etl.stop import Stop
 from tests.decode.test_file import ROWS, lines
 
 LIMITS = DecodeLimits(max_file_size=2**30, max_bad_row_ratio=0.5, spill_bytes=2**26)
@@ -76,7 +77,7 @@ async def test_what_an_hour_has_is_committed_when_a_file_is_late(
     """After a minute; what comes later makes a part of its own."""
     monkeypatch.setattr("etl.sink._PATIENCE_S", 0.05)
     bench = Bench(tmp_path)
-    async with asyncio.timeout(60), bench.sink.patient():
+    async with asyncio.timeout(60), bench.sink.patient(Stop()):
         await bench.add(0)
         await bench.add(1)
         while bench.tally.loaded < 2:  # noqa: ASYNC110 - the sink tells nobody
