@@ -311,7 +311,7 @@ class EngineSettings(_Section):
 
     kind: Literal["local", "dask"] = Field(
         default="local",
-        description="local: this machine. dask: the workers of a Dask cluster (configs/dask.md; "
+        description="local: this machine. dask: the workers of a Dask cluster (aht-etl docs dask; "
         "needs the extra aht-etl[dask]).",
     )
     scheduler: SchedulerAddress | None = Field(

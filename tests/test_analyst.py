@@ -19,7 +19,7 @@ from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from tests.conftest import COMMAND, environment
 
 ROOT = Path(__file__).parent.parent
-ANALYST = ROOT.joinpath("configs", "analyst.md").read_text()
+ANALYST = ROOT.joinpath("configs", "docs", "analyst.md").read_text()
 README = ROOT.joinpath("README.md").read_text()
 ACCOUNT = "0012345678"
 PARTITION = ("year", "month", "day", "hour", "accountId")

@@ -16,7 +16,7 @@ from tests.conftest import COMMAND, Serve, environment
 from tests.lakes import assert_lake_holds
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "configs" / "archive.md").read_text()
+PAGE = (ROOT / "configs" / "docs" / "archive.md").read_text()
 DATA = Dataset.generate(
     9,
     datetime(2022, 6, 1, 4, tzinfo=UTC),

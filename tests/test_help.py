@@ -91,9 +91,9 @@ def test_flags_say_what_they_are_without_in_each_command() -> None:
 
 
 def test_the_reference_is_the_programs_own() -> None:
-    """`python -m etl.cli.reference > configs/reference.md` writes what is there already."""
-    there = (ROOT / "configs" / "reference.md").read_text()
-    assert reference() == there, "run: python -m etl.cli.reference > configs/reference.md"
+    """`python -m etl.cli.reference > configs/docs/reference.md` writes what is there already."""
+    there = (ROOT / "configs" / "docs" / "reference.md").read_text()
+    assert reference() == there, "run: python -m etl.cli.reference > configs/docs/reference.md"
     for columns in ("30", "300"):
         done = subprocess.run(
             [sys.executable, "-m", "etl.cli.reference"],

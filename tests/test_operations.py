@@ -25,7 +25,7 @@ from tests.lakes import assert_lake_holds, receipts
 from tests.programs import program
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "configs" / "operations.md").read_text()
+PAGE = (ROOT / "configs" / "docs" / "operations.md").read_text()
 COMMANDS: set[str] = set(getattr(get_command(app), "commands"))  # noqa: B009 - untyped
 HOUR = "year=2022/month=6/day=1/hour={}/accountId=12345678"
 GENERATED = Dataset.generate(
@@ -213,10 +213,10 @@ def test_every_exit_code_is_on_the_page() -> None:
     "file",
     [
         "README.md",
-        "configs/operations.md",
-        "configs/logs.md",
-        "configs/reading.md",
-        "configs/kubernetes/README.md",
+        "configs/docs/operations.md",
+        "configs/docs/logs.md",
+        "configs/docs/reading.md",
+        "configs/docs/kubernetes.md",
     ],
 )
 def test_links_lead_somewhere(file: str) -> None:

@@ -33,7 +33,7 @@ from tests.kubernetes.manifests import (
     variables,
 )
 
-PAGE = (FOLDER / "README.md").read_text()
+PAGE = (ROOT / "configs" / "docs" / "kubernetes.md").read_text()
 
 
 def settings(name: str, tmp_path: Path) -> Settings:
