@@ -26,9 +26,14 @@ class ListingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What is odd about the data: accounts that files are of, other than the one asked for."""
+    """What is odd about the data.
+
+    Accounts that files are of, other than the one asked for; rows in which half a surrogate pair in
+    an unknown field was replaced by U+FFFD.
+    """
 
     other_accounts: Sequence[str]
+    repaired_rows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ class Tally:
     loaded: int = 0
     rows_loaded: int = 0
     rows_quarantined: int = 0
+    #: Rows in which half a surrogate pair in an unknown field was replaced by U+FFFD.
+    rows_repaired: int = 0
     failures: list[Failure] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     # For many paths a dictionary takes a fifth of the memory of a set.
@@ -131,6 +133,7 @@ class Tally:
         self.loaded += share.loaded
         self.rows_loaded += share.rows_loaded
         self.rows_quarantined += share.rows_quarantined
+        self.rows_repaired += share.rows_repaired
         self.failures += share.failures
         self.parts += share.parts
         self.bytes.add(share.bytes)
@@ -235,7 +238,10 @@ class Tally:
                 "partial_windows": [window.as_json() for window in self.listing.partial_windows],
                 "unanswered_windows": [window.as_json() for window in self.listing.unanswered],
             },
-            "quality": {"other_accounts": self.other_accounts()},
+            "quality": {
+                "other_accounts": self.other_accounts(),
+                "repaired_rows": self.rows_repaired,
+            },
             "files": {
                 "listed": self.plan.listed,
                 "already_loaded": self.already_loaded,

@@ -87,6 +87,7 @@ class Sink:
         gathering = self._gathering[plan.partition.directory]
         async with gathering.lock:
             gathering.attempts[file.path] = file.attempts
+            self._tally.rows_repaired += file.decoded.repaired
             try:
                 if file.decoded.quarantined or not gathering.builder.has_room(file.decoded):
                     await asyncio.to_thread(self._take, gathering, file)

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -215,6 +217,42 @@ def test_bad_rows_are_quarantined_and_too_many_fail_the_file(run: Runner, serve:
     again = run(serve(dataset))
     assert (3, 2) == (again.code, again.report["files"]["already_loaded"])
     assert quarantine.read_text() == line + "\n"
+
+
+ODD = (
+    '{"segmentId": "a", "u": "\\ud800", "\\udfff": 1}\n'
+    '{"segmentId": "b", "u": ["\\ud83d\\ude00"]}\n'
+    '{"segmentId": "c", "u": 1e999, "n": 123456789012345678901234567890, "z": "\\u0000"}\n'
+    '{"segmentId": "d", "u": {"deep": ' + "[" * 100 + "]" * 100 + "}}\n"
+)
+
+
+def test_extras_parse_as_json_in_every_engine(run: Runner, serve: Serve) -> None:
+    """Half a surrogate pair in an unknown field is replaced, and the report counts the row."""
+    path = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz"
+    ended = run(serve(Dataset.of({path: gzip.compress(ODD.encode())})))
+    assert (0, 4) == (ended.code, ended.report["rows"]["loaded"])
+    assert 1 == ended.report["quality"]["repaired_rows"]
+    lake = str(run.lake / "year=*/**/*.parquet")
+    extras = f"SELECT segmentId, extras FROM read_parquet('{lake}') ORDER BY 1"
+    rows = duckdb.sql(f"SELECT segmentId, json_valid(extras), json_keys(extras) FROM ({extras})")
+    expected = [("a", ["u", "\ufffd"]), ("b", ["u"]), ("c", ["u", "n", "z"]), ("d", ["u"])]
+    assert [(name, True, keys) for name, keys in expected] == rows.fetchall()
+    texts = dict(duckdb.sql(extras).fetchall())
+    assert [keys for _, keys in expected] == [list(json.loads(texts[name])) for name in "abcd"]
+    frame = pl.read_parquet(lake, hive_partitioning=False).sort("segmentId")
+    found = frame.head(2)["extras"].str.json_path_match("$.u").to_list()
+    assert found == ["\ufffd", '["😀"]']
+
+
+def test_an_array_among_lines_is_rows(run: Runner, serve: Serve) -> None:
+    """Files made by concatenation hold both; nothing of them is lost."""
+    path = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz"
+    array = json.dumps([{"segmentId": f"a{number}"} for number in range(5000)])
+    lines = '{"segmentId": "b"}\n' * 3
+    file = gzip.compress(array.encode()) + gzip.compress(lines.encode())
+    ended = run(serve(Dataset.of({path: file})))
+    assert (0, {"loaded": 5003, "quarantined": 0}) == (ended.code, ended.report["rows"])
 
 
 def test_only_empty_files(run: Runner, serve: Serve) -> None:
