@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.pages import put
+from tests.bench.pages import SCALE, put
 from tests.bench.workload import W1, W2
 
 _RESULTS: Final = Path(__file__).with_name("results.json")
-_PAGE: Final = Path(__file__).parents[2] / "configs" / "docs" / "scale.md"
 
 #: An agent on duty for 160 hours a month, with 25 HTUs an hour, of several conversations at a time.
 _ROWS_AN_AGENT: Final = 160 * 25
@@ -150,7 +149,7 @@ def main() -> None:
     for mark, table in zip(("amounts", "times", "requests"), tables(), strict=True):
         print(table)
         if write:
-            put(_PAGE, mark, table)
+            put(SCALE, mark, table)
 
 
 if __name__ == "__main__":
