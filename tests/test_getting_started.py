@@ -25,7 +25,7 @@ def test_its_commands_run_one_after_another(tmp_path: Path, serve: Serve) -> Non
     said = in_shell(commands, tmp_path, AHT_ETL_API__BASE_URL=emulator.base_url)
     # `check` reads a file, too.
     assert f"rows of {emulator.count('file', 200) - 1} files read" in said
-    assert re.search(r"consumer_secret: set +# .*secrets/auth__consumer_secret", said)
+    assert re.search(r"consumer_secret: set +# secret file auth__consumer_secret", said)
     assert (tmp_path / "report.json").exists()
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
 

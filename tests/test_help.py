@@ -110,6 +110,8 @@ def test_a_mistyped_flag_suggests_the_right_one(path: tuple[str, ...]) -> None:
     """A letter too many at the end of each flag."""
     for flag in flags(path):
         right = flag.opts[0]
+        if not right.startswith("-"):
+            continue  # an argument
         wrong = f"{right}x"
         result = CliRunner().invoke(app, [*path, wrong])
         assert 2 == result.exit_code
@@ -124,7 +126,7 @@ def test_a_mistyped_command_suggests_the_right_one(path: tuple[str, ...]) -> Non
         wrong = [*path[:-1], f"{path[-1]}s"]
         result = CliRunner().invoke(app, wrong)
         assert 2 == result.exit_code
-        assert f"Did you mean '{path[-1]}'?" in result.stderr
+        assert re.search(rf"Did you mean .*'{path[-1]}'.*\?", result.stderr)
 
 
 def completed(*words: str) -> list[str]:

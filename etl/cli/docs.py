@@ -1,6 +1,5 @@
 """`aht-etl docs`: the pages of `configs/docs`, in the terminal."""
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,7 +9,6 @@ import typer
 import etl
 
 _WIDEST: Final = 100
-_LINK: Final = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def folder() -> Path:
@@ -23,32 +21,6 @@ def folder() -> Path:
 def pages() -> dict[str, Path]:
     """Return the pages by name, in the order of the alphabet."""
     return {file.stem: file for file in sorted(folder().glob("*.md"))}
-
-
-def for_terminal(text: str) -> str:
-    """Return a page with links that a terminal's reader can follow.
-
-    A link to another page becomes the command that shows it. A link inside the page is only text.
-    """
-
-    def readable(link: re.Match[str]) -> str:
-        text, target = link.groups()
-        if "://" in target:
-            return link[0]
-        name = target.partition("#")[0]
-        if not name:
-            return text
-        if "/" not in name and name.endswith(".md"):
-            return f"{text} (`aht-etl docs {name.removesuffix('.md')}`)"
-        file = target.removeprefix("../")
-        place = file if target.startswith("../../") else f"configs/{file}"
-        return f"{text} (`{place.removeprefix('../')}`)"
-
-    # Code stays as it is: a link in it would be none.
-    blocks = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
-    return "".join(
-        block if block.startswith("```") else _LINK.sub(readable, block) for block in blocks
-    )
 
 
 def _names() -> list[str]:
@@ -84,10 +56,11 @@ def docs(
         typer.echo(text, nl=False)
         return
     from rich.console import Console
-    from rich.markdown import Markdown
+
+    from etl.cli.rendered import Page
 
     console = Console()
-    console.print(Markdown(for_terminal(text)), width=min(console.width, _WIDEST))
+    console.print(Page(text), width=min(console.width, _WIDEST))
 
 
 def _title(file: Path) -> str:

@@ -58,12 +58,14 @@ def _command(command: Any, name: str, parent: typer.Context | None = None) -> It
 
 def _keys() -> Iterator[str]:
     yield "## Keys\n"
-    yield "| key | default | environment | |\n|---|---|---|---|"
+    example = "fetch.concurrency"
+    yield f"As an environment variable, `{example}` is `{variable(example)}`, and so on.\n"
+    yield "| key | default | |\n|---|---|---|"
     for key, field in all_keys():
         default = written(field.get_default(call_default_factory=True))
         shown = "" if default is None else f"`{flow(default)}`"
         description = _cell(field.description or "")
-        yield f"| `{key}` | {shown} | `{variable(key)}` | {description} |"
+        yield f"| `{key}` | {shown} | {description} |"
 
 
 def _cell(text: str) -> str:
