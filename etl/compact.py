@@ -18,6 +18,7 @@ import structlog
 
 from etl.decode import Sized
 from etl.errors import RunError
+from etl.events import log
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.layout import Damage, Layout, Selection, lay_out
 from etl.lake.part import PartBuilder
@@ -25,11 +26,9 @@ from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
 from etl.lake.store import LakeError, Store, StoredFile
 from etl.machine import cores
-from etl.paths import Partition
+from etl.paths import BreakdownPath, InvalidPathError, Partition
 from etl.schema import DECODED_SCHEMA
 from etl.settings import Compression
-
-log = structlog.stdlib.get_logger()
 
 # What a thread holds at most: a batch that was read, a row group that waits and one being encoded.
 _BYTES_A_THREAD: Final = 64 * 2**20
@@ -192,6 +191,7 @@ class _CopyOfDay:
         self._state = PartitionState()
         self._known: set[str] = set()
         self._listed = 0
+        self._already_loaded = 0
         self._loaded = 0
 
     def run(self) -> None:
@@ -199,6 +199,7 @@ class _CopyOfDay:
         damage = None
         try:
             parts = self._read_receipts()
+            self._count()
             if not self._known <= self._state.loaded:
                 self._write(parts)
         except _StoppedError:
@@ -220,12 +221,12 @@ class _CopyOfDay:
             self._so_far.fail(damage, len(self._known - self._state.loaded))
 
     def _count(self) -> None:
-        """Count the day's files; those in the copy that are not ours another copier brought."""
+        """Count the day's files as they are now; what is there and not ours was there already."""
+        already_loaded = len(self._known & self._state.loaded) - self._loaded
         with self._so_far.lock:
-            self._so_far.files_listed += len(self._known)
-            there = len(self._known & self._state.loaded)
-            self._so_far.files_already_loaded += there - self._loaded
-            self._so_far.files_loaded += self._loaded
+            self._so_far.files_listed += len(self._known) - self._listed
+            self._so_far.files_already_loaded += already_loaded - self._already_loaded
+        self._listed, self._already_loaded = len(self._known), already_loaded
 
     def _read_receipts(self) -> list[tuple[StoredFile, tuple[Receipt, ...]]]:
         """Read what the lake holds of the day, then what the copy holds of it.
@@ -306,6 +307,7 @@ class _CopyOfDay:
             return
         self._loaded += len(part.sources)
         with so_far.lock:
+            so_far.files_loaded += len(part.sources)
             so_far.rows += part.rows
             so_far.quarantined += sum(source.quarantined for source in part.sources)
             copied = CopiedPart(str(result.name), part.rows, part.bytes, len(part.sources))
@@ -313,9 +315,14 @@ class _CopyOfDay:
 
 
 def _check_places(file: StoredFile, sources: tuple[Receipt, ...]) -> None:
+    """Raise UnreadablePartError where a source is not one of the hour that its part lies in."""
     folder = file.name.rpartition("/")[0]
     for source in sources:
-        if source.path.rpartition("/")[0] != f"/{folder}":
+        try:
+            home = BreakdownPath.parse(source.path).partition.directory
+        except InvalidPathError:
+            home = None
+        if home != folder:
             raise UnreadablePartError(f"in the wrong folder: it holds {source.path}")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from etl import __version__
 from etl.compact import Copied
 from etl.lake.layout import Selection
+from etl.printable import one_line
 from etl.report import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status
 from etl.summary import size
 from etl.times import rfc3339
@@ -121,7 +122,8 @@ def to_text(report: dict[str, Any]) -> str:
         if days[key]:
             lines.append(f"  {key.replace('_', ' '):<14} {days[key]:>12,} days   {words}")
     for failure in report["failures"][:_SHOWN_FAILURES]:
-        lines.append(f"  {failure['kind']}: {failure['path']}: {failure['message']}")
+        lines.append(f"  {failure['kind']}: {one_line(failure['path'])}")
+        lines.append(f"    {one_line(failure['message'])}")
     if len(report["failures"]) > _SHOWN_FAILURES:
         more = len(report["failures"]) - _SHOWN_FAILURES
         lines.append(f"  … and {more:,} more; --report FILE has them all")
@@ -138,7 +140,7 @@ def in_one_line(report: dict[str, Any]) -> str:
             "to the next call"
         )
     first = report["failures"][0]
-    return (
+    return one_line(
         f"partial: {days['failed']:,} days left out, all others are copied; the first: "
         f"{first['path']}: {first['message']}"
     )

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from etl.progress import ProgressMode, shown
 from etl.report import write_report
 from etl.settings import Settings
 from etl.signals import SIGNALS
+from etl.stop import to_its_end
 from etl.summary import in_one_line, to_text
 
 # Threads that libraries start by themselves: Arrow's, those of an object store's client.
@@ -34,7 +34,6 @@ _KEEPING_THREADS: Final = 2
 _WAITING_THREADS: Final = 8
 # When the grace is over, the last commits may take five seconds more (etl.sink).
 _BEYOND_GRACE_S: Final = 10.0
-_AT_ONCE_S: Final = 1.0
 
 
 def threads_for(settings: Settings) -> ThreadPoolExecutor:
@@ -132,9 +131,10 @@ def _error_of(
         loop = asyncio.get_running_loop()
         SIGNALS.hand_to(job.stop, loop)
         loop.set_default_executor(threads_for(job.settings))
+        grace_s = job.settings.shutdown.grace.total_seconds()
         try:
             async with shown(job, progress, live=not log.is_json(log_format)):
-                await _to_its_end(pipeline.run(job), job)
+                await to_its_end(pipeline.run(job), job.stop, grace_s + _BEYOND_GRACE_S)
         finally:
             SIGNALS.take_back(loop)
 
@@ -148,22 +148,6 @@ def _error_of(
             events.log.debug("run.crashed", exc_info=True)
         return explain(failure, job.redactor.text)
     return None
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None], job: Job) -> None:
-    """Wait for the run, but not for ever once it is told to end: what hangs is left as it is."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    left = loop.create_future()
-
-    def limit() -> None:
-        grace_s = job.settings.shutdown.grace.total_seconds()
-        loop.call_later(_AT_ONCE_S if job.stop.at_once else grace_s + _BEYOND_GRACE_S, left.cancel)
-
-    job.stop.on_request(limit)
-    await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
 
 
 def _log_end(report: dict[str, Any]) -> None:

@@ -202,25 +202,29 @@ class _Loader:
             except RunError as error:
                 self._job.stop.request(error=error)
                 return
-            except FileError as error:
-                self._job.tally.failed([path.text], error.kind, error.message, error.attempts)
-                log.warning(
-                    "file.failed",
-                    path=path.text,
-                    kind=error.kind.value,
-                    reason=error.message,
-                    attempts=error.attempts,
-                )
-                if isinstance(error, Unauthorized):
-                    reason = f"authentication was refused in mid-run: {error.message}"
-                    self._job.stop.request(error=RunError(reason))
-                await self._sink.failed(partition)
             except Exception as error:
-                # Not the file's fault: what the machine lacks, it lacks for the others too.
-                if (lacking := lack(error)) is None:
+                if (lacking := lack(error)) is not None:
+                    # Not the file's fault: the others would meet it too.
+                    self._job.stop.request(error=RunError(lacking))
+                    return
+                if not isinstance(error, FileError):
                     raise
-                self._job.stop.request(error=RunError(lacking))
-                return
+                await self._fail(partition, path, error)
+
+    async def _fail(self, partition: PartitionPlan, path: BreakdownPath, error: FileError) -> None:
+        """Set a file aside; a 401 ends the run."""
+        self._job.tally.failed([path.text], error.kind, error.message, error.attempts)
+        log.warning(
+            "file.failed",
+            path=path.text,
+            kind=error.kind.value,
+            reason=error.message,
+            attempts=error.attempts,
+        )
+        if isinstance(error, Unauthorized):
+            reason = f"authentication was refused in mid-run: {error.message}"
+            self._job.stop.request(error=RunError(reason))
+        await self._sink.failed(partition)
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         stop, tally = self._job.stop, self._job.tally

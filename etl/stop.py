@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from etl.errors import RunError
 
 T = TypeVar("T")
+
+# What work that is told to end at once may still take.
+_AT_ONCE_S: Final = 1.0
 
 
 class StoppedError(Exception):
@@ -77,3 +80,20 @@ class Stop:
             await self.interruptible(asyncio.sleep(seconds))
         elif self.requested():
             raise StoppedError
+
+
+async def to_its_end(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float) -> None:
+    """Wait for work, but not for ever once it is told to end: what hangs is left as it is."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    left = loop.create_future()
+
+    def limit() -> None:
+        loop.call_later(_AT_ONCE_S if stop.at_once else grace_s, left.cancel)
+
+    stop.on_request(limit)
+    await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    elif stop.error is not None:
+        raise stop.error

@@ -63,10 +63,10 @@ def why_not(result: Verification) -> str:
     """Return in one line why a verification is not `ok`, and what to do."""
     if result.empty:
         (note,) = (note for note in result.notes if note.kind is FindingKind.EMPTY)
-        return f"nothing to verify: {note.message}"
+        return f"error: nothing to verify: {note.message}"
     found = len(result.findings)
     worst = result.findings[0]
-    return one_line(
+    return (
         f"{found:,} finding{'' if found == 1 else 's'} in {result.parts:,} parts; the first: "
         f"{worst.kind.value}: {worst.path}: {worst.message}"
     )

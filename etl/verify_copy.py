@@ -174,7 +174,7 @@ class _Comparison:
                         continue
                     if receipt != held.receipt or not _equal(rows, lake_rows.of(held)):
                         differ.append(receipt.path)
-        except (FileNotFoundError, UnreadablePartError):
+        except (FileNotFoundError, UnreadablePartError, LakeError):
             return  # `verify` tells of the copy's own parts
         except _LakePartError as error:
             self._not_readable(error.name, error)

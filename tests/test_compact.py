@@ -185,7 +185,9 @@ def test_a_damaged_part_leaves_its_day_out(
     assert name in failure["message"]
     assert DAY_1 not in {part.rpartition("/")[0] for part in receipts(copy)}
     assert truth(files_of(copy)) == through_duckdb(copy)
-    assert json.loads(ended.err.splitlines()[-1])["event"] == "compact.finished"
+    last = json.loads(ended.err.splitlines()[-1])
+    assert "compact.partial" == last["event"]
+    assert name in last["reason"]
     part.write_bytes(good)
     assert 0 == compact(lake, copy).code
     assert_equal(lake, copy)
@@ -200,6 +202,18 @@ def test_a_part_in_the_wrong_folder_leaves_its_day_out(lake: Path, tmp_path: Pat
     ended = compact(lake, tmp_path / "copy")
     (failure,) = ended.report["failures"]
     assert (3, f"{directory(11)}/part-00000.parquet") == (ended.code, failure["path"])
+    assert 2 == ended.report["days"]["copied"]
+
+
+def test_a_part_of_a_file_that_is_not_the_vendors_leaves_its_day_out(
+    lake: Path, tmp_path: Path
+) -> None:
+    """Its hour cannot be told; what its name holds reaches no terminal as it is."""
+    part = write_part(lake, directory(12), [("strange\x1b[31m", 1)])
+    ended = compact(lake, tmp_path / "copy")
+    (failure,) = ended.report["failures"]
+    assert (3, str(part.relative_to(lake))) == (ended.code, failure["path"])
+    assert "\x1b" not in ended.err
     assert 2 == ended.report["days"]["copied"]
 
 
@@ -284,6 +298,10 @@ def test_wrong_places(lake: Path, tmp_path: Path) -> None:
 def test_without_a_place_nothing_is_done(lake: Path, tmp_path: Path) -> None:
     done = compact(lake, "2022-06-02")
     assert (2, True) == (done.code, "compact.uri: is missing" in done.err)
+    for wrong in ("1654041600", "2022-06-31", "20220601"):  # a time, and no place of that name
+        done = compact(lake, wrong)
+        assert (2, "") == (done.code, done.out)
+        assert "window.to" in done.err
     assert 0 == compact(lake, "2022-06-03", AHT_ETL_COMPACT__URI=str(tmp_path / "copy")).code
     assert_equal(lake, tmp_path / "copy")
 

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import os
+import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from etl import streams
 from etl.cli.common import check_report_file, usage_errors
 from etl.cli.flags import Account, Config, From, Json, Lake, LogFormat, LogLevel, ReportFile
 from etl.cli.selection import load_selected
-from etl.errors import AhtEtlError, UsageError, describe
+from etl.errors import UsageError, is_foreseen
 from etl.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from etl.redact import Redactor
     from etl.settings import Settings
     from etl.stop import Stop
+
+_LIKE_A_TIME: Final = re.compile(r"-?[0-9]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 
 To = Annotated[
     list[str] | None,
@@ -101,8 +105,10 @@ def compact(
 
     outcome = _copy(settings, selection, started_at, redactor)
     code = _tell(outcome, redactor, report, log_format, as_json=json_)
-    if outcome.signal is not None:
-        os._exit(code)  # a thread may still wait for a store; nothing that it does counts any more
+    if outcome.error is not None or outcome.signal is not None:
+        # A thread may still wait for a disk or a store; nothing that it does counts any more.
+        streams.settle()
+        os._exit(code)
     raise typer.Exit(code)
 
 
@@ -112,8 +118,11 @@ def _copy(
     """Copy until all is done, a signal comes or it fails; return how it ended."""
     import structlog
 
+    from etl import events
     from etl.compact import Copied, Copier
     from etl.compact_report import CompactReport
+    from etl.defects import explain
+    from etl.machine import lack
     from etl.stop import Stop
     from etl.stores import open_copy, open_lake
 
@@ -133,10 +142,13 @@ def _copy(
         settled_before = started_at - settings.compact.settle
         grace_s = settings.shutdown.grace.total_seconds()
         _until_stopped(lambda: copier.run(selection, settled_before, copied), stop, grace_s)
-    except Exception as failure:  # noqa: BLE001 - the outermost boundary: the report is due
-        if not isinstance(failure, AhtEtlError):
-            structlog.get_logger().debug("command.crashed", exc_info=True)
-        error = redactor.text(describe(failure))
+    except BaseException as failure:  # the outermost boundary: the report is due
+        # What obstore raises where it gets no thread is no Exception.
+        if not isinstance(failure, Exception) and lack(failure) is None:
+            raise
+        if not is_foreseen(failure):
+            events.log.debug("command.crashed", exc_info=True)
+        error = explain(failure, redactor.text)
     places = settings.lake.uri, str(settings.compact.uri)
     return CompactReport(run_id, started_at, *places, selection, copied, error, stop.signal)
 
@@ -150,14 +162,12 @@ def _tell(
     as_json: bool,
 ) -> int:
     """Log, print and write what was done; return the exit code."""
-    import structlog
-
-    from etl import log, termination
+    from etl import events, log
     from etl.compact_report import in_one_line, to_text
     from etl.report import write_report
 
     document, code = redactor.tree(outcome.as_json()), outcome.exit_code
-    structlog.get_logger().info(
+    events.log.info(
         "compact.finished",
         status=outcome.status,
         exit_code=code,
@@ -177,44 +187,39 @@ def _tell(
     except OSError as failure:
         log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
         code = code or 1
+    # Last of all: it is the line that people look for.
     if outcome.status == "failed":
         log.complain(f"error: {outcome.error}", "compact.failed", log_format)
-    elif outcome.exit_code:
-        termination.leave(in_one_line(document))
+    elif outcome.status == "interrupted":
+        log.complain(in_one_line(document), "compact.interrupted", log_format)
+    elif outcome.status == "partial":
+        log.complain(in_one_line(document), "compact.partial", log_format)
     return code
 
 
 def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
-    """Tell the copy's place from the end of the window; of each kind the last one counts."""
-    from etl.times import parse_instant
+    """Tell the copy's place from the end of the window; of each kind the last one counts.
 
+    What begins like a time is one, right or wrong: a folder of such a name is `./2022-06-02`.
+    """
     place = end = None
     for value in values:
-        try:
-            parse_instant(value)
-        except ValueError:
-            place = value
-        else:
+        if _LIKE_A_TIME.fullmatch(value.strip()):
             end = value
+        else:
+            place = value
     return place, end
 
 
 def _until_stopped(work: "Callable[[], None]", stop: "Stop", grace_s: float) -> None:
     """Do blocking work; after a signal wait for its end for so many seconds at most."""
+    from etl.stop import to_its_end
 
     async def go() -> None:
         loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-        stop.on_request(stopped.set)
         SIGNALS.hand_to(stop, loop)
         try:
-            done = asyncio.ensure_future(asyncio.to_thread(work))
-            waiting = asyncio.ensure_future(stopped.wait())
-            await asyncio.wait({done, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            await asyncio.wait({done}, timeout=grace_s if stopped.is_set() else None)
-            if done.done():
-                done.result()
+            await to_its_end(asyncio.to_thread(work), stop, grace_s)
         finally:
             SIGNALS.take_back(loop)
 

@@ -110,6 +110,5 @@ def verify(
         place = f"copy {settings.compact.uri}" if copy else f"lake {settings.lake.uri}"
         typer.echo(to_text(result, place), nl=False)
     if not result.ok:
-        line = redactor.text(why_not(result))
-        log.complain(f"error: {line}", "verify.failed", log_format)
+        log.complain(redactor.text(why_not(result)), "verify.failed", log_format)
         raise typer.Exit(1 if result.empty else 3)

@@ -1,11 +1,13 @@
 """Receipts: what a part's own metadata says of the source files that it holds, each whole."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
 from etl import __version__
+from etl.lake.ranges import TAIL_BYTES
 
 SCHEMA_VERSION: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"
@@ -62,7 +64,14 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        metadata: dict[bytes, bytes] = pq.read_metadata(part).metadata or {}
+        try:
+            # Arrow's calls back into Python cost more than the bytes; mostly they hold the footer.
+            part.seek(max(0, part.seek(0, os.SEEK_END) - TAIL_BYTES))
+            found = pq.read_metadata(pa.BufferReader(part.read()))
+        except (pa.ArrowException, OSError):
+            part.seek(0)
+            found = pq.read_metadata(part)
+        metadata: dict[bytes, bytes] = found.metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise UnreadablePartError(f"no readable Parquet file: {first_line(error)}") from None
     try:

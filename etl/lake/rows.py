@@ -13,6 +13,10 @@ from etl.schema import SCHEMA
 # A file up to this size is read at once: Arrow's calls back into Python cost more than its bytes.
 _AT_ONCE_BYTES: Final = 4 * 2**20
 _BATCH_ROWS: Final = 2**16
+_READ: Final = [
+    *list(SCHEMA)[:-1],
+    pa.field("sourcePath", pa.dictionary(pa.int32(), pa.string())),
+]
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)
 
 #: A source's receipt, and its rows in batches of the lake's columns; nothing where it has none.
@@ -34,12 +38,16 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
             while missing:
                 batch = rest.pop() if rest else next(batches, None)
                 if batch is None:
-                    raise UnreadablePartError("fewer rows than its receipts say")
+                    raise UnreadablePartError(
+                        "a Parquet file with fewer rows than its receipts say"
+                    )
                 piece = batch.slice(0, missing)
                 if len(piece) < len(batch):
                     rest.append(batch.slice(len(piece)))
                 if _sources(piece) != [receipt.path]:
-                    raise UnreadablePartError(f"other rows than the receipt of {receipt.path} says")
+                    raise UnreadablePartError(
+                        f"a Parquet file with other rows than the receipt of {receipt.path} says"
+                    )
                 missing -= len(piece)
                 yield piece
 
@@ -49,7 +57,7 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
             for _ in rows:
                 pass
         if rest or next(batches, None) is not None:
-            raise UnreadablePartError("more rows than its receipts say")
+            raise UnreadablePartError("a Parquet file with more rows than it says")
 
 
 @contextmanager
@@ -61,12 +69,13 @@ def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
         file = pq.ParquetFile(
             source, read_dictionary=["sourcePath"], page_checksum_verification=True
         )
-        there = file.schema.to_arrow_schema()
+        # Not `file.schema`: it and the metadata keep each other until garbage is looked for.
+        there = file.schema_arrow
     except _UNREADABLE as error:
         raise _damaged(error) from None
     with file:
         if not all(
-            field.name in there.names and there.field(field.name) == field for field in SCHEMA
+            field.name in there.names and there.field(field.name) == field for field in _READ
         ):
             raise UnreadablePartError("a Parquet file with other columns than the lake's")
         yield file

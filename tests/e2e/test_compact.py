@@ -162,7 +162,7 @@ def test_three_copiers_are_killed_while_the_copy_is_read_and_grows(
     assert_equal(lake, copy)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_a_report(tmp_path: Path, number: signal.Signals) -> None:
     """What is committed stays, nothing is left staged, and the next call does the rest."""
     lake, copy, report = tmp_path / "lake", tmp_path / "copy", tmp_path / "report.json"

@@ -287,6 +287,26 @@ def test_a_later_signal_ends_at_once_with_a_report(run: Runner, serve: Serve) ->
     assert (0, len(SMALL.files)) == (files["loaded"], files["not_attempted"])
 
 
+def test_an_error_that_ends_a_run_sets_the_same_deadline(run: Runner, serve: Serve) -> None:
+    """A disk that hangs keeps nobody: the report says why the run failed."""
+    emulator = serve(SMALL, faults=(Fault("file", "status", HOUR.format(2, "1"), status=401),))
+    code = (
+        "import os, time; os.link = lambda *_, **__: time.sleep(300)\n"
+        "from etl import cli, execution\nexecution._BEYOND_GRACE_S = 0\ncli.main()"
+    )
+    arguments = run.arguments(emulator, report=f"{run.folder}/report.json")[1:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env=environment(AHT_ETL_SHUTDOWN__GRACE="1s"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ended = run.end(process)
+    assert (1, "failed") == (ended.code, ended.report["status"])
+    assert "authentication was refused in mid-run" in ended.report["error"]
+
+
 def test_a_signal_that_is_ignored_stays_so(run: Runner, serve: Serve) -> None:
     """Under `nohup` a terminal that closes ends nothing."""
     emulator = serve(DATA, latency_s=0.02)

@@ -267,7 +267,7 @@ def test_landing_first(run: Runner, serve: Serve) -> None:
             ended.report["files"]["already_loaded"],
             ended.report["rows"]["loaded"],
         )
-    assert "archive raw" in landed[0].out
+    assert "  archive        raw\n" in landed[0].out
     for path, file in ALL.files.items():
         assert file.content == (run.folder / f"raw{path}").read_bytes()
     report = replay(run.folder, "--lake", str(run.lake))

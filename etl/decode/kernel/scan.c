@@ -67,7 +67,7 @@ static int find_name(const uint8_t *key, ptrdiff_t length) {
 
 /* Whether `name` and a quote begin at `key`. */
 static inline int is_name(const uint8_t *key, const uint8_t *end, const struct name *name) {
-    if (end - key <= 16) return 0; /* the slow way will tell */
+    if (end - key <= 16 || key[name->length] != '"') return 0; /* the slow way will tell */
     uint64_t have[2], want[2];
     memcpy(have, key, 16);
     memcpy(want, name->text, 16);
@@ -75,7 +75,15 @@ static inline int is_name(const uint8_t *key, const uint8_t *end, const struct n
     /* Names have 8 to 16 bytes. Little-endian: the first byte is the lowest. */
     int rest = name->length - 8;
     uint64_t mask = rest == 8 ? ~(uint64_t)0 : ((uint64_t)1 << (8 * rest)) - 1;
-    return !low && !(high & mask) && key[name->length] == '"';
+    return !low && !(high & mask);
+}
+
+/* Return the number of the name that stands at `key`, with its quote; UNKNOWN if the slow way must
+ * tell. */
+static inline int guess_name(const uint8_t *key, const uint8_t *end) {
+    for (int i = 0; i < NAME_COUNT; i++)
+        if (is_name(key, end, &NAMES[i])) return i;
+    return UNKNOWN;
 }
 
 /* ---- white space, single bytes ---- */
@@ -325,39 +333,29 @@ static enum result read_word(struct reader *in, const char *word, ptrdiff_t leng
     return OK;
 }
 
-static enum result copy_word(struct reader *in, struct writer *out, const char *word, ptrdiff_t length) {
-    TRY(read_word(in, word, length));
-    if (out->limit - out->at < length) return FULL;
-    memcpy(out->at, word, (size_t)length);
-    out->at += length;
-    return OK;
-}
-
-static enum result copy_digits(struct reader *in, struct writer *out) {
+static enum result skip_digits(struct reader *in) {
     const uint8_t *begin = in->at;
-    for (; is_digit(in); in->at++) TRY(put(out, *in->at));
+    while (is_digit(in)) in->at++;
     if (in->at == in->end) return CUT;
     return in->at > begin ? OK : LEAVE;
 }
 
-static enum result copy_number(struct reader *in, struct writer *out) {
-    if (*in->at == '-') TRY(put(out, *in->at++));
+static enum result skip_number(struct reader *in) {
+    if (*in->at == '-') in->at++;
     if (in->at == in->end) return CUT;
     if (*in->at == '0') {
-        TRY(put(out, *in->at++));
-        if (in->at == in->end) return CUT;
+        if (++in->at == in->end) return CUT;
     } else {
-        TRY(copy_digits(in, out));
+        TRY(skip_digits(in));
     }
     if (*in->at == '.') {
-        TRY(put(out, *in->at++));
-        TRY(copy_digits(in, out));
+        in->at++;
+        TRY(skip_digits(in));
     }
     if (*in->at == 'e' || *in->at == 'E') {
-        TRY(put(out, *in->at++));
-        if (in->at == in->end) return CUT;
-        if (*in->at == '+' || *in->at == '-') TRY(put(out, *in->at++));
-        TRY(copy_digits(in, out));
+        if (++in->at == in->end) return CUT;
+        if (*in->at == '+' || *in->at == '-') in->at++;
+        TRY(skip_digits(in));
     }
     return OK;
 }
@@ -372,13 +370,19 @@ static enum result copy_quoted(struct reader *in, struct writer *out) {
 }
 
 static enum result copy_scalar(struct reader *in, struct writer *out) {
-    switch (*in->at) {
+    const uint8_t *begin = in->at;
+    switch (*begin) {
     case '"': return copy_quoted(in, out);
-    case 't': return copy_word(in, out, "true", 4);
-    case 'f': return copy_word(in, out, "false", 5);
-    case 'n': return copy_word(in, out, "null", 4);
-    default: return copy_number(in, out);
+    case 't': TRY(read_word(in, "true", 4)); break;
+    case 'f': TRY(read_word(in, "false", 5)); break;
+    case 'n': TRY(read_word(in, "null", 4)); break;
+    default: TRY(skip_number(in));
     }
+    ptrdiff_t length = in->at - begin;
+    if (out->limit - out->at < length) return FULL;
+    memcpy(out->at, begin, (size_t)length);
+    out->at += length;
+    return OK;
 }
 
 /* Copy a key and its colon, and stop at the value behind it. */
@@ -536,7 +540,11 @@ static enum result read_row(struct reader *in, struct aht_batch *batch, struct o
         if (name != UNKNOWN && is_name(in->at, in->end, &NAMES[name])) {
             in->at += NAMES[name].length + 1;
         } else {
-            TRY(read_key(in, &row, &name));
+            name = guess_name(in->at, in->end);
+            if (name != UNKNOWN)
+                in->at += NAMES[name].length + 1;
+            else
+                TRY(read_key(in, &row, &name));
             *expected = (int8_t)name;
         }
         if (in->at == in->end) return CUT;
