@@ -84,7 +84,7 @@ def test_flags_say_what_they_are_without_in_each_command() -> None:
     of = {part.partition("\n")[0].strip("`"): part for part in shown}
     for name in ("aht-etl status", "aht-etl verify"):
         assert "(default 7d)" not in of[name]
-        assert re.search(r"--lookback DURATION` \| Only the hours since .*; else all", of[name])
+        assert re.search(r"--lookback DURATION` \| Only the last hours.*default: all", of[name])
     for name in ("aht-etl run", "aht-etl plan", "aht-etl check"):
         assert re.search(r"--lookback DURATION` \| .*\(default 7d\)", of[name])
         assert "| `--raw URI` |" in of[name]
