@@ -37,5 +37,5 @@ def test_its_units_are_units() -> None:
         unit.read_string(text)
     assert "oneshot" == service["Service"]["Type"]
     assert service["Service"]["ExecStart"].endswith("aht-etl run --config configs/daily.yaml")
-    assert 20 + 5 + 5 < int(service["Service"]["TimeoutStopSec"])
+    assert 20 + 5 < int(service["Service"]["TimeoutStopSec"])
     assert "timers.target" == timer["Install"]["WantedBy"]
