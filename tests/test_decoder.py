@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from etl.api.body import Body
-from etl.decode import DecodeLimits, decode
+from etl.decode import Decoded, DecodeLimits, decode
+from etl.decode.unpack import Unpacked
 from etl.decoder import Decoder
 from etl.errors import FileError, RunError
 from etl.stop import Stop
@@ -95,3 +96,21 @@ async def test_a_file_on_disk_is_decoded_from_there(tmp_path: Path) -> None:
     with file.open("rb") as stream:
         spooled = Body(len(SMALL), 0, stream, declared_gzip=False)
         assert 5 == (await Decoder(LIMITS, Stop(), at_once=1).decode("/x", spooled)).rows
+
+
+async def test_a_small_file_that_unpacks_to_a_large_one_is_decoded_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event loop hears signals meanwhile."""
+    in_loop = []
+
+    def observed(self: Decoded, unpacked: Unpacked) -> None:
+        in_loop.append(threading.current_thread() is threading.main_thread())
+        finish(self, unpacked)
+
+    finish = Decoded.finish
+    monkeypatch.setattr(Decoded, "finish", observed)
+    content = gzip.compress(b" " * 2**24 + lines(ROWS).encode())
+    assert len(content) < 2**15
+    decoder = Decoder(LIMITS, Stop(), at_once=1)
+    assert (5, [False]) == ((await decoder.decode("/x", body(content))).rows, in_loop)
