@@ -12,6 +12,7 @@ from etl.lake.store import LakeError, Store
 from etl.plan import PartitionPlan
 from etl.report import Tally
 from etl.sink import SourceFile
+from etl.stop import Stop
 
 
 def read_archived(store: Store, directories: Sequence[str]) -> list[PartitionState]:
@@ -57,7 +58,7 @@ class Landing:
         self._tally.archived(file.path, by_others=file.kept_before)
 
     @asynccontextmanager
-    async def patient(self) -> AsyncIterator[None]:
+    async def patient(self, _: Stop) -> AsyncIterator[None]:
         """Yield: nothing waits here."""
         yield
 
