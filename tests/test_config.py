@@ -18,7 +18,7 @@ from etl.keys import all_keys, variable
 from etl.origins import written
 from etl.settings import Settings
 from etl.sources import load
-from tests.test_readme import CONFIGS
+from tests.test_configurations import CONFIGS
 
 VALIDATOR = jsonschema.Draft202012Validator(config_schema())
 
