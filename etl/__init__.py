@@ -1,7 +1,7 @@
 """Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake.
 
 From Python: `run`, `plan`, `status`, `verify` and their async forms take `Settings` and return what
-the commands of these names show (etl.library).
+the commands of these names show (etl.pipeline.library).
 They are loaded when they are first asked for, so that `import etl` is quick.
 """
 
@@ -11,9 +11,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from etl.errors import AhtEtlError, RunError, UsageError
-    from etl.lake.survey import Survey
-    from etl.library import (
+    from etl.audit.survey import Survey
+    from etl.audit.verify import Verification
+    from etl.config.settings import Settings
+    from etl.config.sources import load_settings
+    from etl.model.errors import AhtEtlError, RunError, UsageError
+    from etl.pipeline.library import (
         plan,
         plan_async,
         run,
@@ -23,11 +26,8 @@ if TYPE_CHECKING:
         verify,
         verify_async,
     )
-    from etl.outcome import Report
-    from etl.plan_report import PlanReport
-    from etl.settings import Settings
-    from etl.sources import load_settings
-    from etl.verify import Verification
+    from etl.pipeline.plan_report import PlanReport
+    from etl.pipeline.report import Report
 
 __all__ = [
     "AhtEtlError",
@@ -53,23 +53,23 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES: Final = {
-    "AhtEtlError": "etl.errors",
-    "PlanReport": "etl.plan_report",
-    "Report": "etl.outcome",
-    "RunError": "etl.errors",
-    "Settings": "etl.settings",
-    "Survey": "etl.lake.survey",
-    "UsageError": "etl.errors",
-    "Verification": "etl.verify",
-    "load_settings": "etl.sources",
-    "plan": "etl.library",
-    "plan_async": "etl.library",
-    "run": "etl.library",
-    "run_async": "etl.library",
-    "status": "etl.library",
-    "status_async": "etl.library",
-    "verify": "etl.library",
-    "verify_async": "etl.library",
+    "AhtEtlError": "etl.model.errors",
+    "PlanReport": "etl.pipeline.plan_report",
+    "Report": "etl.pipeline.report",
+    "RunError": "etl.model.errors",
+    "Settings": "etl.config.settings",
+    "Survey": "etl.audit.survey",
+    "UsageError": "etl.model.errors",
+    "Verification": "etl.audit.verify",
+    "load_settings": "etl.config.sources",
+    "plan": "etl.pipeline.library",
+    "plan_async": "etl.pipeline.library",
+    "run": "etl.pipeline.library",
+    "run_async": "etl.pipeline.library",
+    "status": "etl.pipeline.library",
+    "status_async": "etl.pipeline.library",
+    "verify": "etl.pipeline.library",
+    "verify_async": "etl.pipeline.library",
 }
 
 
@@ -84,7 +84,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package as an object: `etl.plan` is the function, `from etl.plan import …` the module's.
+    """This package as an object: `etl.plan` is the function, whatever module has that name.
 
     The import system puts each submodule that is loaded into its package, under its name; there
     the module `plan` would hide the function.

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from etl import metrics
 from etl.cli import app
+from etl.config.sources import load
 from etl.emulator import Dataset, Emulator
-from etl.errors import FailureKind
-from etl.sources import load
+from etl.model.errors import FailureKind
+from etl.pipeline import metrics
 from tests.conftest import COMMAND, Serve, environment
 from tests.lakes import assert_lake_holds, receipts
 from tests.programs import program

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from etl.cli import app
+from etl.config.settings import Settings
+from etl.config.sources import load
 from etl.emulator import Dataset
 from etl.emulator.dataset import DEFAULT_ACCOUNT
-from etl.settings import Settings
-from etl.sources import load
 from tests.conftest import Serve
 from tests.conftest import load as run_job
 from tests.lakes import COLUMNS

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from etl import __version__, streams, termination
+from etl import __version__
 from etl.cli.check import check
 from etl.cli.compact import compact
 from etl.cli.config import config
@@ -22,10 +22,12 @@ from etl.cli.ddl import ddl
 from etl.cli.demo import demo
 from etl.cli.emulator import emulator
 from etl.cli.plan import plan
+from etl.cli.process import streams
+from etl.cli.process.signals import SIGNALS, handled
 from etl.cli.run import run
 from etl.cli.status import status
 from etl.cli.verify import verify
-from etl.signals import SIGNALS, handled
+from etl.model import termination
 
 # Of the C library (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1
@@ -95,12 +97,12 @@ def main() -> None:
 
 def _complain_about(failure: Exception) -> None:
     """Say in one line why the command ends, also where memory is too short for a log."""
-    from etl.defects import explain_blindly
+    from etl.pipeline.defects import explain_blindly
 
     line = f"error: {explain_blindly(failure)}"
     try:
-        from etl import log
-        from etl.redact import Redactor
+        from etl.cli.process import log
+        from etl.config.redact import Redactor
 
         log.configure("auto", "error", Redactor())
         log.complain(line, "command.failed", "auto")

@@ -20,14 +20,14 @@ from etl.cli.flags import (
     ShownLookback,
     ShownTo,
 )
+from etl.cli.process.signals import SIGNALS
 from etl.cli.selection import load_selected
-from etl.errors import RunError, UsageError
-from etl.signals import SIGNALS
+from etl.model.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from etl.against import Against
+    from etl.audit.comparison import Against
     from etl.lake.layout import Selection
-    from etl.lake.store import Store
+    from etl.storage.store import Store
 
 AgainstApi = Annotated[
     Literal["api"] | None,
@@ -79,12 +79,12 @@ def status(
     """
     from rich.console import Console
 
-    from etl import log
-    from etl.job import new_job, settle_window
-    from etl.lake.survey import survey
-    from etl.redact import Redactor
-    from etl.status import show, to_json
-    from etl.stores import open_lake
+    from etl.audit.survey import survey
+    from etl.cli.process import log
+    from etl.cli.views.status import show, to_json
+    from etl.config.redact import Redactor
+    from etl.config.stores import open_lake
+    from etl.pipeline.job import new_job, settle_window
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -108,7 +108,7 @@ def status(
         window = settle_window(settings, now) if against else None
         zone = _zone(timezone, html)
         if html is not None:
-            from etl.page import require_page
+            from etl.audit.page import require_page
 
             require_page(html)
     for secret in settings.secret_values():
@@ -123,7 +123,7 @@ def status(
             )
         compared = None
         if window is not None:
-            from etl.against import ask
+            from etl.audit.comparison import ask
 
             compared = SIGNALS.run(ask(new_job(settings, window, now, redactor)))
         if html is not None:
@@ -158,7 +158,7 @@ def _write_page(
     against: "Against | None",
     zone: tzinfo,
 ) -> None:
-    from etl.page import write_page
+    from etl.audit.page import write_page
 
     try:
         write_page(store, file, now=now, selection=selection, against=against, zone=zone)

@@ -9,7 +9,7 @@ from typing import IO, Any, BinaryIO, Final, NamedTuple, Self, cast
 import pyarrow as pa
 
 from etl.decode.unpack import Unpacked
-from etl.schema import DECODED_SCHEMA
+from etl.model.dataset import DECODED_SCHEMA
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
 #: README, "Bad rows": the raw text is cut at 64 KiB.

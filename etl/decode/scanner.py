@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from etl.decode.decoded import Sized
 from etl.decode.kernel import Batch, Flags, Place, Stop, scan
-from etl.schema import DECODED_SCHEMA, STRING_COLUMNS, TIMESTAMP_COLUMNS
+from etl.model.dataset import DECODED_SCHEMA, STRING_COLUMNS, TIMESTAMP_COLUMNS
 
 # The columns in the scanner's order (etl/decode/kernel/scan.h).
 _STRINGS: Final = (*STRING_COLUMNS, "extras")

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from etl.events import log
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
-from etl.lake.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
+from etl.model.events import log
+from etl.storage.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
 
 _PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
 # A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.

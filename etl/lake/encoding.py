@@ -9,18 +9,18 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.config.settings import Compression
 from etl.decode import Sized
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.rows import source_rows
-from etl.paths import BreakdownPath
-from etl.schema import (
+from etl.model.dataset import (
     COPY_SCHEMA,
     DECODED_SCHEMA,
     INTEGER_COLUMNS,
     STRING_COLUMNS,
     TIMESTAMP_COLUMNS,
 )
-from etl.settings import Compression
+from etl.model.paths import BreakdownPath
 
 # Chosen by measurement (tests/bench/README.md has the figures): of a million rows these take two
 # thirds of the time of pyarrow's defaults and three quarters of the room. Deltas for the integers

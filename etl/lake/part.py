@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from etl.config.settings import Compression
 from etl.lake.receipts import Receipt, to_metadata
-from etl.lake.store import StagedFile
-from etl.paths import BreakdownPath
-from etl.settings import Compression
+from etl.model.paths import BreakdownPath
+from etl.storage.store import StagedFile
 
 if TYPE_CHECKING:
     from etl.decode import Decoded, Sized

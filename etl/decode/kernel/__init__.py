@@ -8,7 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from etl.errors import RunError
+from etl.model.errors import RunError
 
 __all__ = ["Batch", "Flags", "Place", "Stop", "scan"]
 
