@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from etl.api.answers import read_json
 from etl.api.auth import Anonymous
 from etl.api.transport import Transport
-from etl.config.scalars import is_loopback
 from etl.model.errors import FileError, RunError
+from etl.model.machine import is_loopback
 
 #: Service names of the Domain API.
 AGENT_ACTIVITY: Final = "agentActivityDomain"

@@ -12,8 +12,8 @@ from yarl import URL
 
 from etl.api.proxy import Proxy
 from etl.api.tls import explain_handshake, trusted
-from etl.config.scalars import is_loopback
 from etl.model.errors import RunError
+from etl.model.machine import is_loopback
 
 _PORTS: Final = {"https": 443, "http": 80}
 _SOON: Final = timedelta(days=14)

@@ -15,7 +15,6 @@ import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
-from etl import __version__
 from etl.api.answers import MINUTE_S, Answer, paced
 from etl.api.auth import Anonymous, Authenticator
 from etl.api.limiter import Limiter, Slot
@@ -28,6 +27,7 @@ from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import lack
 from etl.model.printable import one_line
+from etl.model.version import __version__
 
 # Servers close idle connections after five seconds or more; a request that meets the close would
 # be sent in vain.

@@ -8,8 +8,6 @@ from etl.api.listing import Listing
 from etl.audit.gaps import HOUR
 from etl.lake.layout import to_minute
 from etl.model.times import Window
-from etl.pipeline import run as pipeline
-from etl.pipeline.job import Job
 from etl.pipeline.plan import PartitionPlan, Plan
 
 
@@ -73,13 +71,3 @@ class Against:
         if self.missing > blocked:
             rest = "the others" if blocked else "what is missing"
             yield f"aht-etl run over the same window loads {rest}."
-
-
-async def ask(job: Job) -> Against:
-    """List the job's window and subtract what the lake holds; nothing is fetched.
-
-    Raises RunError where the listing cannot be had, or the lake not be read.
-    """
-    assert job.window is not None  # noqa: S101 - nobody compares with a saved listing
-    await pipeline.plan(job)
-    return Against(job.account, job.window, job.tally.listing, job.tally.plan)

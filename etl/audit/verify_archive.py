@@ -18,8 +18,8 @@ from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.paths import skips
 from etl.model.times import Window
-from etl.pipeline.plan import skips
 from etl.storage.store import LakeError, Store, StoredFile
 
 # Where nobody knows whether a run is active: what was archived longer ago, none will load.

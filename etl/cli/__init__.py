@@ -14,7 +14,6 @@ from typing import Annotated, Final
 
 import typer
 
-from etl import __version__
 from etl.cli.check import check
 from etl.cli.compact import compact
 from etl.cli.config import config
@@ -28,6 +27,7 @@ from etl.cli.run import run
 from etl.cli.status import status
 from etl.cli.verify import verify
 from etl.model import termination
+from etl.model.version import __version__
 
 # Of the C library (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1

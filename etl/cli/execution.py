@@ -4,9 +4,6 @@ import asyncio
 import gc
 import json
 import os
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -16,73 +13,21 @@ import structlog
 from etl.cli.process import log, streams
 from etl.cli.process.log import LogFormat
 from etl.cli.process.signals import SIGNALS
-from etl.cli.views.summary import in_one_line, to_text
-from etl.config.settings import Settings
+from etl.cli.views.progress import ProgressMode, shown
+from etl.cli.views.summary import to_text
 from etl.model import events
-from etl.model.errors import RunError, is_foreseen
-from etl.model.machine import cores, lack
+from etl.model.errors import is_foreseen
+from etl.model.machine import lack
 from etl.pipeline import run as pipeline
 from etl.pipeline.defects import explain
 from etl.pipeline.job import Job
-from etl.pipeline.progress import ProgressMode, shown
+from etl.pipeline.report import in_one_line
+from etl.pipeline.resources import threads_for
 from etl.pipeline.stop import to_its_end
 from etl.pipeline.tally import write_report
-from etl.storage.places import is_remote
 
-# Threads that libraries start by themselves: Arrow's, those of an object store's client.
-_SPARE_THREADS: Final = 6
-# Some more wait for an archive's disk, as many more for an object store to take what is committed.
-_KEEPING_THREADS: Final = 2
-_WAITING_THREADS: Final = 8
 # When the grace is over, the last commits may take five seconds more (etl.pipeline.gather).
 _BEYOND_GRACE_S: Final = 10.0
-
-
-def threads_for(settings: Settings) -> ThreadPoolExecutor:
-    """Return the threads of a loop that does jobs with such a lake, one at least.
-
-    One for each core decodes, as many more commit, read receipts or spool. They are fewer where
-    fewer can be started: `ulimit -u` or a cgroup's `pids.max` may allow few. Raises RunError where
-    there is none.
-
-    Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
-    higher.
-    """
-    raw = settings.raw.uri
-    more = _KEEPING_THREADS if raw else 0
-    if is_remote(settings.lake.uri) or (raw and is_remote(raw)):
-        more = _WAITING_THREADS
-    wanted = 2 * max(2, cores()) + more
-    allowed = _startable(wanted + _SPARE_THREADS) - _SPARE_THREADS
-    pool = ThreadPoolExecutor(max(1, min(wanted, allowed)), "aht-etl")
-    try:
-        pool.submit(int).result()  # the first thread is there from now on
-    except RuntimeError as error:
-        raise RunError(lack(error) or str(error)) from error
-    return pool
-
-
-def _startable(most: int) -> int:
-    """Return how many threads can be started now, up to a number."""
-    tasks = Path("/proc/self/task")
-    before = len(list(tasks.iterdir()))
-    over = threading.Event()
-    started = []
-    with suppress(RuntimeError):
-        for _ in range(most):
-            thread = threading.Thread(target=over.wait, daemon=True)
-            thread.start()
-            started.append(thread)
-    over.set()
-    for thread in started:
-        thread.join()
-    # Joined, a thread counts until the kernel has taken it off its list.
-    ends_at = time.monotonic() + 1
-    while len(started) < most and len(list(tasks.iterdir())) > before:
-        if time.monotonic() > ends_at:
-            break
-        time.sleep(0.001)
-    return len(started)
 
 
 def execute(

@@ -27,6 +27,7 @@ from etl.model.errors import RunError, UsageError
 if TYPE_CHECKING:
     from etl.audit.comparison import Against
     from etl.lake.layout import Selection
+    from etl.pipeline.job import Job
     from etl.storage.store import Store
 
 AgainstApi = Annotated[
@@ -123,15 +124,26 @@ def status(
             )
         compared = None
         if window is not None:
-            from etl.audit.comparison import ask
-
-            compared = SIGNALS.run(ask(new_job(settings, window, now, redactor)))
+            compared = SIGNALS.run(_ask(new_job(settings, window, now, redactor)))
         if html is not None:
             _write_page(store, html, selection, now, compared, zone)
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
     else:
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
+
+
+async def _ask(job: "Job") -> "Against":
+    """List the job's window and subtract what the lake holds; nothing is fetched.
+
+    Raises RunError where the listing cannot be had, or the lake not be read.
+    """
+    from etl.audit.comparison import Against
+    from etl.pipeline import run as pipeline
+
+    assert job.window is not None  # noqa: S101 - nobody compares with a saved listing
+    await pipeline.plan(job)
+    return Against(job.account, job.window, job.tally.listing, job.tally.plan)
 
 
 def _zone(name: str | None, html: Path | None) -> tzinfo:

@@ -4,7 +4,6 @@ No error text holds a value, except a time or a duration: it may be a secret. Th
 editors, which see a number where a file has digits without quotes.
 """
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -42,15 +41,6 @@ class Form:
 
 # Full names of this machine (RFC 6761, section 6.3): resolvers may not know them by the last dot.
 _LOCAL: Final = re.compile(r"(?i)(://(?:[a-z0-9._-]+\.)?localhost)\.(?=[:/]|\Z)")
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address never leaves this machine."""
-    host = host.rstrip(".").lower()
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def text_then(parse: Any) -> BeforeValidator:

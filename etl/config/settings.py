@@ -31,9 +31,9 @@ from etl.config.scalars import (
     Secret,
     Size,
     Url,
-    is_loopback,
     text_then,
 )
+from etl.model.machine import is_loopback
 from etl.model.times import parse_duration
 from etl.storage.places import Place, is_remote, writable
 

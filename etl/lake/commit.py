@@ -131,7 +131,7 @@ def commit(
             known = state.loaded & {source.path for source in left.sources}
             if known:
                 # Learned just now, or when an earlier part of this run met another run's.
-                from etl.lake.encoding import without  # noqa: PLC0415 - it is loaded by now
+                from etl.lake.subtract import without  # noqa: PLC0415 - it is loaded by now
 
                 theirs |= known
                 left = without(left, known, new_builder())

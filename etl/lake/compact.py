@@ -17,13 +17,12 @@ from typing import Final
 import structlog
 
 from etl.config.settings import Compression
-from etl.decode import Sized
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.layout import Damage, Layout, Selection, lay_out
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
-from etl.model.dataset import DECODED_SCHEMA
+from etl.model.dataset import DECODED_SCHEMA, Sized
 from etl.model.errors import RunError
 from etl.model.events import log
 from etl.model.machine import cores

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from etl.config.settings import Compression
 from etl.lake.receipts import Receipt, to_metadata
@@ -12,8 +12,8 @@ from etl.model.paths import BreakdownPath
 from etl.storage.store import StagedFile
 
 if TYPE_CHECKING:
-    from etl.decode import Decoded, Sized
     from etl.lake.encoding import Encoder
+    from etl.model.dataset import Sized
 
 # A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
 _ROW_GROUP_BYTES: Final = 16 * 2**20
@@ -30,6 +30,16 @@ class Encoded:
     sources: tuple[Receipt, ...]
     rows: int
     bytes: int
+
+
+class InMemory(Protocol):
+    """Rows of one file, as far as they are in memory."""
+
+    in_memory_bytes: int
+
+    @property
+    def spilled(self) -> bool:
+        """Whether some of them are on disk."""
 
 
 class PartBuilder:
@@ -67,7 +77,7 @@ class PartBuilder:
         written = self._encoder.bytes if self._encoder else 0
         return written + self.pending_bytes // _ENCODED_SHARE
 
-    def has_room(self, decoded: "Decoded") -> bool:
+    def has_room(self, decoded: InMemory) -> bool:
         """Whether adding a file only takes note of it: nothing is read from disk or encoded."""
         return not decoded.spilled and (
             self.pending_bytes + decoded.in_memory_bytes < _ROW_GROUP_BYTES

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
-from etl import __version__
+from etl.model.version import __version__
 from etl.storage.ranges import TAIL_BYTES
 
 SCHEMA_VERSION: Final = "1"

@@ -1,6 +1,6 @@
 """The lake's columns (README, "The lake"), in the order in which every part has them."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -33,3 +33,15 @@ SCHEMA: Final = pa.schema(_FIELDS)
 DECODED_SCHEMA: Final = pa.schema(_FIELDS[:-1])
 #: A part of a coarse copy has the hour as well; its folders name the day only.
 COPY_SCHEMA: Final = SCHEMA.append(pa.field("hour", pa.int32()))
+
+
+class Sized(NamedTuple):
+    """Rows, and how many bytes of memory they take: to ask Arrow takes longer than to count."""
+
+    rows: pa.RecordBatch
+    bytes: int
+
+    @classmethod
+    def of(cls, rows: pa.RecordBatch) -> Self:
+        """Ask Arrow."""
+        return cls(rows, rows.nbytes)

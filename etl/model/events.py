@@ -4,9 +4,13 @@ The command configures it (etl.cli.process.log). As a library the package is sil
 does: structlog's own default would print every event.
 """
 
+import logging
 from typing import Any, Final
 
 import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
+
+from etl.model.printable import one_line
 
 
 class Events:
@@ -35,3 +39,28 @@ class Events:
 
 
 log: Final = Events()
+
+
+def _one_line(exc_info: ExcInfo) -> str:
+    return one_line(f"{exc_info[0].__name__}: {exc_info[1]}")
+
+
+def name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Put an error into one line, `error`; tracebacks are for level debug."""
+    event = structlog.processors.ExceptionRenderer(_one_line)(logger, method, event)
+    if "exception" in event:
+        event["error"] = event.pop("exception")
+    return event
+
+
+class Forward(logging.Handler):
+    """Passes the warnings of other libraries on as one event each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record's message."""
+        structlog.get_logger().warning(
+            "library.message",
+            logger=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
+        )

@@ -1,6 +1,7 @@
 """What the machine gives this process: cores, and what to set where something runs out."""
 
 import errno
+import ipaddress
 import os
 import resource
 from collections.abc import Iterator
@@ -90,3 +91,12 @@ def lack(error: BaseException | None) -> str | None:
             )
         error = error.__cause__
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address never leaves this machine."""
+    host = host.rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, Self
 
@@ -120,3 +122,8 @@ def written_at(path: str) -> datetime | None:
 def stable_share(text: str, shards: int) -> int:
     """Return a number in [0, shards) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()) % shards
+
+
+def skips(patterns: Sequence[str], path: str) -> bool:
+    """Tell whether `fetch.skip` names this path, or has a pattern that it fits."""
+    return any(path == pattern or fnmatchcase(path, pattern) for pattern in patterns)

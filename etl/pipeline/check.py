@@ -31,11 +31,10 @@ from etl.config.settings import Settings
 from etl.config.stores import open_archive, open_lake
 from etl.decode import DecodeLimits, decode
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
-from etl.model.paths import BreakdownPath, InvalidPathError
+from etl.model.paths import BreakdownPath, InvalidPathError, skips
 from etl.model.times import Window, rfc3339
 from etl.pipeline.engine import require_engine
 from etl.pipeline.load import Memory
-from etl.pipeline.plan import skips
 from etl.storage.store import Store
 
 Outcome = Literal["ok", "failed", "skipped"]

@@ -1,4 +1,4 @@
-"""The job from Python: `from etl import run, plan, status, verify, Settings`.
+"""The job from Python: `from etl import run, plan, Settings`.
 
 For notebooks and for tasks of Airflow, Dagster, Prefect and the like. Nothing here touches what
 belongs to the host: no signal handler, no set-up of logs, no state between calls; calls may
@@ -21,14 +21,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from etl.audit.survey import Survey, survey
-from etl.audit.verify import Verification
-from etl.audit.verify import verify as prove
-from etl.audit.verify_archive import ArchiveCheck
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
-from etl.config.stores import open_archive, open_lake
-from etl.lake.layout import Selection
+from etl.config.stores import open_lake
 from etl.model import events
 from etl.model.errors import RunError, UsageError, is_foreseen
 from etl.pipeline import run as pipeline
@@ -37,9 +32,8 @@ from etl.pipeline.engine import require_engine
 from etl.pipeline.estimate import estimate
 from etl.pipeline.job import LONGEST_WINDOW, Job, new_job, parse_shard, require, settle_window
 from etl.pipeline.plan_report import PlanReport, report_on
-from etl.pipeline.progress import shown
+from etl.pipeline.progress import logged
 from etl.pipeline.report import Report
-from etl.storage.store import LakeError, Store
 
 T = TypeVar("T")
 
@@ -95,7 +89,7 @@ async def run_async(
     with structlog.contextvars.bound_contextvars(run_id=job.tally.run_id):
         error = None
         try:
-            async with shown(job, "auto", live=False):
+            async with logged(job):
                 await _gracefully(pipeline.run(job), job)
         except Exception as failure:  # noqa: BLE001 - the boundary of a run: the report is due
             if not is_foreseen(failure):
@@ -167,83 +161,6 @@ async def plan_of(job: Job) -> PlanReport:
         expected,
         job.redactor,
     )
-
-
-def status(
-    settings: Settings,
-    *,
-    account: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-) -> Survey:
-    """Return what the lake holds, like `aht-etl status`: partitions, gaps, damages, sums.
-
-    Nothing but the lake is asked. The arguments choose what is looked at: one account, the hours
-    from `start` on, those before `end`; the settings' account and window are for runs. Blocking.
-    Raises RunError, in one line without secrets, where there is no lake or it cannot be read.
-    """
-    found = _of_the_lake(
-        settings, lambda lake: survey(lake, Selection(account, start, end), datetime.now(UTC))
-    )
-    if not found.exists:
-        raise RunError(f"there is no lake at {settings.lake.uri}; check lake.uri")
-    return found
-
-
-async def status_async(
-    settings: Settings,
-    *,
-    account: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-) -> Survey:
-    """Do as `status` does, in a thread."""
-    return await asyncio.to_thread(status, settings, account=account, start=start, end=end)
-
-
-def verify(
-    settings: Settings,
-    *,
-    account: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    deep: bool = False,
-) -> Verification:
-    """Read the lake and prove it, like `aht-etl verify`: `ok`, the findings, what was read.
-
-    The arguments choose the hours as those of `status` do; `deep` compares with the raw archive
-    too. A lake with nothing to verify is not `ok`. Blocking. Raises UsageError where `deep` lacks
-    `raw.uri`, and RunError, in one line without secrets, where the lake cannot be read.
-    """
-    raw = open_archive(settings) if deep else None
-    if deep and raw is None:
-        raise UsageError("raw.uri: is missing, and deep=True needs it")
-    archive = None if raw is None else ArchiveCheck(raw, settings.limits, settings.fetch.skip)
-    selection = Selection(account, start, end)
-    return _of_the_lake(settings, lambda lake: prove(lake, selection, archive, lambda *_: None))
-
-
-async def verify_async(
-    settings: Settings,
-    *,
-    account: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    deep: bool = False,
-) -> Verification:
-    """Do as `verify` does, in a thread."""
-    return await asyncio.to_thread(
-        verify, settings, account=account, start=start, end=end, deep=deep
-    )
-
-
-def _of_the_lake(settings: Settings, look: Callable[[Store], T]) -> T:
-    """Look at the lake. Raises RunError without the settings' secrets."""
-    try:
-        return look(open_lake(settings))
-    except LakeError as error:
-        redactor = Redactor(settings.secret_values())
-        raise RunError(redactor.text(str(error))) from None
 
 
 def _job(

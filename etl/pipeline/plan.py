@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 from etl.lake.commit import PartitionState
-from etl.model.paths import BreakdownPath, InvalidPathError, Partition, stable_share
+from etl.model.paths import BreakdownPath, InvalidPathError, Partition, skips, stable_share
 
 # Partitions whose receipts one thread reads before it hands back.
 _READ_AT_ONCE: Final = 32
@@ -118,8 +117,3 @@ async def make_plan(
         )
     )
     return Plan(tuple(invalid), tuple(skipped), tuple(plan for group in groups for plan in group))
-
-
-def skips(patterns: Sequence[str], path: str) -> bool:
-    """Tell whether `fetch.skip` names this path, or has a pattern that it fits."""
-    return any(path == pattern or fnmatchcase(path, pattern) for pattern in patterns)

@@ -1,22 +1,19 @@
-"""How far the run is: one live display on a terminal, else a log event every 30 seconds."""
+"""How far the run is, and a log event every 30 seconds that says so."""
 
 import asyncio
 import math
-import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from etl.model.events import log
 from etl.pipeline.job import Job
 
-ProgressMode = Literal["auto", "on", "off"]
 Phase = Literal["listing", "loading", "stopping"]
 
 EVENT_EVERY_S: Final = 30.0
-_REDRAW_EVERY_S: Final = 0.25
 # The first event, too, is to know the speed.
 _SAMPLE_EVERY_S: Final = 1.0
 # Speed is that of the last half minute: a pause shows, one slow answer does not.
@@ -114,20 +111,16 @@ def _rounded(value: float | None) -> float | None:
 
 
 @asynccontextmanager
-async def shown(
-    job: Job, mode: ProgressMode, *, live: bool, event_every_s: float = EVENT_EVERY_S
-) -> AsyncIterator[None]:
-    """Show the job's progress while the block runs: live on a terminal, else as events.
-
-    `live` if logs are for people; `on` shows the display also where they are not. A terminal that
-    cannot move its cursor gets events.
-    """
-    if mode == "off":
-        yield
-        return
+async def logged(job: Job, event_every_s: float = EVENT_EVERY_S) -> AsyncIterator[None]:
+    """Log the job's progress while the block runs."""
     meter = Meter(job, asyncio.get_running_loop().time)
-    wanted = (live or mode == "on") and sys.stderr is not None and sys.stderr.isatty()
-    work = _live(meter) if wanted and _can_redraw() else _events(meter, event_every_s)
+    async with meanwhile(_events(meter, event_every_s)):
+        yield
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do endless work while the block runs."""
     task = asyncio.ensure_future(work)
     try:
         yield
@@ -135,12 +128,6 @@ async def shown(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-def _can_redraw() -> bool:
-    from etl.cli.views.live import new_console  # noqa: PLC0415 - rich is for terminals
-
-    return new_console().is_interactive
 
 
 async def _events(meter: Meter, every_s: float) -> None:
@@ -152,12 +139,3 @@ async def _events(meter: Meter, every_s: float) -> None:
         if loop.time() >= due:
             due += every_s
             log.info("run.progress", **asdict(facts))
-
-
-async def _live(meter: Meter) -> None:
-    from etl.cli.views.live import Display  # noqa: PLC0415 - rich is for terminals
-
-    with Display(meter.read) as display:
-        while True:
-            display.redraw()
-            await asyncio.sleep(_REDRAW_EVERY_S)

@@ -1,12 +1,13 @@
 """What a run did, as an object: the content of `--report` (README, "The report")."""
 
 import copy
+import signal
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from etl.cli.views.summary import in_one_line
 from etl.model.errors import FailureKind, RunError
 from etl.model.times import Window, read_rfc3339
 from etl.pipeline.tally import Status
@@ -193,3 +194,40 @@ def _window(json: Mapping[str, str]) -> Window:
 def _known(cls: type[T], json: Mapping[str, Any]) -> T:
     names = [one.name for one in fields(cls)]  # type: ignore[arg-type] # they are dataclasses
     return cls(**{name: json[name] for name in names})
+
+
+def in_one_line(report: Mapping[str, Any]) -> str:
+    """Return how a run that is not `ok` ended, why, and what comes of it."""
+    files, status = report["files"], report["status"]
+    if status == "failed":
+        return f"failed: {report['error']}"
+    if status == "interrupted":
+        return (
+            f"interrupted: {signal.Signals(report['exit_code'] - 128).name}; "
+            f"{files['loaded']:,} files loaded, {files['not_attempted'] + files['failed']:,} left "
+            "to the next run"
+        )
+    said = []
+    if files["failed"]:
+        kinds = Counter(failure["kind"] for failure in report["failures"])
+        counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
+        said.append(
+            f"{files['failed']:,} of {files['listed']:,} files failed: {causes}; the next run "
+            "tries them again"
+        )
+    if files["invalid"]:
+        said.append(
+            f"{files['invalid']:,} of {files['listed']:,} listed entries are no paths of the API "
+            "and are never requested"
+        )
+    if said:
+        first = [*report["failures"], *report["invalid_paths"]][0]
+        said.append(f"the first: {first['path'][:300]}: {first['message']}")
+    if unanswered := report["listing"]["unanswered_windows"]:
+        said.append(
+            f"windows not answered by the API: {len(unanswered):,}, the first from "
+            f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
+            "check says what answers"
+        )
+    return f"partial: {'; '.join(said)}"

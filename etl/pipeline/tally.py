@@ -1,9 +1,6 @@
 """What was done: every listed path's one outcome, and their sum (README, "The report")."""
 
-import errno
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +9,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from etl import __version__
 from etl.api.listing import Listing
 from etl.api.transport import HttpCounts
 from etl.lake.commit import Committed
 from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind
 from etl.model.times import Window, rfc3339
+from etl.model.version import __version__
 from etl.pipeline.plan import InvalidPath, Plan
+from etl.storage.naming import write_whole
 
 Status = Literal["ok", "partial", "failed", "interrupted"]
 
@@ -284,28 +282,3 @@ class Tally:
 def write_report(report: dict[str, Any], file: Path) -> None:
     """Write the report as JSON; see `write_whole`. Raises OSError."""
     write_whole(json.dumps(report, indent=2) + "\n", file)
-
-
-def write_whole(text: str, file: Path) -> None:
-    """Write a file whole or not at all, over an older one. Raises OSError.
-
-    What is no plain file (a pipe, a device) or cannot be replaced (a file that is mounted on its
-    own, as a container's termination log is) is written to as it stands.
-    """
-    file = file.resolve()
-    if file.exists() and not file.is_file():
-        file.write_text(text, encoding="utf-8")
-        return
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        if error.errno != errno.EBUSY:
-            raise
-        file.write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from typing import BinaryIO, Final
 from pydantic import ByteSize
 
 from etl.storage.naming import give_name
+from etl.storage.probe import probe
 from etl.storage.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
 
 #: Hidden from every reader by its first letter; its files do not end in `.parquet` either.
@@ -85,9 +86,7 @@ class LocalStore:
 
     def try_out(self) -> str:
         """Try all that a run does there, and leave nothing; return what was seen. LakeError."""
-        from etl.storage.probe import probe  # noqa: PLC0415 - it is made of such stores
-
-        was_there = probe(self.root)
+        was_there = probe(self.root, LocalStore)
         there = next(
             folder
             for folder in (self.root.absolute(), *self.root.absolute().parents)

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -39,3 +40,28 @@ def _rename_new(source: Path, target: str) -> None:
     if code in {errno.EINVAL, errno.ENOSYS}:
         raise OSError(errno.ENOTSUP, _NO_EXCLUSIVE_CREATE)
     raise OSError(code, os.strerror(code))
+
+
+def write_whole(text: str, file: Path) -> None:
+    """Write a file whole or not at all, over an older one. Raises OSError.
+
+    What is no plain file (a pipe, a device) or cannot be replaced (a file that is mounted on its
+    own, as a container's termination log is) is written to as it stands.
+    """
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        file.write_text(text, encoding="utf-8")
+        return
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(file)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        if error.errno != errno.EBUSY:
+            raise
+        file.write_text(text, encoding="utf-8")

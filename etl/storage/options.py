@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from etl.config.scalars import is_loopback
+from etl.model.machine import is_loopback
 from etl.storage.places import Scheme
 
 _STORES: Final[dict[Scheme, str]] = {"s3": "S3", "gs": "Google Cloud Storage", "az": "Azure"}

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from etl.api.limiter import Limiter
 from etl.cli.views.live import View
+from etl.cli.views.progress import shown
 from etl.config.redact import Redactor
 from etl.config.sources import load_settings
 from etl.emulator import Dataset, Emulator, Fault
@@ -26,7 +27,7 @@ from etl.model.times import Window
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job, new_job
 from etl.pipeline.plan import PartitionPlan, Plan
-from etl.pipeline.progress import Facts, Meter, shown
+from etl.pipeline.progress import Facts, Meter
 from tests.conftest import COMMAND, Serve, environment
 from tests.terminal import Seen, on_terminal
 

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import Sized
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.model.dataset import DECODED_SCHEMA, SCHEMA
+from etl.model.dataset import DECODED_SCHEMA, SCHEMA, Sized
 from etl.storage.local import LocalStore
 from etl.storage.store import AlreadyExistsError, LakeError, StagedFile
 

@@ -60,7 +60,7 @@ def write_page(
     from etl.audit.page.document import document  # noqa: PLC0415
     from etl.audit.page.reading import survey  # noqa: PLC0415
     from etl.audit.page.view import view  # noqa: PLC0415
-    from etl.pipeline.tally import write_whole  # noqa: PLC0415
+    from etl.storage.naming import write_whole  # noqa: PLC0415
 
     clock = Clock(zone)
     facts = survey(lake, selection, now, clock)

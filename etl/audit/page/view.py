@@ -4,7 +4,6 @@ from datetime import datetime
 from math import floor, log10
 from typing import Any, Final
 
-from etl import __version__
 from etl.audit.comparison import Against
 from etl.audit.page import numbers as words
 from etl.audit.page.clock import Clock
@@ -15,6 +14,7 @@ from etl.audit.page.months import Complete, Day, Month, months
 from etl.audit.survey import LATE_AFTER
 from etl.lake.layout import Selection
 from etl.model.printable import one_line
+from etl.model.version import __version__
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.
 _MONTHS_IN_FULL: Final = 24

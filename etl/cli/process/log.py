@@ -9,6 +9,8 @@ import logging
 import sys
 from typing import Any, Final, Literal
 
+from etl.model.events import Forward, name_error
+
 if not {"rich", "structlog"} & sys.modules.keys():
     # It would import rich, a fifteenth of a run's start, to draw tracebacks; none is drawn here.
     sys.modules["rich"] = None  # type: ignore[assignment]
@@ -16,9 +18,9 @@ if not {"rich", "structlog"} & sys.modules.keys():
     del sys.modules["rich"]
 
 import structlog
-from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
-from etl.cli.views.causes import reason_of
+from etl.cli.causes import reason_of
 from etl.config.redact import Redactor
 from etl.model import termination
 from etl.model.printable import one_line
@@ -90,18 +92,6 @@ def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     }
 
 
-def _one_line(exc_info: ExcInfo) -> str:
-    return one_line(f"{exc_info[0].__name__}: {exc_info[1]}")
-
-
-def name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Put an error into one line, `error`; tracebacks are for level debug."""
-    event = structlog.processors.ExceptionRenderer(_one_line)(logger, method, event)
-    if "exception" in event:
-        event["error"] = event.pop("exception")
-    return event
-
-
 def is_json(log_format: LogFormat) -> bool:
     """Tell whether this format means JSON here."""
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
@@ -125,16 +115,3 @@ class _StandardErrorFactory:
 
     def __call__(self, *_: Any) -> structlog.WriteLogger:
         return structlog.WriteLogger(sys.stderr)
-
-
-class Forward(logging.Handler):
-    """Passes the warnings of other libraries on as one event each."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Log the record's message."""
-        structlog.get_logger().warning(
-            "library.message",
-            logger=record.name,
-            message=record.getMessage(),
-            exc_info=record.exc_info,
-        )

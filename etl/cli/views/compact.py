@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from etl import __version__
-from etl.cli.views.summary import size
 from etl.lake.compact import Copied
 from etl.lake.layout import Selection
-from etl.model.printable import one_line
+from etl.model.printable import one_line, size
 from etl.model.times import rfc3339
+from etl.model.version import __version__
 from etl.pipeline.tally import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status
 
 _SHOWN_FAILURES: Final = 10

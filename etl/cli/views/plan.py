@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from etl.cli.views.summary import duration, size
-from etl.model.printable import one_line
+from etl.model.printable import duration, one_line, size
 from etl.model.times import rfc3339
 from etl.pipeline.plan_report import PlannedPartition, PlanReport
 

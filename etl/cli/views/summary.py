@@ -1,12 +1,10 @@
 """The report in a few lines, for people."""
 
-import signal
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from etl.cli.views.causes import by_cause
-from etl.model.printable import one_line
+from etl.cli.causes import by_cause
+from etl.model.printable import one_line, size
 
 _SHOWN_CAUSES: Final = 10
 _SHOWN_WINDOWS: Final = 10
@@ -79,64 +77,3 @@ def _windows(report: dict[str, Any]) -> list[str]:
             more = len(windows) - _SHOWN_WINDOWS
             lines.append(f"  … and {more:,} more such windows; --report FILE has them all")
     return lines
-
-
-def in_one_line(report: Mapping[str, Any]) -> str:
-    """Return how a run that is not `ok` ended, why, and what comes of it."""
-    files, status = report["files"], report["status"]
-    if status == "failed":
-        return f"failed: {report['error']}"
-    if status == "interrupted":
-        return (
-            f"interrupted: {signal.Signals(report['exit_code'] - 128).name}; "
-            f"{files['loaded']:,} files loaded, {files['not_attempted'] + files['failed']:,} left "
-            "to the next run"
-        )
-    said = []
-    if files["failed"]:
-        kinds = Counter(failure["kind"] for failure in report["failures"])
-        counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
-        said.append(
-            f"{files['failed']:,} of {files['listed']:,} files failed: {causes}; the next run "
-            "tries them again"
-        )
-    if files["invalid"]:
-        said.append(
-            f"{files['invalid']:,} of {files['listed']:,} listed entries are no paths of the API "
-            "and are never requested"
-        )
-    if said:
-        first = [*report["failures"], *report["invalid_paths"]][0]
-        said.append(f"the first: {first['path'][:300]}: {first['message']}")
-    if unanswered := report["listing"]["unanswered_windows"]:
-        said.append(
-            f"windows not answered by the API: {len(unanswered):,}, the first from "
-            f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
-            "check says what answers"
-        )
-    return f"partial: {'; '.join(said)}"
-
-
-def size(count: int) -> str:
-    """Return bytes for people, in powers of 1000."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time in its two largest units: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes:02} min"
-    return f"{hours // 24} d {hours % 24} h"

@@ -12,9 +12,9 @@ from typing import Any, Final
 from etl.audit.proof import Finding, FindingKind
 from etl.audit.verify import Verification
 from etl.cli.process.signals import handled
+from etl.cli.views.progress import ProgressMode
 from etl.model.events import log
 from etl.model.printable import one_line
-from etl.pipeline.progress import ProgressMode
 
 _EVENT_EVERY_S: Final = 30.0
 _SHOWN_OF_A_KIND: Final = 10

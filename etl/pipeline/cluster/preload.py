@@ -4,7 +4,7 @@ import logging
 import signal
 from typing import Any, Final
 
-from etl.cli.process.log import Forward
+from etl.model.events import Forward
 from etl.pipeline.cluster import relay as forward
 from etl.pipeline.cluster import worker as tasks
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from etl.cli.process.log import name_error
 from etl.config.redact import Redactor
 from etl.model.events import log as host_log
+from etl.model.events import name_error
 
 # Beyond that the oldest are dropped: they are taken once a second or more often.
 _MOST_EVENTS: Final = 10_000

@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from etl import __version__
 from etl.api.client import Client
 from etl.archive.replay import Replay
 from etl.config.settings import FetchSettings
 from etl.model.errors import RunError, describe
 from etl.model.events import log
+from etl.model.version import __version__
 from etl.pipeline.cluster import relay as forward
 from etl.pipeline.cluster.connection import connected
 from etl.pipeline.cluster.messages import EndRun, Order, Outcome, Together, Word

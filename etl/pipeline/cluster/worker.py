@@ -11,22 +11,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from etl import __version__
 from etl.api.client import Client, connect
 from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.archive.replay import Replay, open_replay
-from etl.cli.execution import threads_for
 from etl.config.redact import Redactor
 from etl.config.stores import open_lake
 from etl.model import events
 from etl.model.errors import AhtEtlError, RunError, describe
+from etl.model.version import __version__
 from etl.pipeline.cluster import relay as forward
 from etl.pipeline.cluster.messages import EndRun, Order, Outcome, Word
 from etl.pipeline.cluster.recovery import OwnPart, look, untold
 from etl.pipeline.job import Job, UnderWay
 from etl.pipeline.load import load
 from etl.pipeline.plan import Plan
+from etl.pipeline.resources import threads_for
 from etl.pipeline.stop import Stop, StoppedError
 from etl.pipeline.tally import Tally
 from etl.storage.store import Store

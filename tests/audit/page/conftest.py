@@ -16,12 +16,11 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from etl.audit.page import write_page
-from etl.decode import Sized
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt
-from etl.model.dataset import SCHEMA
+from etl.model.dataset import SCHEMA, Sized
 from etl.storage.local import LocalStore
 from tests.conftest import load
 
