@@ -1,6 +1,7 @@
 """One file → its rows: unpack it, scan its text, and read patiently what the scanner leaves."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,14 @@ _ARRAY: Final = re.compile(rb"\[[ \t\r\n]*(?P<first>[^ \t\r\n])")
 
 
 class _BrokenArrayError(Exception):
-    """An array was taken apart and turns out not to be a whole JSON value."""
+    """An array was taken apart and turns out not to be a whole JSON value.
+
+    `number` is how many were taken apart before it: those were whole.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def decode(
@@ -65,9 +73,9 @@ def decode(
     """
     read = partial(_read, body, path, limits, scratch, declared_gzip, scanner or Scanner())
     try:
-        decoded = read(careful=False)
-    except _BrokenArrayError:
-        decoded = read(careful=True)
+        decoded = read(careful_from=sys.maxsize)
+    except _BrokenArrayError as error:
+        decoded = read(careful_from=error.number)
     total = decoded.rows + decoded.quarantined
     if total and decoded.quarantined / total > limits.max_bad_row_ratio:
         decoded.close()
@@ -87,13 +95,13 @@ def _read(
     declared_gzip: bool,  # noqa: FBT001 - as `decode` has it
     scanner: Scanner,
     *,
-    careful: bool,
+    careful_from: int,
 ) -> Decoded:
     unpacked = Unpacked(body, limits.max_file_size, declared_gzip=declared_gzip)
     decoded = Decoded(path, limits.spill_bytes, scratch)
     scanner.clear()
     try:
-        _Reader(decoded, scanner, _Window(_in_blocks(unpacked)), careful=careful).read()
+        _Reader(decoded, scanner, _Window(_in_blocks(unpacked)), careful_from).read()
         decoded.finish(unpacked)
     except BaseException:
         decoded.close()
@@ -180,17 +188,18 @@ class _Reader:
     """Reads a text to its end: rows by the scanner, what it leaves by the patient reader.
 
     An array is taken apart where it stands as a value of the file and its elements are objects. A
-    `careful` reader first makes sure that it is whole; another one raises _BrokenArrayError when it
-    finds that it is not.
+    reader first makes sure that it is whole, from the array `careful_from` on; of an earlier one it
+    raises _BrokenArrayError when it finds that it is not.
     """
 
     def __init__(
-        self, decoded: Decoded, scanner: Scanner, window: _Window, *, careful: bool
+        self, decoded: Decoded, scanner: Scanner, window: _Window, careful_from: int
     ) -> None:
         self._decoded = decoded
         self._scanner = scanner
         self._window = window
-        self._careful = careful
+        self._careful_from = careful_from
+        self._arrays = 0
         self._read_again_bytes = 0
         self._left_bytes = 0
 
@@ -212,7 +221,7 @@ class _Reader:
             else:
                 self._skip_long_row()
         if scanner.place is not Place.OUTSIDE:
-            raise _BrokenArrayError
+            raise _BrokenArrayError(self._arrays - 1)
         if scanner.rows:
             self._decoded.add(scanner.take())
 
@@ -221,7 +230,7 @@ class _Reader:
         window, place = self._window, self._scanner.place
         begin = _NEXT[place].match(window.buffer, window.position)
         if begin is None:
-            raise _BrokenArrayError
+            raise _BrokenArrayError(self._arrays - 1)
         window.position = begin.end()
         if place is Place.OUTSIDE and window.buffer.startswith(b"[", window.position):
             self._read_array()
@@ -236,11 +245,19 @@ class _Reader:
                 break
             window.extend()
         found = None
-        if self._careful or match is None or match["first"] not in b"{]":
+        if self._arrays >= self._careful_from or match is None or match["first"] not in b"{]":
             found = self._find_value()
             if not (isinstance(found, Value) and _has_objects(found.value)):
+                if found is None:
+                    raise FileError(
+                        FailureKind.MALFORMED,
+                        f"an array longer than {_ROW_MAX_BYTES} bytes is read only if it begins "
+                        "with a row and no array in front of it is broken",
+                    )
                 self._take(found)
                 return
+            self._left_bytes += found.end
+        self._arrays += 1
         window.position += 1
         self._scanner.place = Place.ARRAY_BEGIN
 
@@ -249,7 +266,9 @@ class _Reader:
         window = self._window
         size = _FIRST_TRY_BYTES
         budget = _READ_AGAIN_BYTES + _READ_AGAIN_TIMES * self._left_bytes
-        within_line = self._read_again_bytes > budget
+        # In an array, which is whole, errors cannot repeat: the first one ends this attempt.
+        in_array = self._scanner.place is not Place.OUTSIDE
+        within_line = not in_array and self._read_again_bytes > budget
         while True:
             end = min(window.position + size, len(window.buffer))
             newline = window.buffer.find(b"\n", window.position, end) if within_line else -1
@@ -279,7 +298,7 @@ class _Reader:
         if isinstance(found, Value):
             self._take_value(found)
         elif self._scanner.place is not Place.OUTSIDE:
-            raise _BrokenArrayError
+            raise _BrokenArrayError(self._arrays - 1)
         elif found is None:
             self._skip_long_row()
         else:
@@ -317,7 +336,7 @@ class _Reader:
 
     def _skip_long_row(self) -> None:
         if self._scanner.place is not Place.OUTSIDE:
-            raise _BrokenArrayError
+            raise _BrokenArrayError(self._arrays - 1)
         window = self._window
         window.position = len(window.buffer) - len(
             window.buffer[window.position :].lstrip(_WHITE_SPACE)

@@ -35,9 +35,10 @@ class Scanner:
     def _make_room(self, factor: int) -> None:
         """Make the buffers of texts so many times as large as they are without long rows."""
         self._factor = factor
-        self._bytes = [bytearray(factor * size) for size in _BYTES]
-        self._batch.bytes[:] = list(map(_address, self._bytes))
-        self._batch.bytes_capacity[:] = list(map(len, self._bytes))
+        # Not filled with zeros: of the largest nearly nothing is ever touched.
+        self._bytes = [pa.allocate_buffer(factor * size) for size in _BYTES]
+        self._batch.bytes[:] = [buffer.address for buffer in self._bytes]
+        self._batch.bytes_capacity[:] = [buffer.size for buffer in self._bytes]
         self._drop_rows()
 
     def _drop_rows(self) -> None:
@@ -117,8 +118,8 @@ def _address(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
-def _copy(buffer: bytearray, size: int) -> pa.Buffer:
+def _copy(buffer: bytearray | pa.Buffer, size: int) -> pa.Buffer:
     """Return the first bytes in memory of Arrow's: cheap, as they are in the processor's cache."""
     copy = pa.allocate_buffer(size)
-    memoryview(copy).cast("B")[:] = memoryview(buffer)[:size]
+    memoryview(copy).cast("B")[:] = memoryview(buffer).cast("B")[:size]
     return copy

@@ -1,7 +1,9 @@
 """A part being built: rows of whole source files, encoded as they come."""
 
+import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
@@ -46,7 +48,8 @@ class PartBuilder:
     """Collects source files, each whole, and encodes them into one staged Parquet file.
 
     Blocking, one caller at a time. Rows wait in memory (`pending_bytes`) until there are enough
-    for a row group or `flush` is called; `close` throws all of it away.
+    for a row group or `flush` is called; `close` throws all of it away. It may be called while a
+    thread still builds, whose caller was cancelled: then that thread frees what it uses at its end.
 
     `with_hour`, for a coarse copy, the file has a column `hour`, and no row group has rows of two
     hours, if the sources come in the order of their hours.
@@ -70,6 +73,23 @@ class PartBuilder:
         self.pending_bytes = 0
         self.rows = 0
         self.sources: list[Receipt] = []
+        self._lock = threading.Lock()
+        self._busy = False
+        self._closed = False
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise ValueError("a part that was thrown away")
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy = False
+                if self._closed:
+                    self._free()
 
     @property
     def size_guess(self) -> int:
@@ -85,19 +105,24 @@ class PartBuilder:
 
     def add(self, receipt: Receipt, batches: "Iterable[Sized]") -> None:
         """Add one source file, whole. Raises OSError, after which only `close` is of use."""
-        if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):
-            self.flush()
-        number = len(self.sources)
-        self.sources.append(receipt)
-        for batch in batches:
-            self._pending.append((number, batch))
-            self.pending_bytes += batch.bytes
-            if self.pending_bytes >= _ROW_GROUP_BYTES:
-                self.flush()
-        self.rows += receipt.rows
+        with self._building():
+            if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):
+                self._flush()
+            number = len(self.sources)
+            self.sources.append(receipt)
+            for batch in batches:
+                self._pending.append((number, batch))
+                self.pending_bytes += batch.bytes
+                if self.pending_bytes >= _ROW_GROUP_BYTES:
+                    self._flush()
+            self.rows += receipt.rows
 
     def flush(self) -> None:
         """Encode what waits in memory as a row group."""
+        with self._building():
+            self._flush()
+
+    def _flush(self) -> None:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -114,16 +139,23 @@ class PartBuilder:
 
     def finish(self) -> Encoded:
         """Complete the file, receipts in its footer, and hand it over."""
-        self.flush()
-        encoder, staged = self._open(), self._staged
-        assert staged is not None  # noqa: S101 - it was opened with the encoder
-        commit = str(uuid.uuid4())
-        size = encoder.finish(to_metadata(self.sources, commit, self._run_id))
-        self._staged = None
+        with self._building():
+            self._flush()
+            encoder, staged = self._open(), self._staged
+            assert staged is not None  # noqa: S101 - it was opened with the encoder
+            commit = str(uuid.uuid4())
+            size = encoder.finish(to_metadata(self.sources, commit, self._run_id))
+            self._staged = None
         return Encoded(staged, commit, tuple(self.sources), self.rows, size)
 
     def close(self) -> None:
         """Throw away what was not finished."""
+        with self._lock:
+            self._closed = True
+            if not self._busy:
+                self._free()
+
+    def _free(self) -> None:
         self._pending = []
         self.pending_bytes = 0
         if self._staged is not None:

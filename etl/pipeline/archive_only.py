@@ -10,6 +10,7 @@ from etl.archive.names import by_path
 from etl.lake.commit import PartitionState
 from etl.pipeline.gather import SourceFile
 from etl.pipeline.plan import PartitionPlan
+from etl.pipeline.stop import Stop
 from etl.pipeline.tally import Tally
 from etl.storage.store import LakeError, Store
 
@@ -57,7 +58,7 @@ class Landing:
         self._tally.archived(file.path, by_others=file.kept_before)
 
     @asynccontextmanager
-    async def patient(self) -> AsyncIterator[None]:
+    async def patient(self, _: Stop) -> AsyncIterator[None]:
         """Yield: nothing waits here."""
         yield
 

@@ -1,6 +1,8 @@
 """Downloaded files → rows: a bounded number at once, with scanners that are used again."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 
 # A smaller file is decoded in the event loop: the way to a thread and back takes longer.
 _IN_LOOP_BYTES: Final = 2**15
+# One that unpacks to more than this goes to a thread after all: the loop must not wait for it.
+_IN_LOOP_TEXT_BYTES: Final = 2**18
 
 
 class Decoder:
-    """Decodes files, this many `at_once` in threads. `limits` are those of one file."""
+    """Decodes files: small ones in the event loop, others in threads. `limits` are of one file."""
 
     def __init__(self, limits: DecodeLimits, stop: Stop, *, at_once: int) -> None:
         self._limits = limits
@@ -29,14 +33,27 @@ class Decoder:
         self._places = asyncio.Semaphore(at_once)
         self._scanners: list[Scanner] = []  # those that nobody uses now
 
+    def place(self, body: Body) -> AbstractAsyncContextManager[None]:
+        """Return what to hold from before a file is decoded until its rows are in a part.
+
+        Large files wait here for each other, as `at_once` says, so their rows take bounded memory.
+        """
+        return nullcontext() if _is_small(body) else self._places
+
     async def decode(self, path: str, body: Body) -> "Decoded":
         """Decode a file. Raises FileError; RunError where the machine lacks something."""
-        if body.size <= _IN_LOOP_BYTES and body.in_memory:
-            return self._decode(path, body)
+        if not _is_small(body):
+            return await asyncio.to_thread(self._decode, path, body, self._limits)
+        most = min(self._limits.max_file_size, _IN_LOOP_TEXT_BYTES)
+        try:
+            return self._decode(path, body, replace(self._limits, max_file_size=most))
+        except FileError as error:
+            if error.kind is not FailureKind.TOO_LARGE:
+                raise
         async with self._places:
-            return await asyncio.to_thread(self._decode, path, body)
+            return await asyncio.to_thread(self._decode, path, body, self._limits)
 
-    def _decode(self, path: str, body: Body) -> "Decoded":
+    def _decode(self, path: str, body: Body, limits: DecodeLimits) -> "Decoded":
         # Here, when the first file is there, and not before the first request: 0.1 s.
         from etl.decode import Scanner, decode  # noqa: PLC0415
 
@@ -48,7 +65,7 @@ class Decoder:
             return decode(
                 body.stream,
                 path,
-                self._limits,
+                limits,
                 scratch=Path(scratch_folder()),
                 declared_gzip=body.declared_gzip,
                 scanner=scanner,
@@ -77,3 +94,7 @@ class Decoder:
             f"cannot be decoded: {type(error).__name__}; please report it, with what "
             "--log-level debug shows",
         )
+
+
+def _is_small(body: Body) -> bool:
+    return body.size <= _IN_LOOP_BYTES and bool(body.in_memory)

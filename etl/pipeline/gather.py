@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from etl.model.errors import FailureKind, RunError
 from etl.model.events import log
 from etl.model.machine import lack
 from etl.pipeline.plan import PartitionPlan
+from etl.pipeline.stop import Stop
 from etl.pipeline.tally import Tally
 from etl.storage.store import LakeError, LakeUnusableError, StagedFile, Store
 
@@ -99,7 +100,10 @@ class Sink:
                 self._tally.failed([file.path], FailureKind.LAKE, str(error), file.attempts)
                 log.warning("file.failed", path=file.path, kind="lake", reason=str(error))
             except OSError as error:
-                self._give_up(gathering, error, file.path)
+                self._give_up(gathering, gathering.builder, error, file.path)
+            except BaseException:
+                self._renew(gathering)
+                raise
             gathering.last_added_s = asyncio.get_running_loop().time()
             if gathering.builder.size_guess >= self._target_part_bytes:
                 await self._commit(gathering)
@@ -125,15 +129,29 @@ class Sink:
             gathering.builder.add(receipt, decoded.batches())
 
     @asynccontextmanager
-    async def patient(self) -> AsyncIterator[None]:
-        """Within the block, commit what an hour has when a file keeps it waiting for a minute."""
-        watch = asyncio.ensure_future(self._commit_overdue())
+    async def patient(self, stop: Stop) -> AsyncIterator[None]:
+        """Within the block, commit what an hour has when a file keeps it waiting for a minute.
+
+        What ends the run is requested of `stop`.
+        """
+
+        async def watch_over() -> None:
+            try:
+                await self._commit_overdue()
+            except Exception as error:
+                reason = str(error) if isinstance(error, RunError) else lack(error)
+                if reason is None:
+                    raise
+                stop.request(error=RunError(reason))
+
+        watch = asyncio.ensure_future(watch_over())
         try:
             yield
         finally:
             watch.cancel()
-            with suppress(asyncio.CancelledError, RunError):  # a worker will meet the same
-                await watch
+            await asyncio.wait({watch})
+        if not watch.cancelled():
+            watch.result()
 
     async def _commit_overdue(self) -> None:
         now_s = asyncio.get_running_loop().time
@@ -175,14 +193,19 @@ class Sink:
                 try:
                     await asyncio.to_thread(largest.builder.flush)
                 except (LakeError, OSError) as error:
-                    self._give_up(largest, error)
+                    self._give_up(largest, largest.builder, error)
+                except BaseException:
+                    self._renew(largest)
+                    raise
 
     async def _commit(self, gathering: _Gathering) -> None:
         if gathering.builder.sources:
             await _to_its_end(self._commit_now(gathering))
 
     async def _commit_now(self, gathering: _Gathering) -> None:
-        builder = gathering.builder
+        # Taken out first: when the waiting for this commit is cancelled, nobody may commit or
+        # discard the same rows again.
+        builder, gathering.builder = gathering.builder, self._new_builder()
         directory, state = gathering.plan.partition.directory, gathering.plan.state
 
         def finish_and_commit() -> Committed:
@@ -192,9 +215,11 @@ class Sink:
         try:
             result = await asyncio.to_thread(finish_and_commit)
         except (LakeError, UnreadablePartError, OSError) as error:
-            self._give_up(gathering, error)
+            self._give_up(gathering, builder, error)
             return
-        gathering.builder = self._new_builder()
+        except BaseException:
+            builder.close()
+            raise
         self._tally.committed(result)
         log.info(
             "part.committed" if result.name else "part.superseded",
@@ -205,21 +230,25 @@ class Sink:
             brought_by_others=len(result.brought_by_others),
         )
 
-    def _give_up(self, gathering: _Gathering, error: Exception, *more: str) -> None:
+    def _give_up(
+        self, gathering: _Gathering, builder: PartBuilder, error: Exception, *more: str
+    ) -> None:
         """Fail all that the partition had gathered, and go on with what is still to come.
 
         Raises RunError where each other file would meet the same: the machine lacks something, or
         the store's credentials have ended.
         """
         reason = str(error) if isinstance(error, LakeUnusableError) else lack(error)
-        if reason is not None:
+        if builder is gathering.builder:
             self._renew(gathering)
+        builder.close()
+        if reason is not None:
             raise RunError(reason) from error
         directory = gathering.plan.partition.directory
         if isinstance(error, OSError):
             error = LakeError.of("writing to", self._store.staged_in or directory, error)
         reason = str(error).splitlines()[0]
-        paths = list(dict.fromkeys([*(s.path for s in gathering.builder.sources), *more]))
+        paths = list(dict.fromkeys([*(s.path for s in builder.sources), *more]))
         brought = gathering.plan.state.loaded.intersection(paths)
         self._tally.committed(Committed(None, None, brought_by_others=frozenset(brought)))
         for path in paths:
@@ -232,9 +261,9 @@ class Sink:
             files=len(paths),
             reason=reason,
         )
-        self._renew(gathering)
 
     def _renew(self, gathering: _Gathering) -> None:
+        """Throw away what was gathered: it may lack rows that it has a receipt for."""
         gathering.builder.close()
         gathering.builder = self._new_builder()
 

@@ -103,7 +103,7 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
     queue = _produce(todo, sink)
     try:
         async with deadline(stop, settings.shutdown.grace):
-            async with sink.patient(), asyncio.TaskGroup() as group:
+            async with sink.patient(stop), asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(loader.work(queue))
             await sink.close()
@@ -196,20 +196,27 @@ class _Loader:
             if self._job.stop.requested():
                 return
             try:
-                await self._load_one(partition, path)
+                await self._load_or_fail(partition, path)
             except StoppedError:
                 return
             except RunError as error:
                 self._job.stop.request(error=error)
                 return
             except Exception as error:
-                if (lacking := lack(error)) is not None:
-                    # Not the file's fault: the others would meet it too.
-                    self._job.stop.request(error=RunError(lacking))
-                    return
-                if not isinstance(error, FileError):
+                # What the machine lacks is not the file's fault: the others would meet it too.
+                if (lacking := lack(error)) is None:
                     raise
-                await self._fail(partition, path, error)
+                self._job.stop.request(error=RunError(lacking))
+                return
+
+    async def _load_or_fail(self, partition: PartitionPlan, path: BreakdownPath) -> None:
+        """Load a file or set it aside. Raises what ends the run, also where a commit meets it."""
+        try:
+            await self._load_one(partition, path)
+        except FileError as error:
+            if lack(error) is not None:
+                raise
+            await self._fail(partition, path, error)
 
     async def _fail(self, partition: PartitionPlan, path: BreakdownPath, error: FileError) -> None:
         """Set a file aside; a 401 ends the run."""
@@ -234,10 +241,11 @@ class _Loader:
                 download = self._client.download(path, self._memory_bytes, most_bytes)
                 with await stop.interruptible(download) as body:
                     tally.bytes.downloaded += body.size
-                    # Inside the attempt: half a gzip stream or a damaged one is asked for again.
-                    file = await self._decode(path, body, attempt.number, last=attempt.last)
-                tally.bytes.decompressed += file.decoded.decompressed
-                await self._sink.add(partition, file)
+                    async with self._decoder.place(body):
+                        # Inside the attempt: a damaged file is asked for again.
+                        file = await self._decode(path, body, attempt.number, last=attempt.last)
+                        tally.bytes.decompressed += file.decoded.decompressed
+                        await self._sink.add(partition, file)
 
     async def _decode(
         self, path: BreakdownPath, body: Body, attempt: int, *, last: bool

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from etl.decode import DecodeLimits, decode, patient
 from tests.decode.oracle import truth
 from tests.decode.test_file import (
+    ANY_RATIO,
     PATH,
     ROW,
     ROWS,
@@ -284,6 +285,24 @@ def test_an_array_of_objects_is_rows_wherever_it_is_a_whole_value(name: str) -> 
     """What is no array, or none of objects, is a bad row; what stands around it is read."""
     text = ARRAYS[name].encode()
     assert truth(text) == load(gzip.compress(text))
+
+
+# More than the patient reader may read again.
+BAD_ONE = json.dumps([*ROWS * 3_000, {**ROW, "segmentId": None}, *ROWS], indent=1)
+LARGE_ARRAYS = {
+    "a bad row in it": (BAD_ONE + "\n[{", 15_005, 2),
+    "several": ((json.dumps(ROWS * 800, indent=1) + "\n") * 10 + "[{", 40_000, 1),
+    "behind null": ("[null,\n" + BAD_ONE[1:], 15_005, 2),
+    "longer than a row may be": (json.dumps(ROWS * 30_000) + "\n" + lines(ROWS) + "[{", 150_005, 1),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_ARRAYS)
+def test_text_that_is_no_json_takes_no_rows_of_a_large_array_away(name: str) -> None:
+    """Whatever stands behind a whole array."""
+    text, rows, bad = LARGE_ARRAYS[name]
+    with decode(io.BytesIO(text.encode()), PATH, ANY_RATIO, scratch=Path("/tmp")) as decoded:
+        assert (rows, bad) == (decoded.rows, decoded.quarantined)
 
 
 @pytest.mark.parametrize("levels", [498, 499, 500, 501, 800])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from etl.api.answers import Body
-from etl.decode import DecodeLimits, decode
+from etl.decode import Decoded, DecodeLimits, decode
+from etl.decode.unpack import Unpacked
 from etl.model.errors import FileError, RunError
 from etl.pipeline.decoding import Decoder
 from etl.pipeline.stop import Stop
@@ -54,8 +55,13 @@ async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
     small = await decoder.decode("/small", body(SMALL))
     assert (5, {True}) == (small.rows, names)
     names.clear()
-    files = await asyncio.gather(*(decoder.decode(f"/{n}", body(LARGE)) for n in range(12)))
-    assert [2000] * 12 == [file.rows for file in files]
+
+    async def load(number: int) -> int:
+        large = body(LARGE)
+        async with decoder.place(large):
+            return (await decoder.decode(f"/{number}", large)).rows
+
+    assert [2000] * 12 == await asyncio.gather(*map(load, range(12)))
     assert ({False}, True) == (names, most <= 2)
 
 
@@ -90,3 +96,21 @@ async def test_a_file_on_disk_is_decoded_from_there(tmp_path: Path) -> None:
     with file.open("rb") as stream:
         spooled = Body(len(SMALL), 0, stream, declared_gzip=False)
         assert 5 == (await Decoder(LIMITS, Stop(), at_once=1).decode("/x", spooled)).rows
+
+
+async def test_a_small_file_that_unpacks_to_a_large_one_is_decoded_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event loop hears signals meanwhile."""
+    in_loop = []
+
+    def observed(self: Decoded, unpacked: Unpacked) -> None:
+        in_loop.append(threading.current_thread() is threading.main_thread())
+        finish(self, unpacked)
+
+    finish = Decoded.finish
+    monkeypatch.setattr(Decoded, "finish", observed)
+    content = gzip.compress(b" " * 2**24 + lines(ROWS).encode())
+    assert len(content) < 2**15
+    decoder = Decoder(LIMITS, Stop(), at_once=1)
+    assert (5, [False]) == ((await decoder.decode("/x", body(content))).rows, in_loop)

@@ -7,12 +7,13 @@ import ctypes
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 from etl.model.errors import RunError
 
 __all__ = ["Batch", "Flags", "Place", "Stop", "scan"]
 
-_VERSION: Final = 1
+_FOLDER: Final = Path(__file__).parent
 _STRINGS: Final = 4
 _INTEGERS: Final = 5
 
@@ -67,12 +68,17 @@ def _load(path: Path) -> ctypes.CDLL:
         found = (library.aht_version(), library.aht_batch_size())
     except (OSError, AttributeError):
         raise RunError(f"{path} is missing or cannot be loaded; {advice}") from None
-    if found != (_VERSION, ctypes.sizeof(Batch)):
-        raise RunError(f"{path} is of another version of aht-etl; {advice}")
+    if found != (_checksum(), ctypes.sizeof(Batch)):
+        raise RunError(f"{path} is not of this version of aht-etl; {advice}")
     return library
 
 
+def _checksum() -> int:
+    """Return the checksum of the sources, which the library is compiled with (build.py)."""
+    return crc32((_FOLDER / "scan.h").read_bytes() + (_FOLDER / "scan.c").read_bytes())
+
+
 #: `aht_scan` of scan.h: batch, text, its length, flags → a Stop. It runs without the GIL.
-scan: Final = _load(Path(__file__).parent / "scan.so").aht_scan
+scan: Final = _load(_FOLDER / "scan.so").aht_scan
 scan.argtypes = (ctypes.POINTER(Batch), ctypes.c_char_p, ctypes.c_int64, ctypes.c_int32)
 scan.restype = ctypes.c_int

@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -84,8 +85,10 @@ def _compile(library: Path) -> None:
 def _run(command: list[str], library: Path) -> subprocess.CompletedProcess[str]:
     # Beside its final name first: a process that has the old library loaded keeps it.
     new = library.with_suffix(f".{os.getpid()}")
+    # So that a library of other sources is found out when it is loaded.
+    version = crc32(_SOURCE.with_suffix(".h").read_bytes() + _SOURCE.read_bytes())
     done = subprocess.run(  # noqa: S603 - the compiler
-        [*command, *_FLAGS, "-o", str(new), str(_SOURCE)],
+        [*command, *_FLAGS, f"-DAHT_VERSION={version}", "-o", str(new), str(_SOURCE)],
         check=False,
         capture_output=True,
         text=True,

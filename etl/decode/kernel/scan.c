@@ -398,14 +398,14 @@ static enum result copy_key(struct reader *in, struct writer *out) {
 }
 
 /* Copy any JSON value without the white space in it, from its first byte to behind its last. */
-static enum result copy_value(struct reader *in, struct writer *out) {
+static enum result copy_value(struct reader *in, struct writer *out, int most) {
     uint64_t is_object[(AHT_MAX_DEPTH + 63) / 64]; /* a bit for each open container */
     int depth = 0;
     for (;;) {
         /* At a value. */
         if (*in->at == '{' || *in->at == '[') {
             uint8_t open = *in->at;
-            if (depth == AHT_MAX_DEPTH - 1) return LEAVE; /* the row itself is one level */
+            if (depth == most - 1) return LEAVE; /* the row itself is one level */
             uint64_t bit = (uint64_t)1 << (depth % 64);
             is_object[depth / 64] =
                 (depth % 64 ? is_object[depth / 64] & (bit - 1) : 0) | (open == '{' ? bit : 0);
@@ -560,7 +560,8 @@ static enum result read_row(struct reader *in, struct aht_batch *batch, struct o
             TRY(read_known(in, batch, &row, NAMES[name].column));
         } else {
             TRY(put(&row.strings[AHT_EXTRAS], ':'));
-            TRY(copy_value(in, &row.strings[AHT_EXTRAS]));
+            TRY(copy_value(in, &row.strings[AHT_EXTRAS],
+                           distinct ? AHT_MAX_DEPTH : AHT_USUAL_DEPTH));
         }
         skip_space(in);
         if (in->at == in->end) return CUT;
@@ -660,5 +661,5 @@ enum aht_stop aht_scan(struct aht_batch *batch, const uint8_t *text, int64_t len
     }
 }
 
-int64_t aht_version(void) { return AHT_VERSION; }
+int64_t aht_version(void) { return (int64_t)AHT_VERSION; }
 int64_t aht_batch_size(void) { return (int64_t)sizeof(struct aht_batch); }

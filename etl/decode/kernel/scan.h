@@ -9,8 +9,10 @@
 
 #include <stdint.h>
 
-/* Raise it with each change of the structure or of the meaning of a function. */
-#define AHT_VERSION 1
+/* The checksum of this file and scan.c, from the compiler's command line. */
+#ifndef AHT_VERSION
+#define AHT_VERSION 0
+#endif
 
 enum {
     AHT_STRINGS = 4,  /* segmentId, startReason, endReason, extras */
@@ -18,6 +20,8 @@ enum {
     AHT_COLUMNS = AHT_STRINGS + AHT_INTEGERS,
     AHT_EXTRAS = 3,       /* the column of unknown fields, as a JSON object */
     AHT_MAX_DEPTH = 500,  /* deeper values are left */
+    AHT_USUAL_DEPTH = 32, /* and these, unless AHT_DISTINCT is set: text without an end, of objects
+                             inside each other, is read again from each line on, this often at most */
     AHT_MAX_UNKNOWN = 128 /* rows with more unknown fields are left, unless AHT_DISTINCT is set */
 };
 
@@ -57,7 +61,8 @@ enum aht_flags {
 
 /* Append rows to the batch, from `position` on, until the text ends, a buffer is full or a value is
  * left. The scanner takes an object only if Python's json module and the column rules
- * (etl/decode/patient.py) give exactly this row.
+ * (etl/decode/patient.py) give exactly this row. In `extras` a nested object keeps both of two equal
+ * keys, as it was written; JSON readers take the last.
  */
 enum aht_stop aht_scan(struct aht_batch *batch, const uint8_t *text, int64_t length, int32_t flags);
 

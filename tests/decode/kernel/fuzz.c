@@ -130,6 +130,11 @@ static uint64_t scan(const uint8_t *text, int64_t length, int64_t piece, int64_t
             take(&batch, &digest, rows); /* so that the digest is of rows and places in order */
             begin = begin_of_value(text, begin, length, batch.place);
             add(&digest, &begin, sizeof begin);
+            if (batch.place == AHT_OUTSIDE && begin < length && text[begin] == '[') {
+                batch.place = AHT_ARRAY_BEGIN; /* go into an array, as the reader does */
+                if (end < ++begin) end = begin;
+                continue;
+            }
             const uint8_t *line_end = memchr(text + begin, '\n', (size_t)(length - begin));
             begin = line_end ? line_end - text + 1 : length;
             if (end < begin) end = begin;
