@@ -1,4 +1,4 @@
-"""What the machine gives this process: cores, and what to set where something runs out."""
+"""This machine: its cores, what to set where something runs out, which addresses are its own."""
 
 import errno
 import ipaddress

@@ -1,4 +1,4 @@
-"""Foreign text made safe for people: for a terminal, a log line, a page, a termination message."""
+"""Text for people: foreign text made safe for a terminal, a log line, a page; sizes, durations."""
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Giving a file on a local disk a name that nothing has: in one step, whoever else tries."""
+"""A file on a local disk gets its name in one step: one that nothing has, or that of an older file."""
 
 import ctypes
 import errno
