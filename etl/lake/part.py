@@ -88,8 +88,8 @@ class PartBuilder:
         finally:
             with self._lock:
                 self._busy = False
-                if self._closed:
-                    self._free()
+                if self._closed:  # by another thread
+                    self._free()  # type: ignore[unreachable]  # mypy knows no other thread
 
     @property
     def size_guess(self) -> int:

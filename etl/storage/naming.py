@@ -1,4 +1,4 @@
-"""A file on a local disk gets its name in one step: one that nothing has, or that of an older file."""
+"""A file on a local disk gets its name in one step: a new name, or that of an older file."""
 
 import ctypes
 import errno
