@@ -1,33 +1,25 @@
 """Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake.
 
 From Python: `run`, `plan`, `status`, `verify` and their async forms take `Settings` and return what
-the commands of these names show (etl.library).
+the commands of these names show (etl.pipeline.library, etl.audit.library).
 They are loaded when they are first asked for, so that `import etl` is quick.
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from etl.model.version import __version__
+
 if TYPE_CHECKING:
-    from etl.errors import AhtEtlError, RunError, UsageError
-    from etl.lake.survey import Survey
-    from etl.library import (
-        plan,
-        plan_async,
-        run,
-        run_async,
-        status,
-        status_async,
-        verify,
-        verify_async,
-    )
-    from etl.outcome import Report
-    from etl.plan_report import PlanReport
-    from etl.settings import Settings
-    from etl.sources import load_settings
-    from etl.verify import Verification
+    from etl.audit.library import status, status_async, verify, verify_async
+    from etl.audit.survey import Survey
+    from etl.audit.verify import Verification
+    from etl.config.settings import Settings
+    from etl.config.sources import load_settings
+    from etl.model.errors import AhtEtlError, RunError, UsageError
+    from etl.pipeline.library import plan, plan_async, run, run_async
+    from etl.pipeline.plan_report import PlanReport
+    from etl.pipeline.report import Report
 
 __all__ = [
     "AhtEtlError",
@@ -50,26 +42,24 @@ __all__ = [
     "verify_async",
 ]
 
-__version__ = "0.1.0"
-
 _HOMES: Final = {
-    "AhtEtlError": "etl.errors",
-    "PlanReport": "etl.plan_report",
-    "Report": "etl.outcome",
-    "RunError": "etl.errors",
-    "Settings": "etl.settings",
-    "Survey": "etl.lake.survey",
-    "UsageError": "etl.errors",
-    "Verification": "etl.verify",
-    "load_settings": "etl.sources",
-    "plan": "etl.library",
-    "plan_async": "etl.library",
-    "run": "etl.library",
-    "run_async": "etl.library",
-    "status": "etl.library",
-    "status_async": "etl.library",
-    "verify": "etl.library",
-    "verify_async": "etl.library",
+    "AhtEtlError": "etl.model.errors",
+    "PlanReport": "etl.pipeline.plan_report",
+    "Report": "etl.pipeline.report",
+    "RunError": "etl.model.errors",
+    "Settings": "etl.config.settings",
+    "Survey": "etl.audit.survey",
+    "UsageError": "etl.model.errors",
+    "Verification": "etl.audit.verify",
+    "load_settings": "etl.config.sources",
+    "plan": "etl.pipeline.library",
+    "plan_async": "etl.pipeline.library",
+    "run": "etl.pipeline.library",
+    "run_async": "etl.pipeline.library",
+    "status": "etl.audit.library",
+    "status_async": "etl.audit.library",
+    "verify": "etl.audit.library",
+    "verify_async": "etl.audit.library",
 }
 
 
@@ -81,18 +71,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package as an object: `etl.plan` is the function, `from etl.plan import …` the module's.
-
-    The import system puts each submodule that is loaded into its package, under its name; there
-    the module `plan` would hide the function.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from etl import pipeline
+from etl.config.settings import Settings
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
-from etl.job import Job
-from etl.report import Tally
-from etl.settings import Settings
-from etl.times import Window
+from etl.model.times import Window
+from etl.pipeline import run as pipeline
+from etl.pipeline.job import Job
+from etl.pipeline.tally import Tally
 
 COMMAND = str(Path(sys.executable).with_name("aht-etl"))
 #: The vendor's delays are seconds; nothing in a test waits for them.

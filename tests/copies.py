@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from etl.compact import Copied, Copier
+from etl.lake.compact import Copied, Copier
 from etl.lake.layout import Selection
-from etl.lake.local import LocalStore
-from etl.paths import BreakdownPath
-from etl.schema import SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.dataset import SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.paths import BreakdownPath
+from etl.storage.local import LocalStore
 from tests.conftest import COMMAND, Ended, environment
 from tests.parts import rows_of
 

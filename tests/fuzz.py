@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["etl.decode"]):
     from etl.decode import DecodeLimits, decode
     from etl.decode import file as decoding
 
-from etl.errors import FileError
+from etl.model.errors import FileError
 from tests.decode.oracle import truth
 from tests.decode.test_file import load
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.lake.receipts import Receipt, to_metadata
-from etl.schema import SCHEMA
+from etl.model.dataset import SCHEMA
 
 ACCOUNT = "12345678"
 

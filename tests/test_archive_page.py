@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from etl.audit.proof import FindingKind
 from etl.emulator import Dataset
-from etl.lake.proof import FindingKind
 from tests.conftest import COMMAND, Serve, environment
 from tests.lakes import assert_lake_holds
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from etl.config.settings import Settings
+from etl.config.sources import load
 from etl.emulator.dataset import DEFAULT_ACCOUNT
-from etl.settings import Settings
-from etl.sources import load
 from tests.documents import ROOT
 
 CONFIGS = sorted(ROOT.joinpath("configs").glob("*.yaml"))

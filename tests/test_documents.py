@@ -25,8 +25,8 @@ from markdown_it.token import Token
 from typer.main import get_command
 
 from etl.cli import app
-from etl.errors import FailureKind
-from etl.keys import all_keys
+from etl.config.keys import all_keys
+from etl.model.errors import FailureKind
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

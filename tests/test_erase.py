@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from etl.copies import name_beside
+from etl.archive.names import name_beside
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import expected, through_duckdb, through_pyarrow

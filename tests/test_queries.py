@@ -15,7 +15,7 @@ import pytest
 
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.emulator.shapes import pack
-from etl.paths import BreakdownPath
+from etl.model.paths import BreakdownPath
 from tests.conftest import load
 from tests.documents import blocks, page, section
 from tests.lakes import COLUMNS

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from etl.ddl import Engine
+from etl.audit.ddl import Engine
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Serve, environment, load
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from etl.errors import RunError
-from etl.settings import AuthSettings
+from etl.config.settings import AuthSettings
+from etl.model.errors import RunError
 
 # A token is renewed when this share of its life is left, and this many seconds at most.
 _MARGIN_SHARE: Final = 0.2

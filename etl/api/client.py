@@ -4,16 +4,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from etl.api.answers import Body, download, read_json
 from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
-from etl.api.body import Body, download, read_json
-from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
+from etl.api.hosts import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
 from etl.api.retry import Attempts
 from etl.api.transport import Transport
-from etl.errors import FileError, RunError
-from etl.paths import BreakdownPath
-from etl.settings import Settings
-from etl.times import Window
+from etl.config.settings import Settings
+from etl.model.errors import FileError, RunError
+from etl.model.paths import BreakdownPath
+from etl.model.times import Window
 
 _SERVICE: Final = "/api/account/{account}/agent-segments"
 

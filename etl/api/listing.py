@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from etl.api.answers import Answer, ForeignError, read_begin, read_json
 from etl.api.auth import Authenticator
-from etl.api.body import Answer, ForeignError, read_begin, read_json
 from etl.api.transport import Transport
-from etl.errors import FailureKind, FileError, RunError
-from etl.printable import one_line
-from etl.times import Window, rfc3339, to_millis
+from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.printable import one_line
+from etl.model.times import Window, rfc3339, to_millis
 
 _BOM: Final = "\ufeff"
 _ANSWERS: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND})

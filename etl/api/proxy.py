@@ -7,7 +7,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from yarl import URL
 
-from etl.errors import RunError
+from etl.model.errors import RunError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from urllib.parse import unquote_plus
 
 import aiohttp
 
-from etl.api.body import Answer, read_begin
-from etl.errors import FileError
-from etl.printable import one_line
+from etl.api.answers import Answer, read_begin
+from etl.model.errors import FileError
+from etl.model.printable import one_line
 
 _BODY_MAX_BYTES: Final = 8192
 _MESSAGE_MAX_CHARS: Final = 300

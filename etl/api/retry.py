@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self
 
 from etl.api.auth import Hope
-from etl.errors import FailureKind, FileError
+from etl.model.errors import FailureKind, FileError
 
 # Tokens that end while a request with them is in flight, one after another: more is no accident.
 _NEWER_TOKENS: Final = 3

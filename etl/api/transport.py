@@ -15,19 +15,19 @@ import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
-from etl import __version__
+from etl.api.answers import MINUTE_S, Answer, paced
 from etl.api.auth import Anonymous, Authenticator
-from etl.api.body import MINUTE_S, Answer, paced
+from etl.api.limiter import Limiter, Slot
 from etl.api.proxy import Proxy, proxy_for
 from etl.api.refusal import clock_off, read_refusal, retry_after_s, why_unauthorized
 from etl.api.retry import Attempts, Unauthorized
-from etl.api.throttle import Limiter, Slot
-from etl.api.trust import explain_handshake, may_pass, trusted
-from etl.errors import FailureKind, FileError, RunError
-from etl.events import log
-from etl.machine import lack
-from etl.printable import one_line
-from etl.settings import FetchSettings, RetrySettings
+from etl.api.tls import explain_handshake, may_pass, trusted
+from etl.config.settings import FetchSettings, RetrySettings
+from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.events import log
+from etl.model.machine import lack
+from etl.model.printable import one_line
+from etl.model.version import __version__
 
 # Servers close idle connections after five seconds or more; a request that meets the close would
 # be sent in vain.

@@ -14,7 +14,6 @@ from typing import Annotated, Final
 
 import typer
 
-from etl import __version__, streams, termination
 from etl.cli.check import check
 from etl.cli.compact import compact
 from etl.cli.config import config
@@ -23,10 +22,13 @@ from etl.cli.demo import demo
 from etl.cli.docs import docs
 from etl.cli.emulator import emulator
 from etl.cli.plan import plan
+from etl.cli.process import streams
+from etl.cli.process.signals import SIGNALS, handled
 from etl.cli.run import run
 from etl.cli.status import status
 from etl.cli.verify import verify
-from etl.signals import SIGNALS, handled
+from etl.model import termination
+from etl.model.version import __version__
 
 # Of the C library (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1
@@ -96,12 +98,12 @@ def main() -> None:
 
 def _complain_about(failure: Exception) -> None:
     """Say in one line why the command ends, also where memory is too short for a log."""
-    from etl.defects import explain_blindly
+    from etl.pipeline.defects import explain_blindly
 
     line = f"error: {explain_blindly(failure)}"
     try:
-        from etl import log
-        from etl.redact import Redactor
+        from etl.cli.process import log
+        from etl.config.redact import Redactor
 
         log.configure("auto", "error", Redactor())
         log.complain(line, "command.failed", "auto")

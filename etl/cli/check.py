@@ -31,20 +31,20 @@ from etl.cli.flags import (
     Raw,
     To,
 )
-from etl.errors import UsageError
-from etl.printable import one_line
-from etl.signals import SIGNALS, handled
+from etl.cli.process.signals import SIGNALS, handled
+from etl.model.errors import UsageError
+from etl.model.printable import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from etl.check import Check, Outcome
     from etl.cli.configured import Configured
-    from etl.origins import Shown
-    from etl.redact import Redactor
-    from etl.settings import Settings
-    from etl.times import Window
+    from etl.config.origins import Shown
+    from etl.config.redact import Redactor
+    from etl.config.settings import Settings
+    from etl.model.times import Window
+    from etl.pipeline.check import Check, Outcome
 
 _WORDS: Final = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 _STYLES: Final = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
@@ -90,8 +90,8 @@ def check(
 
     Example: aht-etl check --config configs/daily.yaml
     """
-    from etl import log
-    from etl.redact import Redactor
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -104,7 +104,7 @@ def check(
             window = _window(read.settings)
         except UsageError as error:
             if as_json:
-                from etl.check import Check
+                from etl.pipeline.check import Check
 
                 _print_json([Check("configuration", "failed", str(error))])
             raise
@@ -124,7 +124,7 @@ def check(
 
 def _window(settings: "Settings") -> "Window":
     """Return the span in which a file may be looked for: a month, unless a begin is set."""
-    from etl.job import settle_window
+    from etl.pipeline.job import settle_window
 
     if settings.account is None:
         raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
@@ -139,8 +139,8 @@ def _check(
     from rich.console import Console
     from rich.text import Text
 
-    from etl.check import Checkup, configuration
-    from etl.origins import shown
+    from etl.config.origins import shown
+    from etl.pipeline.check import Checkup, configuration
 
     values = list(shown(read.settings, read.origins))
     checks = [configuration(values)]

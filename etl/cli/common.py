@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 from etl.cli.configured import configured
-from etl.errors import UsageError, is_foreseen
+from etl.model.errors import UsageError, is_foreseen
 
 if TYPE_CHECKING:
-    from etl.job import Job
-    from etl.log import LogFormat as LogFormatName
-    from etl.redact import Redactor
+    from etl.cli.process.log import LogFormat as LogFormatName
+    from etl.config.redact import Redactor
+    from etl.pipeline.job import Job
 
 
 def called_as() -> str:
@@ -36,7 +36,7 @@ def usage_errors(log_format: "LogFormatName") -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        from etl import log
+        from etl.cli.process import log
 
         log.complain(f"wrong usage: {error}", "usage.wrong", log_format)
         raise typer.Exit(2) from None
@@ -53,8 +53,9 @@ def failures(event: str, log_format: "LogFormatName", redactor: "Redactor") -> I
     except typer.Exit:
         raise
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        from etl import events, log
-        from etl.defects import explain
+        from etl.cli.process import log
+        from etl.model import events
+        from etl.pipeline.defects import explain
 
         if not is_foreseen(failure):
             events.log.debug("command.crashed", exc_info=True)
@@ -73,10 +74,10 @@ def prepare(
     archive_only: bool,
 ) -> "Job":
     """Return the job that the flags and all other sources describe; UsageError where none."""
-    from etl.api.trust import import_aiohttp
+    from etl.api.tls import import_aiohttp
 
     import_aiohttp()
-    from etl.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window
+    from etl.pipeline.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window
 
     settings = configured(config, flags).settings
     require(settings, from_archive=from_archive, archive_only=archive_only)

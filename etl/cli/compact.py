@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from etl import streams
 from etl.cli.common import check_report_file, usage_errors
 from etl.cli.flags import Account, Config, From, Json, Lake, LogFormat, LogLevel, ReportFile
+from etl.cli.process import streams
+from etl.cli.process.signals import SIGNALS
 from etl.cli.selection import load_selected
-from etl.errors import UsageError, is_foreseen
-from etl.signals import SIGNALS
+from etl.model.errors import UsageError, is_foreseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from etl.compact_report import CompactReport
+    from etl.cli.process.log import LogFormat as LogFormatName
+    from etl.cli.views.compact import CompactReport
+    from etl.config.redact import Redactor
+    from etl.config.settings import Settings
     from etl.lake.layout import Selection
-    from etl.log import LogFormat as LogFormatName
-    from etl.redact import Redactor
-    from etl.settings import Settings
-    from etl.stop import Stop
+    from etl.pipeline.stop import Stop
 
 _LIKE_A_TIME: Final = re.compile(r"-?[0-9]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 
@@ -74,9 +74,9 @@ def compact(
 
     Example: aht-etl compact --lake ./lake --to ./coarse
     """
-    from etl import log
-    from etl.job import require_lake
-    from etl.redact import Redactor
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
+    from etl.pipeline.job import require_lake
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -118,13 +118,13 @@ def _copy(
     """Copy until all is done, a signal comes or it fails; return how it ended."""
     import structlog
 
-    from etl import events
-    from etl.compact import Copied, Copier
-    from etl.compact_report import CompactReport
-    from etl.defects import explain
-    from etl.machine import lack
-    from etl.stop import Stop
-    from etl.stores import open_copy, open_lake
+    from etl.cli.views.compact import CompactReport
+    from etl.config.stores import open_copy, open_lake
+    from etl.lake.compact import Copied, Copier
+    from etl.model import events
+    from etl.model.machine import lack
+    from etl.pipeline.defects import explain
+    from etl.pipeline.stop import Stop
 
     run_id = str(uuid.uuid4())
     structlog.contextvars.bind_contextvars(run_id=run_id)
@@ -162,9 +162,10 @@ def _tell(
     as_json: bool,
 ) -> int:
     """Log, print and write what was done; return the exit code."""
-    from etl import events, log
-    from etl.compact_report import in_one_line, to_text
-    from etl.report import write_report
+    from etl.cli.process import log
+    from etl.cli.views.compact import in_one_line, to_text
+    from etl.model import events
+    from etl.pipeline.tally import write_report
 
     document, code = redactor.tree(outcome.as_json()), outcome.exit_code
     events.log.info(
@@ -213,7 +214,7 @@ def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
 
 def _until_stopped(work: "Callable[[], None]", stop: "Stop", grace_s: float) -> None:
     """Do blocking work; after a signal wait for its end for so many seconds at most."""
-    from etl.stop import to_its_end
+    from etl.pipeline.stop import to_its_end
 
     async def go() -> None:
         loop = asyncio.get_running_loop()

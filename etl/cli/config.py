@@ -53,8 +53,8 @@ def show(
 
     Example: aht-etl config show --config configs/daily.yaml
     """
-    from etl import log
-    from etl.redact import Redactor
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
 
     log.configure("auto", "warning", Redactor())
     with usage_errors("auto"):
@@ -62,7 +62,7 @@ def show(
         where = (engine, dask_scheduler, dask_workers)
         flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
         read = configured(config, flags)
-    from etl.origins import shown, to_yaml
+    from etl.config.origins import shown, to_yaml
 
     values = list(shown(read.settings, read.origins))
     if as_json:
@@ -84,6 +84,6 @@ def schema() -> None:
 
     Example: aht-etl config schema > aht-etl.schema.json
     """
-    from etl.config_schema import config_schema
+    from etl.config.json_schema import config_schema
 
     typer.echo(json.dumps(config_schema(), indent=2))

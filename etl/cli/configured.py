@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from etl.origins import Origins
-    from etl.settings import Settings
+    from etl.config.origins import Origins
+    from etl.config.settings import Settings
 
 #: The flags by the keys that they set.
 FLAGS: Final = {
@@ -45,7 +45,7 @@ class Configured:
 
 def configured(config: Path | None, flags: dict[str, str | None]) -> Configured:
     """Read the configuration; `flags` are by dotted key, None where not given. UsageError."""
-    from etl.sources import load_with_origins
+    from etl.config.sources import load_with_origins
 
     names = FLAGS | COMPACT_FLAGS
     given = _nested(flags)

@@ -56,11 +56,11 @@ def ddl(
 
     Example: aht-etl ddl --engine athena --lake s3://bucket/lake --name aht.units
     """
-    from etl import log
-    from etl.ddl import Engine, check_name, read_facts, statement
-    from etl.places import is_remote
-    from etl.redact import Redactor
-    from etl.stores import open_lake
+    from etl.audit.ddl import Engine, check_name, read_facts, statement
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
+    from etl.config.stores import open_lake
+    from etl.storage.places import is_remote
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)

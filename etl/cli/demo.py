@@ -6,7 +6,7 @@ import typer
 
 from etl.cli.common import called_as, check_report_file, usage_errors
 from etl.cli.flags import LogFormat, LogLevel, Progress, ReportFile
-from etl.signals import SIGNALS
+from etl.cli.process.signals import SIGNALS
 
 DemoLake = Annotated[
     str | None,
@@ -31,10 +31,10 @@ def demo(
 
     Example: aht-etl demo --lake ./demo-lake
     """
-    from etl import demo as demonstration
-    from etl import log
-    from etl.job import new_job
-    from etl.redact import Redactor
+    from etl.cli import demonstration
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
+    from etl.pipeline.job import new_job
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -46,7 +46,7 @@ def demo(
         job = new_job(settings, demonstration.WINDOW, demonstration.NOW, redactor)
         if report != "-":
             typer.echo(demonstration.introduction(emulator, settings.lake.uri))
-        from etl.execution import execute
+        from etl.cli.execution import execute
 
         code = execute(job, progress, log_format, report)
     if report != "-" and code == 0:

@@ -74,8 +74,9 @@ def emulator(
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """
-    from etl import log, serve
-    from etl.redact import Redactor
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
+    from etl.emulator import serve
 
     log.configure("auto", "warning", Redactor())
 

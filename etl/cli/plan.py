@@ -59,11 +59,11 @@ def plan(
     """
     import json
 
-    from etl import log
-    from etl.library import plan_of
-    from etl.plan_summary import to_text
-    from etl.redact import Redactor
-    from etl.signals import SIGNALS
+    from etl.cli.process import log
+    from etl.cli.process.signals import SIGNALS
+    from etl.cli.views.plan import to_text
+    from etl.config.redact import Redactor
+    from etl.pipeline.library import plan_of
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)

@@ -11,8 +11,8 @@ import typer
 from typer.main import get_command
 
 from etl.cli import app
-from etl.keys import all_keys, variable
-from etl.origins import flow, written
+from etl.config.keys import all_keys, variable
+from etl.config.origins import flow, written
 
 _HEAD = """\
 # Reference

@@ -56,8 +56,8 @@ def run(
 
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """
-    from etl import log
-    from etl.redact import Redactor
+    from etl.cli.process import log
+    from etl.config.redact import Redactor
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -76,9 +76,9 @@ def run(
             archive_only=archive_only,
         )
         # Behind `prepare`, which imports aiohttp in a way of its own.
-        from etl.engine import require_engine
+        from etl.pipeline.engine import require_engine
 
         require_engine(job.settings)
-    from etl.execution import execute
+    from etl.cli.execution import execute
 
     raise typer.Exit(execute(job, progress, log_format, report))

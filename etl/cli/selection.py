@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from etl.cli.configured import configured
 
 if TYPE_CHECKING:
+    from etl.config.settings import Settings
     from etl.lake.layout import Selection
-    from etl.settings import Settings
 
 
 def load_selected(
@@ -26,8 +26,8 @@ def load_selected(
     Only flags choose: a window or an account that is configured is for runs. `more` are flags by
     key, `__` for the dot. Raises UsageError.
     """
-    from etl.job import settle_window
     from etl.lake.layout import Selection
+    from etl.pipeline.job import settle_window
 
     settings = configured(
         config,

@@ -20,14 +20,15 @@ from etl.cli.flags import (
     ShownLookback,
     ShownTo,
 )
+from etl.cli.process.signals import SIGNALS
 from etl.cli.selection import load_selected
-from etl.errors import RunError, UsageError
-from etl.signals import SIGNALS
+from etl.model.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from etl.against import Against
+    from etl.audit.comparison import Against
     from etl.lake.layout import Selection
-    from etl.lake.store import Store
+    from etl.pipeline.job import Job
+    from etl.storage.store import Store
 
 AgainstApi = Annotated[
     Literal["api"] | None,
@@ -78,12 +79,12 @@ def status(
     """
     from rich.console import Console
 
-    from etl import log
-    from etl.job import new_job, settle_window
-    from etl.lake.survey import survey
-    from etl.redact import Redactor
-    from etl.status import show, to_json
-    from etl.stores import open_lake
+    from etl.audit.survey import survey
+    from etl.cli.process import log
+    from etl.cli.views.status import show, to_json
+    from etl.config.redact import Redactor
+    from etl.config.stores import open_lake
+    from etl.pipeline.job import new_job, settle_window
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)
@@ -107,7 +108,7 @@ def status(
         window = settle_window(settings, now) if against else None
         zone = _zone(timezone, html)
         if html is not None:
-            from etl.page import require_page
+            from etl.audit.page import require_page
 
             require_page(html)
     for secret in settings.secret_values():
@@ -122,15 +123,26 @@ def status(
             )
         compared = None
         if window is not None:
-            from etl.against import ask
-
-            compared = SIGNALS.run(ask(new_job(settings, window, now, redactor)))
+            compared = SIGNALS.run(_ask(new_job(settings, window, now, redactor)))
         if html is not None:
             _write_page(store, html, selection, now, compared, zone)
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
     else:
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
+
+
+async def _ask(job: "Job") -> "Against":
+    """List the job's window and subtract what the lake holds; nothing is fetched.
+
+    Raises RunError where the listing cannot be had, or the lake not be read.
+    """
+    from etl.audit.comparison import Against
+    from etl.pipeline import run as pipeline
+
+    assert job.window is not None  # noqa: S101 - nobody compares with a saved listing
+    await pipeline.plan(job)
+    return Against(job.account, job.window, job.tally.listing, job.tally.plan)
 
 
 def _zone(name: str | None, html: Path | None) -> tzinfo:
@@ -157,7 +169,7 @@ def _write_page(
     against: "Against | None",
     zone: tzinfo,
 ) -> None:
-    from etl.page import write_page
+    from etl.audit.page import write_page
 
     try:
         write_page(store, file, now=now, selection=selection, against=against, zone=zone)

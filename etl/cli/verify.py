@@ -21,7 +21,7 @@ from etl.cli.flags import (
     ShownTo,
 )
 from etl.cli.selection import load_selected
-from etl.errors import UsageError
+from etl.model.errors import UsageError
 
 Deep = Annotated[
     bool,
@@ -60,13 +60,13 @@ def verify(
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl import log
-    from etl.redact import Redactor
-    from etl.stores import open_archive, open_copy, open_lake
-    from etl.verified import shown, to_json, to_text, why_not
-    from etl.verify import verify as prove
-    from etl.verify_archive import ArchiveCheck
-    from etl.verify_copy import verify_copy
+    from etl.audit.verify import verify as prove
+    from etl.audit.verify_archive import ArchiveCheck
+    from etl.audit.verify_copy import verify_copy
+    from etl.cli.process import log
+    from etl.cli.views.verify import shown, to_json, to_text, why_not
+    from etl.config.redact import Redactor
+    from etl.config.stores import open_archive, open_copy, open_lake
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from etl.decode.limits import DecodeLimits
 
 if TYPE_CHECKING:
-    from etl.decode.decoded import Decoded, Sized
+    from etl.decode.decoded import Decoded
     from etl.decode.file import decode
     from etl.decode.scanner import Scanner
 
-__all__ = ["DecodeLimits", "Decoded", "Scanner", "Sized", "decode"]
+__all__ = ["DecodeLimits", "Decoded", "Scanner", "decode"]
 
 _HOMES: Final = {
     "Decoded": "decoded",
     "Scanner": "scanner",
-    "Sized": "decoded",
     "decode": "file",
 }
 

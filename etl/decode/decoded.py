@@ -4,28 +4,16 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, NamedTuple, Self, cast
+from typing import IO, Any, BinaryIO, Final, Self, cast
 
 import pyarrow as pa
 
 from etl.decode.unpack import Unpacked
-from etl.schema import DECODED_SCHEMA
+from etl.model.dataset import DECODED_SCHEMA, Sized
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
 #: README, "Bad rows": the raw text is cut at 64 KiB.
 RAW_MAX_BYTES: Final = 2**16
-
-
-class Sized(NamedTuple):
-    """Rows, and how many bytes of memory they take: to ask Arrow takes longer than to count."""
-
-    rows: pa.RecordBatch
-    bytes: int
-
-    @classmethod
-    def of(cls, rows: pa.RecordBatch) -> Self:
-        """Ask Arrow."""
-        return cls(rows, rows.nbytes)
 
 
 class Decoded:

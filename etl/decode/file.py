@@ -20,7 +20,7 @@ from etl.decode.patient import (
 )
 from etl.decode.scanner import Scanner
 from etl.decode.unpack import Unpacked
-from etl.errors import FailureKind, FileError
+from etl.model.errors import FailureKind, FileError
 
 # Text is scanned in pieces that stay in the processor's cache, as they come from gunzip.
 _BLOCK_BYTES: Final = 2**18

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NoReturn
 
-from etl.schema import (
+from etl.model.dataset import (
     INTEGER_COLUMNS,
     STRING_COLUMNS,
     TIMESTAMP_COLUMNS,

@@ -5,9 +5,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from etl.decode.decoded import Sized
 from etl.decode.kernel import Batch, Flags, Place, Stop, scan
-from etl.schema import DECODED_SCHEMA, STRING_COLUMNS, TIMESTAMP_COLUMNS
+from etl.model.dataset import DECODED_SCHEMA, STRING_COLUMNS, TIMESTAMP_COLUMNS, Sized
 
 # The columns in the scanner's order (etl/decode/kernel/scan.h).
 _STRINGS: Final = (*STRING_COLUMNS, "extras")

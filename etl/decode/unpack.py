@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from isal import igzip_lib
 from isal.igzip_lib import IsalError
 
-from etl.errors import FailureKind, FileError
+from etl.model.errors import FailureKind, FileError
 
 _MAGIC: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"

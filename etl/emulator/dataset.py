@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 from etl.emulator import shapes
-from etl.paths import BreakdownPath, InvalidPathError
-from etl.times import to_millis
+from etl.model.paths import BreakdownPath, InvalidPathError
+from etl.model.times import to_millis
 
 DEFAULT_ACCOUNT: Final = "le79344075"
 _HOUR_MS: Final = 3_600_000

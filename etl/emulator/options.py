@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from etl.emulator.faults import Fault
-from etl.times import Window
+from etl.model.times import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
 from etl.emulator.dataset import Dataset, EmulatedFile
 from etl.emulator.faults import Endpoint, Fault, json_body, misbehave, packed
 from etl.emulator.options import EmulatorOptions
-from etl.times import Window, read_rfc3339, rfc3339, to_millis
+from etl.model.times import Window, read_rfc3339, rfc3339, to_millis
 
 # The patterns of the vendor's documentation.
 _SOURCE: Final = re.compile(r"[a-zA-Z0-9_]{1,20}")

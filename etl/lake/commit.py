@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from etl.events import log
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
-from etl.lake.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
+from etl.model.events import log
+from etl.storage.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
 
 _PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
 # A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.
@@ -131,7 +131,7 @@ def commit(
             known = state.loaded & {source.path for source in left.sources}
             if known:
                 # Learned just now, or when an earlier part of this run met another run's.
-                from etl.lake.encoding import without  # noqa: PLC0415 - it is loaded by now
+                from etl.lake.subtract import without  # noqa: PLC0415 - it is loaded by now
 
                 theirs |= known
                 left = without(left, known, new_builder())

@@ -1,7 +1,7 @@
 """Rows in Arrow columns → a Parquet file, written as they come."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -9,18 +9,16 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.decode import Sized
-from etl.lake.part import Encoded, PartBuilder
-from etl.lake.rows import source_rows
-from etl.paths import BreakdownPath
-from etl.schema import (
+from etl.config.settings import Compression
+from etl.model.dataset import (
     COPY_SCHEMA,
     DECODED_SCHEMA,
     INTEGER_COLUMNS,
     STRING_COLUMNS,
     TIMESTAMP_COLUMNS,
+    Sized,
 )
-from etl.settings import Compression
+from etl.model.paths import BreakdownPath
 
 # Chosen by measurement (tests/bench/README.md has the figures): of a million rows these take two
 # thirds of the time of pyarrow's defaults and three quarters of the room. Deltas for the integers
@@ -98,22 +96,3 @@ class Encoder:
         for closing in (self._writer, self._file):
             with suppress(OSError, pa.ArrowException):
                 closing.close()
-
-
-def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> Encoded | None:
-    """Encode a part again without some of its sources; None if none is left.
-
-    Closes the part that it was given.
-    """
-    try:
-        if all(source.path in paths for source in encoded.sources):
-            return None
-        with encoded.staged.path.open("rb") as stream:
-            for source, rows in source_rows(stream, encoded.bytes, encoded.sources):
-                if source.path not in paths:
-                    decoded = (batch.select(DECODED_SCHEMA.names) for batch in rows)
-                    builder.add(source, map(Sized.of, decoded))
-        return builder.finish()
-    finally:
-        encoded.staged.close()
-        builder.close()  # changes nothing if it was finished

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from etl.lake.store import LakeError, Store, StoredFile
-from etl.paths import DAY, HOUR, InvalidPathError, Partition
+from etl.model.paths import DAY, HOUR, InvalidPathError, Partition
+from etl.storage.store import LakeError, Store, StoredFile
 
 # A folder above partitions.
 _TREE: Final = re.compile(

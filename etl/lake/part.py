@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from etl.config.settings import Compression
 from etl.lake.receipts import Receipt, to_metadata
-from etl.lake.store import StagedFile
-from etl.paths import BreakdownPath
-from etl.settings import Compression
+from etl.model.paths import BreakdownPath
+from etl.storage.store import StagedFile
 
 if TYPE_CHECKING:
-    from etl.decode import Decoded, Sized
     from etl.lake.encoding import Encoder
+    from etl.model.dataset import Sized
 
 # A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
 _ROW_GROUP_BYTES: Final = 16 * 2**20
@@ -32,6 +32,16 @@ class Encoded:
     sources: tuple[Receipt, ...]
     rows: int
     bytes: int
+
+
+class InMemory(Protocol):
+    """Rows of one file, as far as they are in memory."""
+
+    in_memory_bytes: int
+
+    @property
+    def spilled(self) -> bool:
+        """Whether some of them are on disk."""
 
 
 class PartBuilder:
@@ -87,7 +97,7 @@ class PartBuilder:
         written = self._encoder.bytes if self._encoder else 0
         return written + self.pending_bytes // _ENCODED_SHARE
 
-    def has_room(self, decoded: "Decoded") -> bool:
+    def has_room(self, decoded: InMemory) -> bool:
         """Whether adding a file only takes note of it: nothing is read from disk or encoded."""
         return not decoded.spilled and (
             self.pending_bytes + decoded.in_memory_bytes < _ROW_GROUP_BYTES

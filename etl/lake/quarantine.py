@@ -3,7 +3,7 @@
 import shutil
 from typing import BinaryIO, Final
 
-from etl.lake.store import LakeError, Store
+from etl.storage.store import LakeError, Store
 
 FOLDER: Final = "_quarantine"
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
-from etl import __version__
-from etl.lake.ranges import TAIL_BYTES
+from etl.model.version import __version__
+from etl.storage.ranges import TAIL_BYTES
 
 SCHEMA_VERSION: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"

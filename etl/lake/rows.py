@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line
-from etl.schema import SCHEMA
+from etl.model.dataset import SCHEMA
 
 # A file up to this size is read at once: Arrow's calls back into Python cost more than its bytes.
 _AT_ONCE_BYTES: Final = 4 * 2**20

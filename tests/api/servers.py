@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from etl.api.throttle import Limiter
+from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
-from etl.settings import FetchSettings, RetrySettings
+from etl.config.settings import FetchSettings, RetrySettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -12,8 +12,8 @@ from aiohttp import web
 from etl.api.auth import Hope, OAuth1, OAuth2, parse_token
 from etl.api.retry import Unauthorized
 from etl.api.transport import Transport
-from etl.errors import RunError
-from etl.settings import AuthSettings
+from etl.config.settings import AuthSettings
+from etl.model.errors import RunError
 from tests.api.servers import serving, transport
 
 URL = "http://127.0.0.1:1/files?path=/year=2022/month=6/x.json.gz&source=aht_etl"

@@ -17,10 +17,10 @@ from yarl import URL
 
 from etl.api.auth import Anonymous, OAuth1
 from etl.api.proxy import Proxy
+from etl.api.reach import greet
 from etl.api.transport import Transport
-from etl.errors import FailureKind, FileError, RunError
-from etl.reach import greet
-from etl.settings import ApiSettings, AuthSettings
+from etl.config.settings import ApiSettings, AuthSettings
+from etl.model.errors import FailureKind, FileError, RunError
 from tests.api.servers import transport
 from tests.certificates import certified
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from etl.api.auth import Anonymous
 from etl.api.listing import Listing, list_windows, read_listing, require_an_answer
-from etl.errors import RunError
-from etl.settings import RetrySettings
-from etl.times import Window
+from etl.config.settings import RetrySettings
+from etl.model.errors import RunError
+from etl.model.times import Window
 from tests.api.servers import Answer, serving, transport
 
 START = datetime(2022, 6, 1, tzinfo=UTC)

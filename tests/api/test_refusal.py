@@ -10,7 +10,7 @@ from aiohttp import web
 
 from etl.api.auth import Anonymous, Hope
 from etl.api.retry import Unauthorized
-from etl.redact import Redactor
+from etl.config.redact import Redactor
 from tests.api.servers import serving, transport
 
 PERMISSION = "Data > Workforce Management > Agent Activity API"

@@ -7,7 +7,7 @@ import pytest
 from etl.api.auth import Hope
 from etl.api.refusal import retry_after_s
 from etl.api.retry import Attempts, Unauthorized
-from etl.errors import FailureKind, FileError
+from etl.model.errors import FailureKind, FileError
 
 NOW = datetime(2022, 6, 1, 12, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from etl.api.throttle import Limiter
+from etl.api.limiter import Limiter
 
 
 class FakeTime:

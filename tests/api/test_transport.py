@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from etl.api.answers import download, read_json
 from etl.api.auth import Anonymous
-from etl.api.body import download, read_json
-from etl.api.domains import AGENT_ACTIVITY, SENTINEL, look_up
+from etl.api.hosts import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.transport import Transport
-from etl.errors import FailureKind, FileError, RunError
+from etl.model.errors import FailureKind, FileError, RunError
 from tests.api.servers import serving, transport
 
 

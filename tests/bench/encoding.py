@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.emulator.dataset import units
-from etl.schema import INTEGER_COLUMNS, SCHEMA, TIMESTAMP_COLUMNS
-from etl.times import to_millis
+from etl.model.dataset import INTEGER_COLUMNS, SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.times import to_millis
 from tests.bench.workload import ACCOUNT, START
 
 _ROWS: Final = 120_000

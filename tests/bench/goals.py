@@ -20,7 +20,7 @@ from etl.decode import DecodeLimits, decode
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread, shapes
 from etl.emulator.dataset import units
 from etl.emulator.server import Request
-from etl.times import to_millis
+from etl.model.times import to_millis
 from tests.bench.compare import our_command
 from tests.bench.measure import Sample, run
 from tests.bench.server import serve

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from etl.times import to_millis
+from etl.model.times import to_millis
 from tests.bench.workload import ACCOUNT, START
 
 _COLUMNS: Final = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from etl.emulator.dataset import units
-from etl.times import to_millis
+from etl.model.times import to_millis
 
 ACCOUNT: Final = "79344075"
 START: Final = datetime(2022, 6, 1, tzinfo=UTC)

@@ -16,9 +16,9 @@ from tests.container.conftest import Contain
 from tests.container.containers import Container
 from tests.kubernetes.manifests import config_map, container, job, pod, quantity, variables
 from tests.lakes import assert_lake_holds
-from tests.stores.conftest import SECRETS, Bucket
-from tests.stores.proxy import proxied
-from tests.stores.servers import moto, new_bucket
+from tests.storage.conftest import SECRETS, Bucket
+from tests.storage.proxy import proxied
+from tests.storage.servers import moto, new_bucket
 
 pytestmark = pytest.mark.timeout(900)
 

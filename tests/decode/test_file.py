@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.decode import DecodeLimits, decode, file
-from etl.errors import FileError
-from etl.schema import DECODED_SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.dataset import DECODED_SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.errors import FileError
 from tests.decode.oracle import Truth, truth
 
 PATH = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/sequences.1.2.00066.json.gz"

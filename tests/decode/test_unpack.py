@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.decode.unpack import Unpacked
-from etl.errors import FileError
+from etl.model.errors import FileError
 
 TEXT = b'{"segmentId":"account:1:conversation:2"}\n' * 50
 FILE = gzip.compress(TEXT, mtime=0)

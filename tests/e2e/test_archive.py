@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.copies import name_beside, note_of
+from etl.archive.names import name_beside, note_of
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import assert_lake_holds, receipts

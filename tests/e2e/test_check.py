@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
-from etl.times import Window
+from etl.model.times import Window
 from tests.certificates import certified
 from tests.conftest import COMMAND, Serve, environment, keys_of
 from tests.e2e.test_endings import wait_until

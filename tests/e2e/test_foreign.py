@@ -14,7 +14,7 @@ import pytest
 
 from etl.emulator import Dataset, EmulatorOptions, Fault
 from etl.emulator.dataset import DEFAULT_ACCOUNT
-from etl.times import to_millis
+from etl.model.times import to_millis
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import assert_lake_holds
 

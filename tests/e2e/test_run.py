@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.emulator import Dataset
-from etl.times import Window, to_millis
+from etl.model.times import Window, to_millis
 from tests.conftest import Runner, Serve, environment, keys_of
 from tests.lakes import assert_lake_holds, expected, receipts, through_pyarrow
 

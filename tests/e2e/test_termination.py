@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from etl import termination
 from etl.emulator import Dataset, Fault
-from etl.termination import VARIABLE
+from etl.model import termination
+from etl.model.termination import VARIABLE
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.e2e.test_endings import DATA, ended_by, wait_until
 

@@ -6,8 +6,8 @@ from itertools import groupby, pairwise
 from statistics import median
 
 from etl.emulator import Dataset
-from etl.paths import BreakdownPath
-from etl.times import to_millis
+from etl.model.paths import BreakdownPath
+from etl.model.times import to_millis
 from tests.decode.oracle import truth
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC)

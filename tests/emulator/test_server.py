@@ -14,7 +14,7 @@ from yarl import URL
 
 from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
 from etl.emulator.auth import KEYS
-from etl.times import Window, to_millis
+from etl.model.times import Window, to_millis
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 2, tzinfo=UTC)
 NOW = datetime(2022, 6, 20, tzinfo=UTC)

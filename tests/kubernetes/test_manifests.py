@@ -12,8 +12,8 @@ import yaml
 
 import etl
 from etl import load_settings
-from etl.metrics import PATIENCE_S
-from etl.settings import Settings
+from etl.config.settings import Settings
+from etl.pipeline.metrics import PATIENCE_S
 from tests.documents import page
 from tests.kubernetes.manifests import (
     APPLIED,

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import Sized
 from etl.lake.commit import Committed, PartitionState, commit, read_state
-from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.lake.store import AlreadyExistsError, LakeError, StagedFile
-from etl.schema import DECODED_SCHEMA, SCHEMA
+from etl.model.dataset import DECODED_SCHEMA, SCHEMA, Sized
+from etl.storage.local import LocalStore
+from etl.storage.store import AlreadyExistsError, LakeError, StagedFile
 
 DIRECTORY = "year=2022/month=6/day=1/hour=6/accountId=le1"
 

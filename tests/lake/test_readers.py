@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.decode import Sized
 from etl.lake.commit import PartitionState, commit
-from etl.lake.local import LocalStore
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt
-from etl.schema import DECODED_SCHEMA, SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.dataset import DECODED_SCHEMA, SCHEMA, TIMESTAMP_COLUMNS, Sized
+from etl.storage.local import LocalStore
 
 ROWS = [
     {

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from etl import metrics
 from etl.emulator import Dataset, Fault
+from etl.pipeline import metrics
 from tests.conftest import Runner, Serve
 from tests.programs import listening, program
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from etl.errors import RunError
+from etl.model.errors import RunError
 
 __all__ = ["Batch", "Flags", "Place", "Stop", "scan"]
 

@@ -52,7 +52,7 @@ static const struct name NAMES[] = {
 };
 enum { NAME_COUNT = sizeof NAMES / sizeof *NAMES };
 
-/* Milliseconds of the years 1 to 9999 (etl/schema.py, TIMESTAMP_MIN_MS and TIMESTAMP_MAX_MS). */
+/* Milliseconds of the years 1 to 9999 (etl/model/dataset.py, TIMESTAMP_MIN_MS and TIMESTAMP_MAX_MS). */
 static const int64_t LEAST_MS = -62135596800000, MOST_MS = 253402300799999;
 
 static int is_timestamp(int column) {

@@ -11,7 +11,7 @@ import pytest
 
 from etl import __version__
 from etl.decode import kernel
-from etl.errors import RunError
+from etl.model.errors import RunError
 from tests.decode.kernel.__main__ import HERE, SCANNER, write_seeds
 from tests.programs import program
 

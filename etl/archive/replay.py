@@ -1,0 +1,127 @@
+"""Files from the raw archive instead of the API: listed and read as etl.api.client does.
+
+A window is all hours that it touches: the vendor's selects by the time at which a segment closed,
+and the archive knows the hour of a file's folder alone.
+"""
+
+import asyncio
+import io
+from contextlib import ExitStack, suppress
+from functools import partial
+
+from etl.api.answers import Body
+from etl.api.listing import Listing
+from etl.api.retry import Attempts
+from etl.archive.keep import refused, sha256_of
+from etl.archive.names import Copies, by_path, folders_of
+from etl.config.settings import Settings
+from etl.config.stores import open_archive
+from etl.lake.layout import Selection
+from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.events import log
+from etl.model.paths import BreakdownPath
+from etl.model.times import Window
+from etl.storage.store import LakeError, Store
+
+
+class Replay:
+    """Lists and reads an archive's files, of one account or of all."""
+
+    def __init__(self, store: Store, account: str | None) -> None:
+        self._store = store
+        self._account = account
+        self._copies: dict[str, Copies] = {}
+
+    async def list(self, windows: list[Window]) -> Listing:
+        """List the hours that these windows, which follow each other, touch; RunError if refused.
+
+        A path is listed once, however many files of it there are.
+        """
+        window = Window(windows[0].start, windows[-1].end)
+        selection = Selection(self._account, window.start, window.end)
+        found = await asyncio.gather(
+            *(asyncio.to_thread(self._below, folder) for folder in folders_of(window))
+        )
+        self._copies = {
+            text: copies
+            for folder in found
+            for text, copies in folder.items()
+            if selection.takes(copies.path.partition)
+        }
+        if not self._copies:
+            await asyncio.to_thread(self._there)
+        several = [text for text, copies in self._copies.items() if copies.several]
+        if several:
+            reason = "the newest that can be decoded is taken of each"
+            log.warning("archive.several", paths=len(several), first=several[0], reason=reason)
+        listing = Listing()
+        listing.add(self._copies)
+        return listing
+
+    def attempts(self, _path: BreakdownPath) -> Attempts:
+        """Return the one attempt that there is: read again, a file is the same."""
+        return Attempts((), 0, asyncio.sleep, lambda _error, _number: None)
+
+    async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+        """Read a file, one of more than `memory_bytes` later, from where it lies. FileError."""
+        return await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
+
+    def _below(self, folder: str) -> dict[str, Copies]:
+        def stop(_: str, error: LakeError) -> None:
+            # What is not seen must not pass for what is not there.
+            raise RunError(f"the raw archive: {error}; check raw.uri") from error
+
+        return by_path(self._store.walk(stop, folder))
+
+    def _there(self) -> None:
+        """Raise RunError where there is no archive at all: its name may be wrong."""
+        try:
+            names = self._store.names("")
+        except LakeError as error:
+            raise RunError(f"the raw archive: {error}; check raw.uri") from error
+        if all(name.startswith(("_", ".")) for name in names):
+            raise RunError(f"the raw archive {self._store.place} holds nothing; check raw.uri")
+
+    def _open(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+        try:
+            copies = self._copies.get(path.text) or self._look_up(path)
+            name, _ = copies.best(partial(sha256_of, self._store))
+            with ExitStack() as stack:
+                stream = stack.enter_context(self._store.open(name))
+                size = stream.seek(0, io.SEEK_END)
+                stream.seek(0)
+                if size > max_bytes:
+                    raise FileError(
+                        FailureKind.TOO_LARGE,
+                        f"has more than {max_bytes} bytes; if right, raise limits.max_file_size",
+                    )
+                if size <= memory_bytes:
+                    return Body(size, size, io.BytesIO(stream.read()), declared_gzip=False)
+                release = stack.pop_all().close
+                return Body(size, 0, stream, declared_gzip=False, release=release)
+        except FileNotFoundError:
+            raise FileError(FailureKind.NOT_FOUND, "not in the raw archive") from None
+        except (LakeError, OSError, RunError) as error:
+            raise refused(error) from error
+
+    def _look_up(self, path: BreakdownPath) -> Copies:
+        """Find a path that was not listed, and its neighbours, which will be asked for too."""
+        found = self._below(path.partition.directory)
+        self._copies.update(found)
+        if path.text not in found:
+            raise FileNotFoundError
+        return found[path.text]
+
+
+def open_replay(settings: Settings) -> Replay:
+    """Return the archive of the settings, which must name one. Blocking. Raises RunError."""
+    archive = open_archive(settings)
+    assert archive is not None  # noqa: S101 - whoever made the job has seen to it
+    try:
+        archive.check_readable()
+    except LakeError as error:
+        raise RunError(f"{error}; check raw.uri") from error
+    with suppress(OSError):  # an archive that cannot be written to will do
+        # Until the end: whoever compares it with the lake must know that more may be loaded.
+        archive.hold()
+    return Replay(archive, settings.account)

@@ -1,0 +1,1 @@
+"""What the lake holds and whether it is right: status, verify, the page."""

@@ -1,0 +1,356 @@
+"""Statements that make a lake, or its coarse copy, a table in a query engine.
+
+`read_facts` learns from the lake what a statement depends on; `statement` writes it. Nothing here
+talks to an engine. What each statement rests on in the engines' own documents:
+
+- Athena: "Supported types for partition projection" (`integer` without `digits` does not pad),
+  "Set up partition projection" (`storage.location.template`). `MSCK REPAIR TABLE` is no way here:
+  it skips keys that are not all lower case, such as `accountId`.
+- Trino: Hive connector, "Partition projection".
+- BigQuery: "Manage external Hive partitioned data", the schema in `WITH PARTITION COLUMNS`.
+- Snowflake: `CREATE EXTERNAL TABLE`, partitions computed from `METADATA$FILENAME`.
+- ClickHouse: `use_hive_partitioning`. DuckDB: "Hive Partitioning", `hive_types`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from etl.lake.layout import lay_out
+from etl.model.dataset import INTEGER_COLUMNS, SCHEMA, TIMESTAMP_COLUMNS
+from etl.model.errors import RunError, UsageError
+from etl.storage.places import Place, is_remote
+from etl.storage.store import Store
+
+# A projection has to end somewhere: this many years after the newest in the lake.
+_YEARS_AHEAD: Final = 10
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_]*){0,2}")
+_RANGES: Final = {"month": (1, 12), "day": (1, 31), "hour": (0, 23)}
+
+
+class Engine(StrEnum):
+    """The engines that have a statement."""
+
+    ATHENA = "athena"
+    TRINO = "trino"
+    SPARK = "spark"
+    DATABRICKS = "databricks"
+    BIGQUERY = "bigquery"
+    SNOWFLAKE = "snowflake"
+    CLICKHOUSE = "clickhouse"
+    DUCKDB = "duckdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """An engine's names of the column types, and of the partition keys' integer."""
+
+    text: str
+    integer: str
+    timestamp: str
+    key: str
+
+
+_TYPES: Final = {
+    Engine.ATHENA: Types("string", "bigint", "timestamp", "int"),
+    Engine.TRINO: Types("varchar", "bigint", "timestamp(3)", "integer"),
+    Engine.SPARK: Types("STRING", "BIGINT", "TIMESTAMP", "INT"),
+    Engine.DATABRICKS: Types("STRING", "BIGINT", "TIMESTAMP", "INT"),
+    Engine.BIGQUERY: Types("STRING", "INT64", "TIMESTAMP", "INT64"),
+    Engine.SNOWFLAKE: Types("VARCHAR", "NUMBER(38, 0)", "TIMESTAMP_LTZ", "NUMBER(4, 0)"),
+    Engine.CLICKHOUSE: Types(
+        "Nullable(String)", "Nullable(Int64)", "Nullable(DateTime64(3, ''UTC''))", "Int32"
+    ),
+    Engine.DUCKDB: Types("VARCHAR", "BIGINT", "TIMESTAMPTZ", "INTEGER"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a statement needs to know of a lake.
+
+    `place` is a folder's full path or a URI, without a slash at its end. `padded` are the keys that
+    are written with two digits, `mixed` those that are written in both ways, and `doubled` tells
+    whether one hour has a folder of each. In a coarse copy (`is_copy`) `hour` is a column of the
+    files and no key.
+    """
+
+    place: str
+    accounts: tuple[str, ...]
+    first_year: int
+    last_year: int
+    padded: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
+    doubled: bool = False
+    is_copy: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The partition keys that are integers, in the order of the directories."""
+        return ("year", "month", "day") if self.is_copy else ("year", "month", "day", "hour")
+
+    def range_of(self, key: str) -> tuple[int, int]:
+        """Return the first and the last value of a key."""
+        return _RANGES.get(key, (self.first_year, self.last_year + _YEARS_AHEAD))
+
+    @property
+    def template(self) -> str:
+        """A partition's place, with `${key}` for the values."""
+        folders = "/".join(f"{key}=${{{key}}}" for key in self.keys)
+        return f"{self.place}/{folders}/accountId=${{accountid}}"
+
+    @property
+    def glob(self) -> str:
+        """What matches all parts, and nothing that may lie next to the years."""
+        folders = "/".join(f"{key}=*" for key in self.keys)
+        return f"{self.place}/{folders}/accountId=*/part-*.parquet"
+
+
+def read_facts(store: Store, account: str | None, this_year: int) -> Facts:
+    """Walk through a lake and learn what statements depend on; no file is opened. Blocking.
+
+    `account` is added to those that the lake holds; `this_year` stands for the years of a lake that
+    holds nothing. Raises LakeError where the lake cannot be read, and UsageError where it is empty
+    and no account is given.
+    """
+    layout = lay_out(store)
+    partitions = [*layout.parts, *layout.shut]
+    accounts = {partition.account for partition in partitions} | ({account} if account else set())
+    if not accounts:
+        raise UsageError(
+            f"{store.place} holds nothing yet, so its accounts are not known: give --account, or "
+            "check --lake"
+        )
+    spelled: dict[str, set[bool]] = {}
+    for partition in partitions:
+        for key, value in (each.split("=") for each in partition.directory.split("/")):
+            if key in _RANGES and int(value) < 10:  # others are spelled in one way only
+                spelled.setdefault(key, set()).add(len(value) == 2)
+    years = [partition.hour.year for partition in partitions] or [this_year]
+    return Facts(
+        store.place.rstrip("/"),
+        tuple(sorted(accounts)),
+        min(years),
+        max(years),
+        frozenset(key for key, padded in spelled.items() if padded == {True}),
+        frozenset(key for key, padded in spelled.items() if len(padded) == 2),
+        len({(partition.hour, partition.account) for partition in partitions}) < len(partitions),
+        layout.is_copy,
+    )
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError where a table's name would need quotes."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {name}: write a table's name as the engine takes it without quotes, for "
+            "example aht.units or catalog.aht.units"
+        )
+
+
+def statement(engine: Engine, facts: Facts, name: str, azure_account: str | None = None) -> str:
+    """Return what makes this lake the table `name`: one statement, or several in their order.
+
+    `azure_account` is the storage account, for an `az://` place that does not name it. Raises
+    RunError where the engine could not see all partitions.
+    """
+    projected, listed = {Engine.ATHENA, Engine.TRINO}, {Engine.SPARK, Engine.DATABRICKS}
+    if (facts.mixed and engine in projected) or (facts.doubled and engine in listed):
+        keys = ", ".join(sorted(facts.mixed))
+        raise RunError(
+            f"{facts.place} has folders of both spellings, with and without a leading zero, of "
+            f"{keys}: a table of {engine.value} would see one of the two only. Make it of a coarse "
+            "copy (aht-etl compact), which has one spelling, or use another engine"
+        )
+    columns = _columns(_TYPES[engine], facts)
+    return _WRITERS[engine](_placed(engine, facts, azure_account), columns, name) + ";"
+
+
+def _columns(types: Types, facts: Facts) -> dict[str, str]:
+    """Return each column of the files with its type."""
+    columns = dict.fromkeys(SCHEMA.names, types.text)
+    columns.update(dict.fromkeys(INTEGER_COLUMNS, types.integer))
+    columns.update(dict.fromkeys(TIMESTAMP_COLUMNS, types.timestamp))
+    return {**columns, "hour": types.key} if facts.is_copy else columns
+
+
+def _placed(engine: Engine, facts: Facts, azure_account: str | None) -> Facts:
+    """Return the facts with the place as the engine writes it."""
+    place = facts.place
+    if not is_remote(place):
+        # A folder that other programs than this one read is a URI to those that know stores.
+        if engine not in {Engine.CLICKHOUSE, Engine.DUCKDB}:
+            place = f"file://{place}"
+    else:
+        parsed = Place.parse(place)
+        account = parsed.account or azure_account
+        if engine is Engine.SPARK and parsed.scheme == "s3":
+            place = place.replace("s3://", "s3a://", 1)
+        elif parsed.scheme == "az" and account and engine is not Engine.DUCKDB:
+            prefix = f"/{parsed.prefix}" if parsed.prefix else ""
+            place = f"abfss://{parsed.container}@{account}.dfs.core.windows.net{prefix}"
+    return replace(facts, place=place.replace("'", "''"))
+
+
+Columns = Mapping[str, str]
+
+
+def _listed(columns: Columns, line: Callable[[str, str], str]) -> str:
+    return ",\n  ".join(line(name, type_) for name, type_ in columns.items())
+
+
+def _athena(facts: Facts, columns: Columns, name: str) -> str:
+    keys = ", ".join(f"`{key}` int" for key in facts.keys)
+    properties = ",\n  ".join(f"'{key}' = '{value}'" for key, value in _projected(facts))
+    # Athena keeps all names in lower case, and finds the files' columns by them all the same.
+    return f"""\
+CREATE EXTERNAL TABLE {name} (
+  {_listed(columns, lambda column, type_: f"`{column.lower()}` {type_}")})
+PARTITIONED BY ({keys}, `accountid` string)
+STORED AS PARQUET
+LOCATION '{facts.place}/'
+TBLPROPERTIES (
+  {properties},
+  'storage.location.template' = '{facts.template}/')"""
+
+
+def _projected(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "projection.enabled", "true"
+    for key in facts.keys:
+        first, last = facts.range_of(key)
+        yield f"projection.{key}.type", "integer"
+        yield f"projection.{key}.range", f"{first},{last}"
+        if key in facts.padded:
+            yield f"projection.{key}.digits", "2"
+    yield "projection.accountid.type", "enum"
+    yield "projection.accountid.values", ",".join(facts.accounts)
+
+
+def _trino(facts: Facts, columns: Columns, name: str) -> str:
+    def key(key: str) -> str:
+        first, last = facts.range_of(key)
+        digits = ", partition_projection_digits = 2" if key in facts.padded else ""
+        return (
+            f"{key} integer WITH (partition_projection_type = 'INTEGER', "
+            f"partition_projection_range = ARRAY['{first}', '{last}']{digits})"
+        )
+
+    accounts = ", ".join(f"'{account}'" for account in facts.accounts)
+    names = ", ".join(f"'{key}'" for key in (*facts.keys, "accountid"))
+    return f"""\
+CREATE TABLE {name} (
+  {_listed(columns, lambda column, type_: f"{column.lower()} {type_}")},
+  {("," + chr(10) + "  ").join(key(each) for each in facts.keys)},
+  accountid varchar WITH (partition_projection_type = 'ENUM', \
+partition_projection_values = ARRAY[{accounts}]))
+WITH (
+  format = 'PARQUET',
+  external_location = '{facts.place}/',
+  partitioned_by = ARRAY[{names}],
+  partition_projection_enabled = true,
+  partition_projection_location_template = '{facts.template}/')"""
+
+
+def _spark(facts: Facts, columns: Columns, name: str) -> str:
+    keys = ", ".join(facts.keys)
+    typed = ", ".join(f"{key} INT" for key in facts.keys)
+    return f"""\
+CREATE TABLE {name} (
+  {_listed(columns, lambda column, type_: f"{column} {type_}")},
+  {typed}, accountId STRING)
+USING PARQUET
+PARTITIONED BY ({keys}, accountId)
+LOCATION '{facts.place}';
+
+-- Again after each load: it makes new partitions known.
+MSCK REPAIR TABLE {name}"""
+
+
+def _bigquery(facts: Facts, columns: Columns, name: str) -> str:
+    keys = ", ".join(f"{key} INT64" for key in facts.keys)
+    return f"""\
+CREATE EXTERNAL TABLE {name} (
+  {_listed(columns, lambda column, type_: f"{column} {type_}")})
+WITH PARTITION COLUMNS ({keys}, accountId STRING)
+OPTIONS (
+  format = 'PARQUET',
+  uris = ['{facts.place}/year=*'],
+  hive_partition_uri_prefix = '{facts.place}')"""
+
+
+def _snowflake(facts: Facts, columns: Columns, name: str) -> str:
+    def key(key: str, type_: str) -> str:
+        pattern = f"/{key}=([^/]+)/" if key != "year" else "year=([^/]+)/"
+        return (
+            f"{key} {type_} AS (REGEXP_SUBSTR(METADATA$FILENAME, '{pattern}', 1, 1, 'e')::{type_})"
+        )
+
+    def column(column: str, type_: str) -> str:
+        return f'{column} {type_} AS ($1:"{column}"::{type_})'
+
+    keys = [*(key(each, "NUMBER(4, 0)") for each in facts.keys), key("accountId", "VARCHAR")]
+    return f"""\
+-- Of a stage: CREATE STAGE aht_stage URL = '{facts.place}/' STORAGE_INTEGRATION = …
+CREATE EXTERNAL TABLE {name} (
+  {_listed(columns, column)},
+  {("," + chr(10) + "  ").join(keys)})
+PARTITION BY ({", ".join(facts.keys)}, accountId)
+LOCATION = @aht_stage/
+PATTERN = '(.*/)?year=.*/part-[0-9]+[.]parquet'
+FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)
+AUTO_REFRESH = FALSE;
+
+-- Again after each load: it makes new parts known.
+ALTER EXTERNAL TABLE {name} REFRESH"""
+
+
+def _clickhouse(facts: Facts, columns: Columns, name: str) -> str:
+    structure = ", ".join(
+        [
+            *(f"{column} {type_}" for column, type_ in columns.items()),
+            *(f"{key} Int32" for key in facts.keys),
+            "accountId String",
+        ]
+    )
+    return f"""\
+CREATE OR REPLACE VIEW {name} AS
+SELECT * FROM {_clickhouse_place(facts)},
+  '{structure}')
+SETTINGS use_hive_partitioning = 1"""  # noqa: S608 - it is printed, and name and place are checked
+
+
+def _clickhouse_place(facts: Facts) -> str:
+    """Return the table function and its arguments up to the structure."""
+    if not is_remote(facts.place):
+        return f"file('{facts.glob}', 'Parquet'"
+    place = Place.parse(facts.place)
+    if place.scheme != "az":
+        return f"{'s3' if place.scheme == 's3' else 'gcs'}('{facts.glob}', 'Parquet'"
+    blobs = facts.glob.removeprefix(facts.place).removeprefix("/")
+    host = f"https://{place.account or 'ACCOUNT'}.blob.core.windows.net"
+    path = f"{place.prefix}/{blobs}" if place.prefix else blobs
+    return f"azureBlobStorage('{host}', '{place.container}', '{path}', 'Parquet', 'auto'"
+
+
+def _duckdb(facts: Facts, columns: Columns, name: str) -> str:  # noqa: ARG001 - the files have them
+    schema, separator, _ = name.rpartition(".")
+    before = f"CREATE SCHEMA IF NOT EXISTS {schema};\n\n" if separator else ""
+    types = ", ".join([*(f"'{key}': INTEGER" for key in facts.keys), "'accountId': VARCHAR"])
+    return f"""\
+{before}CREATE OR REPLACE VIEW {name} AS
+SELECT * FROM read_parquet('{facts.place}/year=*/**/*.parquet', hive_partitioning = true,
+  hive_types = {{{types}}})"""  # noqa: S608 - as above
+
+
+_WRITERS: Final[dict[Engine, Callable[[Facts, Columns, str], str]]] = {
+    Engine.ATHENA: _athena,
+    Engine.TRINO: _trino,
+    Engine.SPARK: _spark,
+    Engine.DATABRICKS: _spark,
+    Engine.BIGQUERY: _bigquery,
+    Engine.SNOWFLAKE: _snowflake,
+    Engine.CLICKHOUSE: _clickhouse,
+    Engine.DUCKDB: _duckdb,
+}

@@ -1,0 +1,263 @@
+"""The lake's hours as months of days: what the heat map and the tables next to it show."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from etl.audit.comparison import Against
+from etl.audit.gaps import is_hidden
+from etl.audit.page import numbers as words
+from etl.audit.page.clock import Clock, day_name
+from etl.audit.page.facts import Facts, Hour
+
+_DAY: Final = timedelta(days=1)
+#: Offline data is complete so long after a segment closed, the vendor says; files come later still.
+_SETTLED_AFTER: Final = timedelta(hours=24)
+_EMPTY: Final = Hour()
+#: Days without files are shown up to so many in a row; the list of gaps names longer ones too.
+_LONGEST_GAP: Final = timedelta(days=62)
+
+
+class State(StrEnum):
+    """What an hour is. Where several of these are true of it, the last counts."""
+
+    #: The lake says nothing of it, and nothing is expected.
+    OUTSIDE = "outside"
+    HELD = "held"
+    #: An account should have files in it and has none.
+    GAP = "gap"
+    #: The vendor lists files of it that the lake lacks.
+    MISSING = "missing"
+    DAMAGED = "damaged"
+
+
+class Complete(StrEnum):
+    """Whether a day is complete."""
+
+    YES = "yes"
+    NO = "no"
+    #: Nothing is known to be missing, but not every hour has files.
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One hour of a day.
+
+    `accounts` have no files in it and should. `lacking` are files that the vendor lists and the
+    lake lacks; `unlisted` tells that it was asked and lists none.
+    """
+
+    at: datetime
+    clock: Clock
+    state: State
+    hour: Hour
+    accounts: tuple[str, ...] = ()
+    lacking: int = 0
+    unlisted: bool = False
+
+    @property
+    def column(self) -> str:
+        """The hour of the day."""
+        return self.clock.column(self.at)
+
+    def label(self) -> str:
+        """Return all that is known of the hour, in one line."""
+        when = self.clock.hours(self.at, self.at)
+        hour = self.hour
+        if self.state is State.OUTSIDE:
+            return f"{when}: not known, outside of what the lake covers"
+        warned = []
+        if self.state is State.DAMAGED:
+            warned.append("a part is damaged")
+        if self.lacking:
+            warned.append(
+                f"the vendor lists {words.plural(self.lacking, 'file')} that the lake lacks"
+            )
+        if self.state is State.GAP:
+            names = ", ".join(self.accounts[:3])
+            more = f" and {len(self.accounts) - 3} more" if len(self.accounts) > 3 else ""
+            whose = f" of account {names}{more}" if hour.files else ""
+            listed = ", and the vendor lists none" if self.unlisted else ""
+            warned.append(f"gap, no files{whose}{listed}")
+        if not hour.files and warned:
+            return f"{when}: {'; '.join(warned)}"
+        said = [
+            words.plural(hour.files, "file"),
+            words.plural(hour.rows, "row"),
+            f"{words.duration(hour.handle_ms / 1000)} handled",
+        ]
+        if hour.quarantined:
+            said.append(f"{words.plural(hour.quarantined, 'row')} quarantined")
+        if hour.late:
+            said.append(f"{words.plural(hour.late, 'file')} more than a day late")
+        if hour.loaded_at:
+            said.append(f"last loaded {self.clock.moment(hour.loaded_at)}")
+        there = f"{'; '.join(warned)}; there are: " if warned else ""
+        return f"{when}: {there}{', '.join(said)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the script draws the hour from."""
+        return {
+            "column": self.column,
+            "state": self.state,
+            "files": self.hour.files,
+            "rows": self.hour.rows,
+            "handle": round(self.hour.handle_ms / 3_600_000, 3),
+            "quarantined": self.hour.quarantined,
+            "label": self.label(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The hours that begin on a day: 24, or 23 or 25 where clocks change."""
+
+    date: date
+    cells: tuple[Cell, ...]
+    segments: int
+    settled: bool
+
+    @property
+    def name(self) -> str:
+        """`Wed 1 June 2022`."""
+        return day_name(self.date)
+
+    def total(self, name: str) -> float:
+        """Return the sum of one of the hours' numbers."""
+        return sum(float(getattr(cell.hour, name)) for cell in self.cells)
+
+    @property
+    def mean_ms(self) -> float:
+        """The handle time of a segment, on average."""
+        return self.total("handle_ms") / self.segments if self.segments else 0.0
+
+    @property
+    def complete(self) -> Complete:
+        """Whether every hour of the day has files, readable ones, and no listed one is missing."""
+        states = {cell.state for cell in self.cells if not cell.unlisted}
+        if states & {State.GAP, State.MISSING, State.DAMAGED}:
+            return Complete.NO
+        return Complete.YES if all(c.state is State.HELD for c in self.cells) else Complete.OPEN
+
+    @property
+    def verdict(self) -> str:
+        """The answer to whether the day is there."""
+        if self.complete is Complete.YES:
+            return "every hour has files"
+        held = sum(cell.state is State.HELD for cell in self.cells)
+        said = []
+        if gap := self._spans(lambda cell: cell.state is State.GAP and not cell.unlisted):
+            said.append(f"a gap at {gap}")
+        if missing := self._spans(lambda cell: cell.state is State.MISSING):
+            lacking = words.plural(sum(cell.lacking for cell in self.cells), "listed file")
+            said.append(f"{lacking} missing at {missing}")
+        if damaged := self._spans(lambda cell: cell.state is State.DAMAGED):
+            said.append(f"damaged at {damaged}")
+        if unlisted := self._spans(lambda cell: cell.unlisted):
+            said.append(f"the vendor lists nothing at {unlisted}")
+        if unknown := self._spans(lambda cell: cell.state is State.OUTSIDE):
+            said.append(f"not known at {unknown}")
+        so_far = " so far" if self.complete is Complete.OPEN else ""
+        return f"{held} of {len(self.cells)} hours{so_far}; {'; '.join(said)}"
+
+    def _spans(self, fits: Callable[[Cell], bool]) -> str:
+        """Return the hours that fit as text: `03:00 to 05:00, 09:00 to 10:00`."""
+        spans: list[list[Cell]] = []
+        before = -2
+        for number, cell in enumerate(self.cells):
+            if fits(cell):
+                if number == before + 1:
+                    spans[-1][1] = cell
+                else:
+                    spans.append([cell, cell])
+                before = number
+        return ", ".join(f"{a.clock.time(a.at)} to {b.clock.end(b.at)}" for a, b in spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month's days, as far as there is something to show."""
+
+    id: str
+    name: str
+    days: tuple[Day, ...]
+
+    def total(self, name: str) -> float:
+        """Return the sum of one of the hours' numbers."""
+        return sum(day.total(name) for day in self.days)
+
+    @property
+    def gaps(self) -> int:
+        """How many hours are missing."""
+        return sum(
+            cell.state in {State.GAP, State.MISSING} and not cell.unlisted
+            for day in self.days
+            for cell in day.cells
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """The hours of the day, those of a day on which clocks change among them."""
+        return sorted({cell.column for day in self.days for cell in day.cells})
+
+    def rows(self) -> Iterator[tuple[Day, list[Cell | None]]]:
+        """Yield each day with its cells by column; None where the day has no such hour."""
+        columns = self.columns
+        for day in self.days:
+            cells = {cell.column: cell for cell in day.cells}
+            yield day, [cells.get(column) for column in columns]
+
+
+def months(facts: Facts, against: Against | None, now: datetime, clock: Clock) -> list[Month]:
+    """Return the months from the first hour to the last, newest first."""
+    by_month: dict[str, list[Day]] = {}
+    for day in _days(facts, against, now, clock):
+        by_month.setdefault(f"{day.date:%Y-%m}", []).append(day)
+    return [
+        Month(month, f"{days[0].date:%B %Y}", tuple(days))
+        for month, days in sorted(by_month.items(), reverse=True)
+    ]
+
+
+def _days(facts: Facts, against: Against | None, now: datetime, clock: Clock) -> Iterator[Day]:
+    lacking: Counter[datetime] = Counter()
+    if against is not None:
+        for partition in against.lacking:
+            lacking[partition.partition.hour] += len(partition.to_load)
+
+    def cell(at: datetime) -> Cell:
+        hour, accounts = facts.hours.get(at), facts.missing(at)
+        if (hour is not None and hour.damaged) or is_hidden(at, facts.hidden):
+            state = State.DAMAGED
+        elif lacking[at]:
+            state = State.MISSING
+        elif accounts:
+            state = State.GAP
+        else:
+            state = State.OUTSIDE if hour is None else State.HELD
+        unlisted = (
+            state is State.GAP
+            and against is not None
+            and accounts == (against.account,)
+            and against.answered(at)
+        )
+        return Cell(at, clock, state, hour or _EMPTY, accounts, lacking[at], unlisted)
+
+    def day(at: date) -> Day:
+        cells = tuple(map(cell, clock.hours_of(at)))
+        settled = now - cells[-1].at >= timedelta(hours=1) + _SETTLED_AFTER
+        return Day(at, cells, facts.segments.get(at, 0), settled)
+
+    edges = [edge for span in facts.spans.values() for edge in span]
+    previous: date | None = None
+    for there in sorted({clock.date_of(hour) for hour in (*facts.hours, *lacking, *edges)}):
+        # An hour that is years off (a path may name any year) must not make a page of empty days.
+        joined = previous is not None and there - previous <= _LONGEST_GAP
+        start = previous + _DAY if previous is not None and joined else there
+        for offset in range((there - start).days + 1):
+            yield day(start + offset * _DAY)
+        previous = there

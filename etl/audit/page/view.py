@@ -1,0 +1,251 @@
+"""Facts of a lake → what the template fills in: texts, tables, the charts' data."""
+
+from datetime import datetime
+from math import floor, log10
+from typing import Any, Final
+
+from etl.audit.comparison import Against
+from etl.audit.page import numbers as words
+from etl.audit.page.clock import Clock
+from etl.audit.page.durations import Distribution
+from etl.audit.page.facts import Facts
+from etl.audit.page.lateness import CLASSES, UNKNOWN
+from etl.audit.page.months import Complete, Day, Month, months
+from etl.audit.survey import LATE_AFTER
+from etl.lake.layout import Selection
+from etl.model.printable import one_line
+from etl.model.version import __version__
+
+#: Hours are shown one by one for so many months, older ones as totals: the page stays light.
+_MONTHS_IN_FULL: Final = 24
+#: What is shown first.
+_LATEST_DAYS: Final = 31
+_ROWS_SHOWN: Final = 12
+_RUNS_SHOWN: Final = 20
+_LISTED: Final = 50
+#: The metrics of the heat map, with what their legend says.
+METRICS: Final[tuple[tuple[str, str], ...]] = (
+    ("files", "Files"),
+    ("rows", "Rows"),
+    ("handle", "Handle time (h)"),
+    ("quarantined", "Quarantined"),
+)
+_MARKS: Final = {Complete.YES: "✓", Complete.NO: "✕", Complete.OPEN: "…"}
+
+
+def view(
+    facts: Facts,
+    against: Against | None,
+    lake: str,
+    now: datetime,
+    selection: Selection,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Return the template's context."""
+    all_months = months(facts, against, now, clock)
+    full = all_months[:_MONTHS_IN_FULL]
+    days = [day for month in all_months for day in month.days]
+    gaps = facts.gaps()
+    held_hours = sum(len(hours) for hours in facts.held.values())
+    gap_hours = sum(gap.hours for gap in gaps)
+    segments = sum(facts.segments.values())
+    return {
+        "words": words,
+        "clock": clock,
+        "version": __version__,
+        "now": now,
+        "lake": lake,
+        "lake_name": lake.rstrip("/").rpartition("/")[2] or lake,
+        "selection": selection,
+        "accounts": sorted({*facts.held, *facts.spans}),
+        "facts": facts,
+        "against": against,
+        "verdict": _verdict(facts, against, selection, days, gap_hours),
+        "first": min(facts.hours, default=None),
+        "newest": max(facts.hours, default=None),
+        "gaps": gaps,
+        "held_hours": held_hours,
+        "all_hours": held_hours + gap_hours,
+        "segments": segments,
+        "mean_ms": facts.durations.total_ms / segments if segments else 0.0,
+        "listed": _LISTED,
+        "latest_days": _LATEST_DAYS,
+        "all_months": all_months,
+        "months": full,
+        "metrics": [found for found in METRICS if found[0] != "quarantined" or facts.quarantined],
+        "marks": _MARKS,
+        "by_start": _reasons(facts.durations.by_start),
+        "by_end": _reasons(facts.durations.by_end),
+        "lateness": _lateness(facts),
+        "latest": [(late, one_line(path)) for late, path in sorted(facts.latest, reverse=True)],
+        "late_files": sum(hour.late for hour in facts.hours.values()),
+        "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
+        "runs_shown": _RUNS_SHOWN,
+        "quarantined": bool(facts.quarantined or facts.quarantine.rows or facts.quarantine.damage),
+        "reasons": facts.quarantine.by_reason.most_common(),
+        "worst": [(count, one_line(path)) for count, path in sorted(facts.worst, reverse=True)],
+        "damage": [(one_line(each.name), one_line(each.message)) for each in facts.damage],
+        "data": _data(facts, full, all_months, clock),
+    }
+
+
+def _verdict(
+    facts: Facts, against: Against | None, selection: Selection, days: list[Day], gap_hours: int
+) -> tuple[Complete, str]:
+    """Return whether all that is expected is there, and the heading that says so.
+
+    The edges of a lake are open: all of it is there only if the window was given, or if the days
+    are whole. An hour of which the vendor lists nothing is not missing.
+    """
+    wrong = []
+    unlisted = sum(cell.unlisted for day in days for cell in day.cells)
+    if missing := gap_hours - unlisted:
+        are = "is" if missing == 1 else "are"
+        whole = words.number(gap_hours + sum(len(hours) for hours in facts.held.values()))
+        wrong.append(f"{words.plural(missing, 'hour')} of {whole} {are} missing")
+    if against is not None and against.missing:
+        are = "is" if against.missing == 1 else "are"
+        wrong.append(f"{words.plural(against.missing, 'listed file')} {are} not loaded")
+    if facts.damage:
+        wrong.append(f"{words.plural(len(facts.damage), 'part')} cannot be read")
+    if wrong:
+        return Complete.NO, ", ".join(wrong)
+    if unlisted:
+        return Complete.OPEN, "All that the vendor lists is loaded"
+    if selection.bounded or all(day.complete is Complete.YES for day in days):
+        return Complete.YES, "Every hour has files"
+    return Complete.OPEN, "No gaps so far"
+
+
+def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock) -> dict[str, Any]:
+    """Return what the script draws from; texts in it are as untrusted as in the tables."""
+    reasons = facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
+    starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
+    drawn = [row for row in (*starts, *ends) if row["drawn"]]
+    # Both charts of reasons have one axis.
+    axis = {
+        "low": min((row["p10"] for row in drawn), default=0.01),
+        "high": max((row["p90"] for row in drawn), default=0.01),
+    }
+    return {
+        "latestDays": _LATEST_DAYS,
+        "months": [
+            {
+                "id": month.id,
+                "days": [
+                    {
+                        "name": f"{day.date:%a} {day.date.day} {day.date:%b}",
+                        "date": f"{day.date:%Y-%m-%d}",
+                        "begins": clock.time(day.cells[0].at),
+                        "cells": [cell.as_json() for cell in day.cells],
+                    }
+                    for day in month.days
+                ],
+            }
+            for month in full
+        ],
+        "thresholds": {name: _thresholds(facts, name) for name, _ in METRICS},
+        "days": [
+            {
+                "date": f"{day.date:%Y-%m-%d}",
+                "segments": day.segments,
+                "mean": round(day.mean_ms / 60_000, 3),
+                "gap": day.complete is Complete.NO,
+                "label": (
+                    f"{day.name}: {words.number(day.total('rows'))} rows, "
+                    f"{words.plural(day.segments, 'segment')} of "
+                    f"{words.duration(day.mean_ms / 1000)} on average; {day.verdict}"
+                ),
+            }
+            for month in reversed(all_months)
+            for day in month.days
+        ],
+        "starts": [{**row, **axis} for row in starts if row["drawn"]],
+        "ends": [{**row, **axis} for row in ends if row["drawn"]],
+        "lateness": _lateness(facts),
+        "quarantine": [
+            {
+                "name": reason,
+                "count": count,
+                "text": words.number(count),
+                "label": f"{reason}: {words.plural(count, 'row')}",
+            }
+            for reason, count in reasons
+        ],
+    }
+
+
+def _thresholds(facts: Facts, metric: str) -> list[float]:
+    """Return where the heat map's five levels begin: at round numbers, about as many hours in each.
+
+    The same for all months, so that months compare.
+    """
+    if metric == "handle":
+        values = [hour.handle_ms / 3_600_000 for hour in facts.hours.values()]
+    else:
+        values = [float(getattr(hour, metric)) for hour in facts.hours.values()]
+    values = sorted(value for value in values if value > 0)
+    if not values:
+        return []
+    whole = metric != "handle"
+    found = {_round_down(values[0], whole=whole)}
+    found |= {_round_down(values[len(values) * fifth // 5], whole=whole) for fifth in range(1, 5)}
+    return sorted(found)
+
+
+def _round_down(value: float, *, whole: bool) -> float:
+    unit = 10.0 ** (floor(log10(value)) - 1)
+    if whole:
+        return max(1, int(int(value / max(unit, 1)) * max(unit, 1)))
+    return round(int(value / unit) * unit, 6)
+
+
+def _reasons(distributions: dict[str, Distribution]) -> list[dict[str, Any]]:
+    ordered = sorted(distributions.items(), key=lambda item: item[1].rows, reverse=True)
+    rows = sum(found.rows for found in distributions.values())
+    return [_reason(name, found, rank, rows) for rank, (name, found) in enumerate(ordered)]
+
+
+def _reason(name: str, found: Distribution, rank: int, rows: int) -> dict[str, Any]:
+    mean = found.total_ms / 1000 / found.rows
+    share = words.percent(found.rows, rows)
+    quantiles = {
+        f"p{percent}": found.quantile_ms(percent / 100) / 1000 for percent in (10, 25, 50, 75, 90)
+    }
+    said = {key: words.duration(seconds) for key, seconds in quantiles.items()}
+    return {
+        # A logarithmic axis has no zero: nothing shorter than a hundredth of a second is drawn.
+        **{key: max(seconds, 0.01) for key, seconds in quantiles.items()},
+        "mean": max(mean, 0.01),
+        "name": name,
+        "rows": found.rows,
+        "share": share,
+        "total": words.duration(found.total_ms / 1000),
+        "said": {**said, "mean": words.duration(mean)},
+        "drawn": rank < _ROWS_SHOWN,
+        "label": (
+            f"{name}: {words.plural(found.rows, 'row')}, {share} of all; mean "
+            f"{words.duration(mean)}, median {said['p50']}, half between {said['p25']} and "
+            f"{said['p75']}, nine of ten under {said['p90']}; "
+            f"{words.duration(found.total_ms / 1000)} in all"
+        ),
+    }
+
+
+def _lateness(facts: Facts) -> list[dict[str, Any]]:
+    names = (
+        *((name, end > LATE_AFTER) for end, name in CLASSES),
+        (UNKNOWN, False),
+    )
+    return [
+        {
+            "name": name,
+            "count": facts.lateness[name],
+            "text": f"{facts.lateness[name]:,}",
+            "stress": late,
+            "label": f"{name}: {words.plural(facts.lateness[name], 'file')}, "
+            f"{words.share(facts.lateness[name], facts.files)}",
+        }
+        for name, late in names
+        if name is not UNKNOWN or facts.lateness[name]
+    ]

@@ -1,0 +1,117 @@
+"""Logs on standard error: readable on a terminal, one JSON object a line elsewhere.
+
+Set up by the command line only; as a library the package logs through structlog as its host has
+configured it.
+"""
+
+import importlib
+import logging
+import sys
+from typing import Any, Final, Literal
+
+from etl.model.events import Forward, name_error
+
+if not {"rich", "structlog"} & sys.modules.keys():
+    # It would import rich, a fifteenth of a run's start, to draw tracebacks; none is drawn here.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    importlib.import_module("structlog")
+    del sys.modules["rich"]
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from etl.cli.causes import reason_of
+from etl.config.redact import Redactor
+from etl.model import termination
+from etl.model.printable import one_line
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+# Events that one cause may bring about hundreds of times: people read the first of each cause, the
+# summary has the count and the report all of them.
+_OF_MANY: Final = {
+    "file.failed", "part.failed", "partition.damaged", "path.invalid", "request.retry",
+}  # fmt: skip
+
+
+def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor) -> None:
+    """Send all logs, other libraries' warnings too, to standard error, without secrets.
+
+    Without a level a terminal gets warnings and errors, everything else gets `info` too.
+    """
+    as_json = is_json(log_format)
+    if level is None:
+        level = "warning" if sys.stderr.isatty() and not as_json else "info"
+
+    def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {key: redactor.tree(value) for key, value in event.items()}
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if level == "debug" else name_error,
+            hide_secrets,
+            *([structlog.processors.JSONRenderer()] if as_json else _for_people(level)),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=_StandardErrorFactory(),
+        cache_logger_on_first_use=False,
+    )
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
+
+
+def _for_people(level: LogLevel) -> list[Processor]:
+    """Return what makes an event a readable line; at level debug none is left out."""
+    said: set[tuple[str, str, str]] = set()
+
+    def once(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        if event["event"] in _OF_MANY:
+            cause = (event["event"], event.get("kind", ""), reason_of(str(event.get("reason"))))
+            if cause in said:
+                raise structlog.DropEvent
+            said.add(cause)
+        return event
+
+    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return [*([] if level == "debug" else [once]), _make_printable, renderer]
+
+
+def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Make foreign text safe for a terminal. The console shows other values by their `repr`.
+
+    A terminal has one run at a time, so its id says nothing there.
+    """
+    return {
+        key: one_line(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+        if key != "run_id"
+    }
+
+
+def is_json(log_format: LogFormat) -> bool:
+    """Tell whether this format means JSON here."""
+    return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+
+
+def complain(line: str, event: str, log_format: LogFormat) -> None:
+    """Say in one line why the command ends, and what to do: on standard error, and to Kubernetes.
+
+    It is the last line on standard error of whatever ends with another code than 0.
+    """
+    line = one_line(line)
+    termination.leave(line)
+    if is_json(log_format):
+        structlog.get_logger().error(event, reason=line)
+    else:
+        sys.stderr.write(f"aht-etl: {line}\n")
+
+
+class _StandardErrorFactory:
+    """Makes loggers that look standard error up anew: a live display may have taken it over."""
+
+    def __call__(self, *_: Any) -> structlog.WriteLogger:
+        return structlog.WriteLogger(sys.stderr)

@@ -1,0 +1,51 @@
+"""Progress for people: one live display on a terminal, else a log event every 30 seconds."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+from etl.pipeline.job import Job
+from etl.pipeline.progress import EVENT_EVERY_S, Meter, logged, meanwhile
+
+ProgressMode = Literal["auto", "on", "off"]
+
+_REDRAW_EVERY_S: Final = 0.25
+
+
+@asynccontextmanager
+async def shown(
+    job: Job, mode: ProgressMode, *, live: bool, event_every_s: float = EVENT_EVERY_S
+) -> AsyncIterator[None]:
+    """Show the job's progress while the block runs: live on a terminal, else as events.
+
+    `live` if logs are for people; `on` shows the display also where they are not. A terminal that
+    cannot move its cursor gets events.
+    """
+    if mode == "off":
+        yield
+        return
+    wanted = (live or mode == "on") and sys.stderr is not None and sys.stderr.isatty()
+    if wanted and _can_redraw():
+        meter = Meter(job, asyncio.get_running_loop().time)
+        watched = meanwhile(_live(meter))
+    else:
+        watched = logged(job, event_every_s)
+    async with watched:
+        yield
+
+
+def _can_redraw() -> bool:
+    from etl.cli.views.live import new_console  # rich is for terminals
+
+    return new_console().is_interactive
+
+
+async def _live(meter: Meter) -> None:
+    from etl.cli.views.live import Display  # rich is for terminals
+
+    with Display(meter.read) as display:
+        while True:
+            display.redraw()
+            await asyncio.sleep(_REDRAW_EVERY_S)

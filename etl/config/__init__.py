@@ -1,0 +1,1 @@
+"""The configuration: its keys, its sources, its secrets, and where each value came from."""

@@ -1,0 +1,100 @@
+"""Downloaded files → rows: a bounded number at once, with scanners that are used again."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from etl.api.answers import NO_ROOM, Body, scratch_error, scratch_folder
+from etl.archive.keep import refused
+from etl.decode import DecodeLimits
+from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.events import log
+from etl.model.machine import lack
+from etl.pipeline.stop import Stop
+from etl.storage.store import LakeError
+
+if TYPE_CHECKING:
+    from etl.decode import Decoded, Scanner
+
+# A smaller file is decoded in the event loop: the way to a thread and back takes longer.
+_IN_LOOP_BYTES: Final = 2**15
+# One that unpacks to more than this goes to a thread after all: the loop must not wait for it.
+_IN_LOOP_TEXT_BYTES: Final = 2**18
+
+
+class Decoder:
+    """Decodes files: small ones in the event loop, others in threads. `limits` are of one file."""
+
+    def __init__(self, limits: DecodeLimits, stop: Stop, *, at_once: int) -> None:
+        self._limits = limits
+        self._stop = stop
+        self._places = asyncio.Semaphore(at_once)
+        self._scanners: list[Scanner] = []  # those that nobody uses now
+
+    def place(self, body: Body) -> AbstractAsyncContextManager[None]:
+        """Return what to hold from before a file is decoded until its rows are in a part.
+
+        Large files wait here for each other, as `at_once` says, so their rows take bounded memory.
+        """
+        return nullcontext() if _is_small(body) else self._places
+
+    async def decode(self, path: str, body: Body) -> "Decoded":
+        """Decode a file. Raises FileError; RunError where the machine lacks something."""
+        if not _is_small(body):
+            return await asyncio.to_thread(self._decode, path, body, self._limits)
+        most = min(self._limits.max_file_size, _IN_LOOP_TEXT_BYTES)
+        try:
+            return self._decode(path, body, replace(self._limits, max_file_size=most))
+        except FileError as error:
+            if error.kind is not FailureKind.TOO_LARGE:
+                raise
+        async with self._places:
+            return await asyncio.to_thread(self._decode, path, body, self._limits)
+
+    def _decode(self, path: str, body: Body, limits: DecodeLimits) -> "Decoded":
+        # Here, when the first file is there, and not before the first request: 0.1 s.
+        from etl.decode import Scanner, decode  # noqa: PLC0415
+
+        try:
+            scanner = self._scanners.pop()
+        except IndexError:
+            scanner = Scanner()
+        try:
+            return decode(
+                body.stream,
+                path,
+                limits,
+                scratch=Path(scratch_folder()),
+                declared_gzip=body.declared_gzip,
+                scanner=scanner,
+            )
+        except FileError:
+            raise
+        except Exception as error:
+            raise self._explained(error, path, body) from error
+        finally:
+            self._scanners.append(scanner)
+
+    def _explained(self, error: Exception, path: str, body: Body) -> FileError | RunError:
+        """Return what to report of an error that is not the file's own."""
+        if (reason := lack(error)) is not None:
+            return RunError(reason)
+        if isinstance(error, LakeError):  # an archived file, read while it is decoded
+            return refused(error)
+        if isinstance(error, OSError):
+            archived = body.release is not None and error.errno not in NO_ROOM
+            return refused(error) if archived else scratch_error(error)
+        # The boundary of a work item: one file that no decoder foresaw must not end the run.
+        if not self._stop.requested():  # else its body may just have been closed
+            log.debug("file.undecodable", path=path, exc_info=error)
+        return FileError(
+            FailureKind.MALFORMED,
+            f"cannot be decoded: {type(error).__name__}; please report it, with what "
+            "--log-level debug shows",
+        )
+
+
+def _is_small(body: Body) -> bool:
+    return body.size <= _IN_LOOP_BYTES and bool(body.in_memory)

@@ -1,0 +1,141 @@
+"""How much a plan will move and how long it will take, judged by what the lake already holds."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.lake.layout import is_part
+from etl.storage.store import LakeError, Store, StoredFile
+
+# Parts that are looked at, the newest hours' first: some days of a busy account, read in a blink.
+_SAMPLED_PARTS: Final = 96
+# A shorter span between a run's first and last part says nothing of its pace.
+_SPAN_LEAST_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What loading the files of a plan will take; None wherever there is nothing to judge by.
+
+    `bytes` come down (gzip) and `rows` are loaded: the mean of the `sampled_files` times the files
+    to load. `seconds` is the pace at which the newest run loaded these files, and never less than
+    what `fetch.rate` allows.
+    """
+
+    sampled_files: int = 0
+    bytes: int | None = None
+    rows: int | None = None
+    seconds: int | None = None
+
+    def as_json(self) -> dict[str, int | None]:
+        """Return the form that `plan --json` shows."""
+        return {
+            "sampled_files": self.sampled_files,
+            "bytes": self.bytes,
+            "rows": self.rows,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    run: bytes
+    written_at_s: float
+    sources: Sequence[dict[str, Any]]
+
+
+def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
+    """Judge by the newest hours in the lake. Blocking; reads footers only, and not many.
+
+    What cannot be read is passed over. `rate` is `fetch.rate`, requests a second.
+    """
+    sample = islice(_newest_files(store), _SAMPLED_PARTS)
+    with ThreadPoolExecutor(4 * store.readers) as pool:
+        read = pool.map(lambda file: _part(store, file), sample)
+        parts = [part for part in read if part is not None]
+    sources = [source for part in parts for source in part.sources]
+    times = [to_load / rate] if rate else []
+    pace_s = _seconds_a_file(parts)
+    if pace_s is not None:
+        times.append(pace_s * to_load)
+    seconds = round(max(times)) if times else None
+    if not sources:
+        return Estimate(seconds=seconds)
+    count = len(sources)
+    return Estimate(
+        sampled_files=count,
+        bytes=sum(source["bytes"] for source in sources) * to_load // count,
+        rows=sum(source["rows"] for source in sources) * to_load // count,
+        seconds=seconds,
+    )
+
+
+def _seconds_a_file(parts: Sequence[_Part]) -> float | None:
+    """Return how long a file took the newest run among these parts, if it wrote several."""
+    newest = max(parts, key=lambda part: part.written_at_s, default=None)
+    if newest is None:
+        return None
+    its = sorted(
+        (part for part in parts if part.run == newest.run), key=lambda part: part.written_at_s
+    )
+    span_s = its[-1].written_at_s - its[0].written_at_s
+    # The first part's files were loaded before the span began.
+    files = sum(len(part.sources) for part in its[1:])
+    return span_s / files if span_s >= _SPAN_LEAST_S and files else None
+
+
+def _newest_files(store: Store) -> Iterator[StoredFile]:
+    """Yield what is named like a part, of the newest hour first."""
+    for day in _folders(store, "", 3):
+        parts = [file for file in store.walk(_pass_over, day) if is_part(_last(file.name))]
+        yield from sorted(
+            parts,
+            key=lambda file: [_by_number(name) for name in file.name.split("/")],
+            reverse=True,
+        )
+
+
+def _folders(store: Store, folder: str, depth: int) -> Iterator[str]:
+    """Yield the folders so far below one, of the greatest number first."""
+    if not depth:
+        yield folder
+        return
+    try:
+        names = store.names(folder)
+    except LakeError:
+        return
+    for name in sorted(names, key=_by_number, reverse=True):
+        if "=" in name:
+            yield from _folders(store, f"{folder}/{name}" if folder else name, depth - 1)
+
+
+def _pass_over(_: str, __: LakeError) -> None:
+    return None
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    digits = "".join(character for character in name if character in "0123456789")
+    return int(digits or 0), name
+
+
+def _part(store: Store, file: StoredFile) -> _Part | None:
+    try:
+        with store.open(file.name) as stream:
+            metadata: dict[bytes, bytes] = pq.read_metadata(stream).metadata or {}
+        sources = [
+            {"bytes": int(source["bytes"]), "rows": int(source["rows"])}
+            for source in json.loads(metadata[b"aht_etl.sources"])
+        ]
+    except (LakeError, OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        return None
+    return _Part(metadata.get(b"aht_etl.run", b""), file.modified.timestamp(), sources)

@@ -1,0 +1,265 @@
+"""A run's figures for Prometheus: to a Pushgateway, to a text file of the node exporter, or both.
+
+All are gauges: a job that runs and ends has no counter that somebody could scrape twice. They say
+how the last run went and stay as they are until the next one ends. `HELP` is the list of them.
+
+Each carries the labels `account` and, where a run is a share (`--shard I/N`), `shard` (I), which
+are the Pushgateway's grouping key too (beside `job="aht_etl"`): accounts and shares that run side
+by side do not overwrite each other, in one text file neither. What a run does not know it does not
+touch: the time of the last success outlives every failure.
+
+Metrics never fail a run and never hold it up for more than `PATIENCE_S`: what cannot be delivered
+is one warning, `metrics.failed`. Nothing secret is sent: numbers, and the account's id.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from etl.config.settings import MetricsSettings
+from etl.model.errors import FailureKind
+from etl.model.events import log
+from etl.model.machine import lack
+from etl.model.times import read_rfc3339
+from etl.pipeline.plan import Shard
+from etl.pipeline.tally import Status
+from etl.storage.naming import write_whole
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Metric
+
+JOB: Final = "aht_etl"
+#: How long a gateway and a disk, together, may take before the run ends without them.
+PATIENCE_S: Final = 5.0
+
+_LAST_SUCCESS: Final = "aht_etl_last_success_timestamp_seconds"
+_NEWEST_HOUR: Final = "aht_etl_newest_complete_hour_timestamp_seconds"
+
+#: Every metric there is, with its help text.
+HELP: Final = {
+    _LAST_SUCCESS: "When the last run that succeeded (exit code 0) ended; other runs leave it.",
+    "aht_etl_last_run_timestamp_seconds": "When the last run ended, whatever its end.",
+    "aht_etl_last_run_duration_seconds": "How long it took.",
+    "aht_etl_last_run_exit_code": "0 ok, 1 failed, 3 partial, 129, 130 and 143 interrupted.",
+    "aht_etl_last_run_status": "1 for the status that it ended with, 0 for the others.",
+    "aht_etl_last_run_files": "Files listed, by outcome.",
+    "aht_etl_last_run_failures": "Files that failed, by kind.",
+    "aht_etl_last_run_rows": "Rows loaded into the lake, and bad rows put into quarantine.",
+    "aht_etl_last_run_bytes": "Bytes downloaded, unpacked from files, and written as Parquet.",
+    "aht_etl_last_run_http_requests": "Requests sent, retries included.",
+    "aht_etl_last_run_http_retries": "Requests that were sent again.",
+    "aht_etl_last_run_http_throttled": "Requests that were answered 429, too many requests.",
+    _NEWEST_HOUR: (
+        "Begin of the newest hour, over when the run began, of which and of all earlier listed "
+        "hours every listed file is in the lake; a run that finds none leaves it."
+    ),
+    "aht_etl_lag_seconds": (
+        "From the newest complete hour's begin to the run's end; NaN for a run that finds none."
+    ),
+}
+
+
+def publish(
+    report: dict[str, Any], exit_code: int, shard: Shard, settings: MetricsSettings
+) -> None:
+    """Deliver what a report says to the places that are configured; never raises.
+
+    `exit_code` is the process's: it differs from the report's where that could not be written.
+    """
+    labels = {"account": report["account"] or "all"}
+    if shard.count > 1:
+        labels["shard"] = str(shard.index)
+    places: dict[str, Callable[[], None]] = {}
+    if (gateway := settings.pushgateway) is not None:
+        places["metrics.pushgateway"] = lambda: _push(
+            gateway, labels, measure(report, exit_code, labels)
+        )
+    if (file := settings.textfile) is not None:
+        places["metrics.textfile"] = lambda: _write(
+            Path(file), labels, measure(report, exit_code, labels)
+        )
+    for key, reason in _deliver(places).items():
+        log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
+
+
+def _deliver(places: dict[str, Callable[[], None]]) -> dict[str, str]:
+    """Deliver to all places side by side; return which failed, and why."""
+    problems = dict.fromkeys(places, _no_answer())
+
+    def deliver(key: str) -> None:
+        try:
+            places[key]()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run does not depend on it
+            problems[key] = _reason(error)
+        else:
+            del problems[key]
+
+    # Threads that the end of the process does not wait for: a look-up of a name or a disk that
+    # hangs cannot be called back.
+    threads = [threading.Thread(target=deliver, args=[key], daemon=True) for key in places]
+    ends_at = time.monotonic() + PATIENCE_S
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        return dict.fromkeys(places, lack(error) or str(error))
+    for thread in threads:
+        thread.join(max(0, ends_at - time.monotonic()))
+    return dict(problems)
+
+
+def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "list[Metric]":
+    """Return the metrics of a run, each sample with these labels beside its own."""
+    from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
+
+    ended_at = read_rfc3339(report["finished_at"]).timestamp()
+    failures = Counter(failure["kind"] for failure in report["failures"])
+    values: dict[str, Any] = {
+        "aht_etl_last_run_timestamp_seconds": ended_at,
+        "aht_etl_last_run_duration_seconds": report["duration_seconds"],
+        "aht_etl_last_run_exit_code": exit_code,
+        "aht_etl_last_run_status": {
+            "status": {status: status == report["status"] for status in get_args(Status)}
+        },
+        "aht_etl_last_run_files": {
+            "outcome": {key: n for key, n in report["files"].items() if key != "listed"}
+        },
+        "aht_etl_last_run_failures": {
+            "kind": {kind.value: failures[kind.value] for kind in FailureKind}
+        },
+        "aht_etl_last_run_rows": {"outcome": report["rows"]},
+        "aht_etl_last_run_bytes": {"step": report["bytes"]},
+        "aht_etl_lag_seconds": float("nan"),
+    }
+    for key in ("requests", "retries", "throttled"):
+        values[f"aht_etl_last_run_http_{key}"] = report["http"][key]
+    if exit_code == 0:
+        values[_LAST_SUCCESS] = ended_at
+    if (hour := report["newest_complete_hour"]) is not None:
+        values[_NEWEST_HOUR] = read_rfc3339(hour).timestamp()
+        values["aht_etl_lag_seconds"] = ended_at - values[_NEWEST_HOUR]
+    metrics = []
+    for name, value in values.items():
+        metric = Metric(name, HELP[name], "gauge")
+        if isinstance(value, dict):
+            ((label, by_label),) = value.items()
+            for text, number in by_label.items():
+                metric.add_sample(name, {**labels, label: text}, number)
+        else:
+            metric.add_sample(name, labels, value)
+        metrics.append(metric)
+    return metrics
+
+
+def _push(gateway: str, labels: dict[str, str], metrics: "list[Metric]") -> None:
+    """Replace the metrics of this grouping key that are given; the others stay (POST)."""
+    from prometheus_client import pushadd_to_gateway  # noqa: PLC0415
+
+    pushadd_to_gateway(
+        gateway,
+        JOB,
+        _registry(metrics),
+        grouping_key=labels,
+        timeout=PATIENCE_S,
+        handler=_send_plainly,
+    )
+
+
+def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
+    """Write the text file anew, in one step, with all in it that is not this run's to say.
+
+    The node exporter, another user, can read it whatever the umask is.
+    """
+    from prometheus_client import generate_latest  # noqa: PLC0415
+
+    with _locked(file.parent):
+        known = {metric.name: metric for metric in metrics}
+        for old in _read(file):
+            metric = known.setdefault(old.name, old)
+            if metric is not old:
+                metric.samples += [s for s in old.samples if not _same_run(s.labels, labels)]
+        in_order = [known[name] for name in HELP if name in known]
+        write_whole(generate_latest(_registry(in_order)).decode(), file)
+
+
+def _read(file: Path) -> "list[Metric]":
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    try:
+        return list(text_string_to_metric_families(file.read_text("utf-8")))
+    except (FileNotFoundError, ValueError):  # nothing yet, or nothing of ours
+        return []
+
+
+def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
+    return all(one.get(name) == other.get(name) for name in ("account", "shard"))
+
+
+def _registry(metrics: "list[Metric]") -> "CollectorRegistry":
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    class Collected(Collector):
+        def collect(self) -> "list[Metric]":
+            return metrics
+
+    registry = CollectorRegistry()
+    registry.register(Collected())
+    return registry
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder's text files: each reads what the one before it wrote."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # no locks on this disk: of two at once the last one counts
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Refused(HTTPRedirectHandler):
+    """Takes a redirect for the failure that it is: urllib would send GET where it leads."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _send_plainly(
+    url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
+) -> Callable[[], None]:
+    def send() -> None:
+        request = Request(url, data, dict(headers), method=method)  # noqa: S310 - the settings'
+        # Without a proxy, as all that is sent to the vendor. (The lake's store obeys HTTPS_PROXY.)
+        with build_opener(ProxyHandler({}), _Refused).open(request, timeout=timeout):
+            pass
+
+    return send
+
+
+def _no_answer() -> str:
+    return f"no answer within {PATIENCE_S:g} s"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HTTPError):
+        with error:
+            said = error.read(200).decode("utf-8", "replace").strip().splitlines()
+        return f"status {error.code}{': ' if said else ''}{said[0] if said else ''}"
+    if isinstance(error, URLError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    if isinstance(error, TimeoutError):
+        return _no_answer()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,156 @@
+"""What a run would do: the plan that it would execute, in numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etl.api.listing import Listing
+from etl.config.redact import Redactor
+from etl.model.paths import Partition
+from etl.model.times import Window, rfc3339
+from etl.pipeline.estimate import Estimate
+from etl.pipeline.plan import InvalidPath, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPartition:
+    """One directory of the lake: how many of its listed files are loaded, how many are not.
+
+    `damage` says why a run could not write there: then the files to load would fail, with kind
+    `lake`, until the part that it names is mended or deleted.
+    """
+
+    partition: Partition
+    already_loaded: int
+    to_load: int
+    damage: str | None = None
+
+    @property
+    def listed(self) -> int:
+        """How many files of it were listed, without those that are skipped."""
+        return self.already_loaded + self.to_load
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the partition as `plan --json` shows it."""
+        return {
+            "partition": self.partition.directory,
+            "hour": rfc3339(self.partition.hour),
+            "listed": self.listed,
+            "already_loaded": self.already_loaded,
+            "to_load": self.to_load,
+            "damage": self.damage,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a run would do now: every listed path of this share in exactly one place.
+
+    `listed = already_loaded + to_load + invalid + skipped`. A file of a damaged partition has no
+    receipt, so it is `to_load`, though a run would fail it. `window` is None for listed paths,
+    `account` for an archive's files of all accounts. `archive` is where the files would be kept by
+    a run that fills that alone, and no lake.
+    """
+
+    account: str | None
+    window: Window | None
+    lake: str
+    archive: str | None
+    partitions: Sequence[PlannedPartition]
+    invalid_paths: Sequence[InvalidPath]
+    skipped_paths: Sequence[str]
+    partial_windows: Sequence[Window]
+    unanswered_windows: Sequence[Window]
+    estimate: Estimate
+
+    @property
+    def listed(self) -> int:
+        """How many distinct paths were listed."""
+        return self.already_loaded + self.to_load + self.invalid + self.skipped
+
+    @property
+    def already_loaded(self) -> int:
+        """How many of them the lake holds."""
+        return sum(partition.already_loaded for partition in self.partitions)
+
+    @property
+    def to_load(self) -> int:
+        """How many of them a run would try to load."""
+        return sum(partition.to_load for partition in self.partitions)
+
+    @property
+    def invalid(self) -> int:
+        """How many of them are no paths of the API."""
+        return len(self.invalid_paths)
+
+    @property
+    def skipped(self) -> int:
+        """How many of them `fetch.skip` names."""
+        return len(self.skipped_paths)
+
+    @property
+    def damaged(self) -> list[PlannedPartition]:
+        """The partitions in which nothing can be written."""
+        return [partition for partition in self.partitions if partition.damage]
+
+    @property
+    def blocked(self) -> int:
+        """How many of the files to load would fail because their partition is damaged."""
+        return sum(partition.to_load for partition in self.damaged)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `plan --json` shows; times are RFC 3339 in UTC."""
+        return {
+            "account": self.account,
+            "window": self.window.as_json() if self.window else None,
+            "lake": self.lake,
+            "archive": self.archive,
+            "files": {
+                "listed": self.listed,
+                "already_loaded": self.already_loaded,
+                "to_load": self.to_load,
+                "invalid": self.invalid,
+                "skipped": self.skipped,
+            },
+            "partitions": [partition.as_json() for partition in self.partitions],
+            "invalid_paths": [
+                {"path": path.text, "message": path.reason} for path in self.invalid_paths
+            ],
+            "skipped_paths": list(self.skipped_paths),
+            "partial_windows": [window.as_json() for window in self.partial_windows],
+            "unanswered_windows": [window.as_json() for window in self.unanswered_windows],
+            "estimate": self.estimate.as_json(),
+        }
+
+
+def report_on(
+    plan: Plan,
+    account: str | None,
+    window: Window | None,
+    lake: str,
+    archive: str | None,
+    listing: Listing,
+    estimate: Estimate,
+    redactor: Redactor,
+) -> PlanReport:
+    """Put a plan into numbers; what a server may have echoed passes the redactor."""
+    return PlanReport(
+        account,
+        window,
+        lake,
+        archive,
+        tuple(
+            PlannedPartition(
+                partition.partition,
+                len(partition.already_loaded),
+                len(partition.to_load),
+                partition.state.damage,
+            )
+            for partition in plan.partitions
+        ),
+        tuple(InvalidPath(redactor.text(path.text), path.reason) for path in plan.invalid),
+        tuple(path.text for path in plan.skipped),
+        tuple(listing.partial_windows),
+        tuple(listing.unanswered),
+        estimate,
+    )

@@ -1,0 +1,1 @@
+"""Whole files in a folder or a bucket, created only where there is none."""

@@ -1,0 +1,123 @@
+"""What is said about each wrong key: its name, what is allowed, an example; nothing of pydantic."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.config.keys import all_keys, variable
+from etl.config.settings import Settings
+from etl.config.sources import load
+from etl.model.errors import UsageError
+
+KEYS = [key for key, _ in all_keys()]
+#: Where most texts are right, a wrong one.
+WRONG_TEXTS = {
+    "lake.uri": "ftp://host/lake",
+    "raw.uri": "s3:/bucket",
+    "compact.uri": "s3:/bucket",
+    "lake.options": "region",
+    "raw.options": "region",
+}
+#: Any text is a key.
+ANY_TEXT = {key for key in KEYS if key.startswith("auth.")} - {"auth.signature_method"}
+#: What says what the program is made of.
+MACHINERY = re.compile(
+    r"(?i)pydantic|input should|value error|\bvalid (dict|str|int)|instance of|\bpattern\b|"
+    r"datetime\.|\w+Settings|<\w+ object|object at|NoneType|Annotated|_\w+Error"
+)
+
+
+def nested(key: str, value: Any) -> Any:
+    """Return a document in which a dotted key has this value."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def said_of(flags: Any, config: Path | None = None, environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        load(flags, config, environ or {})
+    return str(caught.value)
+
+
+def helps(key: str, said: str) -> None:
+    """Require that the line names the key, says what is allowed and shows an example."""
+    assert said.startswith(f"{key}"), said
+    assert re.search(r"for example \S|write \S", said), said
+    assert not MACHINERY.search(said), said
+    assert "\n" not in said
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_wrong_type_of_each_key_is_explained(key: str, tmp_path: Path) -> None:
+    """From Python, from YAML and, as JSON, from the environment."""
+    value: Any = [["hush"]]
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(nested(key, value)))
+    for said in (said_of(nested(key, value)), said_of({}, file)):
+        helps(key, said)
+        assert "hush" not in said
+    assert f"({file})" in said
+    if key in {"fetch.skip", "retry.server_delays", "lake.options", "raw.options"}:
+        said = said_of({}, None, {variable(key): "[[1]]"})
+        helps(key, said)
+        assert f"({variable(key)})" in said
+
+
+@pytest.mark.parametrize("key", sorted({*KEYS} - ANY_TEXT))
+def test_a_wrong_value_of_each_key_is_explained(key: str, tmp_path: Path) -> None:
+    """As a flag or a variable has it, and as YAML has it."""
+    value = WRONG_TEXTS.get(key, "no such value ☃")
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(nested(key, value)))
+    for said in (
+        said_of(nested(key, value)),
+        said_of({}, file),
+        said_of({}, None, {variable(key): value}),
+    ):
+        helps(key, said)
+        assert ("☃" in said) == (key in {"window.from", "window.to"} or "duration" in said)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_nothing_for_each_key_is_explained_or_means_unset(key: str, tmp_path: Path) -> None:
+    """An empty text is wrong; a key without a value is unset, if it may be; so is a variable."""
+    helps(key, said_of(nested(key, "")))
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(nested(key, None)))
+    if dict(all_keys())[key].get_default(call_default_factory=True) is None:
+        load({}, file, {})
+    else:
+        helps(key, said_of({}, file))
+    assert load({}, None, {variable(key): ""}).model_dump() == Settings().model_dump()
+
+
+@pytest.mark.parametrize("section", sorted({key.partition(".")[0] for key in KEYS if "." in key}))
+def test_a_value_in_a_sections_place_is_explained(section: str) -> None:
+    """Its keys are what can be set."""
+    said = said_of({section: "x"})
+    assert said.startswith(f"{section}: is a section and takes no value: set the keys in it, such")
+    assert f"such as {section}." in said
+    assert not MACHINERY.search(said)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"fetch": {"concurrency": "0"}}, "must be a whole number, 1 or more, for example 16"),
+        ({"limits": {"max_bad_row_ratio": "2"}}, "must be a number from 0 to 1, for example 0.5"),
+        ({"shutdown": {"grace": "-1s"}}, "write a number with s, m, h or d, for example 90s"),
+        ({"window": {"lookback": "0s"}}, "s, m, h or d, more than 0s, for example 7d"),
+        ({"retry": {"server_delays": ["a"]}}, "must be a number of seconds, 0 or more, for exa"),
+        ({"lake": {"options": {"region": {}}}}, "lake.options.region: must be text"),
+        ({"auth": {"client_id": ""}}, "auth.client_id: is empty and must be text"),
+        ({"engine": {"kind": "spark"}}, "engine.kind: must be local or dask, for example local"),
+    ],
+)
+def test_what_is_said(document: Any, said: str) -> None:
+    """Limits are in it, and the example is the key's default where it has one."""
+    assert said in said_of(document)

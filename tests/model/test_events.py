@@ -1,0 +1,85 @@
+"""The events that the program logs are the documented ones."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A call that logs, or a row that says so; `more`: it passes on fields by a mapping."""
+
+    name: str
+    level: str
+    fields: frozenset[str]
+    more: bool = False
+
+
+def logged() -> Iterator[Event]:
+    """Yield every log call there is in the package."""
+    for file in sorted(ROOT.glob("etl/**/*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "failures":
+                yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 0))
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            called, logger = node.func.attr, ast.unparse(node.func.value)
+            if called in {"complain", "last_line"}:
+                yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 1))
+            elif called in LEVELS and (logger in {"log", "events.log"} or "get_logger()" in logger):
+                fields = {keyword.arg for keyword in node.keywords if keyword.arg} - {"exc_info"}
+                more = any(keyword.arg is None for keyword in node.keywords)
+                for name in names(node, 0):
+                    yield Event(name, called, frozenset(fields), more)
+
+
+def names(call: ast.Call, position: int) -> list[str]:
+    """Return the event's name, both of them in a choice; none where it is `complain`'s own."""
+    argument = call.args[position]
+    choice = [argument.body, argument.orelse] if isinstance(argument, ast.IfExp) else [argument]
+    found = [str(node.value) for node in choice if isinstance(node, ast.Constant)]
+    assert found or ast.unparse(argument) == "event", ast.unparse(call)
+    return found
+
+
+def documented() -> dict[str, Event]:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "configs" / "docs" / "logs.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    events: dict[str, Event] = {}
+    for name, level, _, said in rows:
+        fields = re.findall(r"`([a-z_]+)`(?! \()", said)
+        if match := re.fullmatch(r"as `(.+)`", said):
+            fields = list(events[match[1]].fields)
+        events[name.strip("`")] = Event(name.strip("`"), level, frozenset(fields))
+    assert len(rows) == len(events)
+    return events
+
+
+def test_every_event_is_in_the_table_as_it_is_logged() -> None:
+    """With its level and its fields, and no other event stands there."""
+    table = documented()
+    calls = list(logged())
+    assert {event.name for event in calls} == set(table)
+    for name, row in table.items():
+        same = [event for event in calls if event.name == name]
+        assert {row.level} == {event.level for event in same}, name
+        fields = frozenset[str]().union(*(event.fields for event in same))
+        if any(event.more for event in same):
+            assert fields <= row.fields, name
+        else:
+            assert fields == row.fields, name
+
+
+def test_names_are_a_noun_and_what_became_of_it() -> None:
+    """One dot, lower case."""
+    assert [] == [
+        event.name for event in logged() if not re.fullmatch("[a-z]+[.][a-z_]+", event.name)
+    ]

@@ -1,0 +1,62 @@
+"""How a plan is cut into shares, and limits among the tasks that run at once."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.config.settings import FetchSettings
+from etl.lake.commit import PartitionState
+from etl.model.paths import BreakdownPath
+from etl.pipeline.cluster.shares import cut, share_out
+from etl.pipeline.plan import PartitionPlan
+
+START = datetime(2022, 6, 1, tzinfo=UTC)
+
+
+def plan_of(sizes: list[int]) -> list[PartitionPlan]:
+    """Return partitions, an hour each, of so many files to load."""
+    plans = []
+    for hour, size in enumerate(sizes):
+        at = START + timedelta(hours=hour)
+        folder = f"/year={at.year}/month={at.month}/day={at.day}/hour={at.hour}/accountId=a1"
+        paths = tuple(BreakdownPath.parse(f"{folder}/{n}.json.gz") for n in range(size))
+        plans.append(PartitionPlan(paths[0].partition, PartitionState(), (), paths))
+    return plans
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 9))
+def test_shares_are_the_plan_in_its_order(sizes: list[int], places: int) -> None:
+    """Each path once, oldest first, and no partition in two shares."""
+    plans = plan_of(sizes)
+    shares = list(cut(plans, places))
+    assert [p.text for plan in plans for p in plan.to_load] == [p for s in shares for p in s]
+    folders = [{path.rpartition("/")[0] for path in share} for share in shares]
+    assert sum(map(len, folders)) == len(plans)
+
+
+def test_there_are_several_shares_a_place_and_not_many() -> None:
+    """The first are the largest, the last small; a share is never more than 2,000 files or so."""
+    sizes = [len(share) for share in cut(plan_of([12] * 168), 2)]
+    assert 10 <= len(sizes) <= 32
+    assert sizes[0] == max(sizes)
+    assert sizes[-1] * 10 <= sum(sizes)
+    assert 2000 <= max(len(share) for share in cut(plan_of([100] * 720), 2)) < 2100
+
+
+def test_few_large_hours_are_a_share_each() -> None:
+    """Sizes are not known, so no hour waits for another while a place is free."""
+    assert [1] * 24 == [len(share) for share in cut(plan_of([1] * 24), 8)]
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 1000))
+def test_the_limits_of_all_places_are_those_of_the_whole(
+    concurrency: int, places: int, rate: float
+) -> None:
+    """Never more together, and nobody has nothing."""
+    places = min(places, concurrency)
+    shares = share_out(FetchSettings(concurrency=concurrency, rate=rate), places)
+    assert concurrency == sum(share.concurrency for share in shares)
+    assert min(share.concurrency for share in shares) >= 1
+    assert abs(sum(share.rate or 0 for share in shares) - rate) < 1e-6 * rate
+    assert {None} == {each.rate for each in share_out(FetchSettings(concurrency=64), places)}

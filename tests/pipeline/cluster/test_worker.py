@@ -1,0 +1,123 @@
+"""A task in a worker's process: what an attempt before it did is found, and counted once."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import structlog
+
+from etl import __version__
+from etl.emulator import Dataset, Emulator, Fault
+from etl.pipeline.cluster.messages import EndRun, Order
+from etl.pipeline.cluster.worker import Post
+from tests.conftest import Serve
+from tests.e2e.test_endings import wait_until
+from tests.lakes import assert_lake_holds
+from tests.pipeline.test_library import settings_for
+
+DATA = Dataset.generate(
+    9, datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 8, tzinfo=UTC), rows_per_file=20
+)
+PATHS = tuple(DATA.files)
+FOLDERS = sorted({path.rpartition("/")[0] for path in PATHS})
+
+
+@pytest.fixture
+def post() -> Iterator[Post]:
+    """Take this process for a worker's."""
+    post = Post()
+    yield post
+    loop = post._loop
+    assert loop is not None
+    for run_id in ("run", "this run", "another"):
+        asyncio.run_coroutine_threadsafe(post._leave(run_id), loop).result()
+    asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    wait_until(lambda: not loop.is_running())
+    loop.close()
+    structlog.reset_defaults()
+
+
+def order_for(
+    emulator: Emulator, lake: Path, paths: tuple[str, ...] = PATHS, run_id: str = "run"
+) -> Order:
+    settings = settings_for(emulator, lake)
+    return Order("key", __version__, run_id, settings, "le79344075", paths, 20)
+
+
+@pytest.mark.parametrize("of", ["this run", "another"])
+def test_what_is_in_the_lake_by_now(post: Post, serve: Serve, tmp_path: Path, of: str) -> None:
+    """What this run committed is loaded, by it, with its parts; what another did was there."""
+    emulator = serve(DATA)
+    half = tuple(path for path in PATHS if path.rpartition("/")[0] in FOLDERS[:4])
+    first = post.do(order_for(emulator, tmp_path, half, of), "w")
+    again = post.do(order_for(emulator, tmp_path, run_id="this run"), "w")
+    tally = again.tally
+    assert_lake_holds(tmp_path, DATA)
+    assert len(PATHS) == emulator.count("file")
+    assert (None, 0) == (again.error, tally.not_attempted)
+    parts = {part["path"] for part in tally.parts}
+    if of == "this run":
+        assert (len(PATHS), 0) == (tally.loaded, tally.already_loaded)
+        assert {part["path"] for part in first.tally.parts} < parts
+        assert len(FOLDERS) == len(parts) == len(tally.parts)
+        there = {str(file.relative_to(tmp_path)): file for file in tmp_path.rglob("*.parquet")}
+        assert {name: file.stat().st_size for name, file in there.items()} == {
+            part["path"]: part["bytes"] for part in tally.parts
+        }
+    else:
+        assert (len(PATHS) - len(half), len(half)) == (tally.loaded, tally.already_loaded)
+        assert parts.isdisjoint(part["path"] for part in first.tally.parts)
+    assert sum(part["rows"] for part in tally.parts) == tally.rows_loaded
+
+
+def test_two_attempts_at_once(post: Post, serve: Serve, tmp_path: Path) -> None:
+    """One that was taken for dead and is not: each tells the whole truth of the run."""
+    emulator = serve(DATA, latency_s=0.02)
+    outcomes = []
+
+    def attempt() -> None:
+        outcomes.append(post.do(order_for(emulator, tmp_path), "w"))
+
+    threads = [threading.Thread(target=attempt) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_lake_holds(tmp_path, DATA)
+    last = outcomes[-1].tally
+    assert (len(PATHS), 0, 0) == (last.loaded, last.already_loaded, last.not_attempted)
+    assert len(last.parts) == len({part["path"] for part in last.parts})
+    assert sum(part["sources"] for part in last.parts) == len(PATHS)
+
+
+def test_a_task_is_told_to_end(post: Post, serve: Serve, tmp_path: Path) -> None:
+    """It lets go of the network, and says which files are left."""
+    emulator = serve(DATA, faults=(Fault("file", "hang", times=None),))
+    outcomes = []
+    order = order_for(emulator, tmp_path)
+    thread = threading.Thread(target=lambda: outcomes.append(post.do(order, "w")))
+    thread.start()
+    wait_until(lambda: emulator.in_flight > 0)
+    assert [] == post.words("another", EndRun(15, ""))
+    (word,) = post.words("run", EndRun(15, ""))
+    thread.join()
+    assert ("key", "w", 0) == (word.key, word.worker, word.done.loaded)
+    assert (len(PATHS), None) == (outcomes[0].tally.not_attempted, outcomes[0].error)
+
+
+def test_connections_are_kept_for_the_next_task(post: Post, serve: Serve, tmp_path: Path) -> None:
+    """And a repr of what is sent to a worker shows no secret."""
+    emulator = serve(DATA, auth="oauth2")
+    keys = emulator.keys
+    settings = settings_for(emulator, tmp_path)
+    for number, folder in enumerate(FOLDERS):
+        paths = tuple(path for path in PATHS if path.startswith(f"{folder}/"))
+        order = Order(str(number), __version__, "run", settings, "le79344075", paths, 20)
+        assert not any(secret in repr(order) for secret in keys.values())
+        assert post.do(order, "w").error is None
+    assert (1, 1) == (emulator.count("token"), emulator.count("domain"))
+    assert_lake_holds(tmp_path, DATA)

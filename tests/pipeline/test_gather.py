@@ -1,0 +1,142 @@
+"""When an hour's part is committed, and that no file keeps an hour waiting for ever."""
+
+import asyncio
+import gzip
+import io
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from etl.decode import Decoded, DecodeLimits, decode
+from etl.lake.commit import PartitionState
+from etl.lake.encoding import Encoder
+from etl.model.paths import BreakdownPath
+from etl.pipeline.gather import Sink, SourceFile
+from etl.pipeline.plan import PartitionPlan, Plan
+from etl.pipeline.stop import Stop
+from etl.pipeline.tally import Tally
+from etl.storage.local import LocalStore
+from tests.decode.test_file import ROWS, lines
+
+LIMITS = DecodeLimits(max_file_size=2**30, max_bad_row_ratio=0.5, spill_bytes=2**26)
+GOOD = gzip.compress(lines(ROWS).encode())
+FOLDER = "/year=2022/month=6/day=1/hour=1/accountId=a1"
+
+
+class Bench:
+    """A sink in front of a real lake that expects three files of an hour."""
+
+    def __init__(self, folder: Path) -> None:
+        store = LocalStore(folder)
+        store.prepare()
+        self.folder = folder
+        self.tally = Tally("run", "a1", None, datetime(2022, 6, 1, tzinfo=UTC))
+        self.sink = Sink(
+            store, self.tally, compression="zstd", target_part_bytes=2**27, pending_bytes=2**27
+        )
+        paths = tuple(BreakdownPath.parse(f"{FOLDER}/{number}.json.gz") for number in range(3))
+        self.plan = PartitionPlan(paths[0].partition, PartitionState(), (), paths)
+        self.tally.planned(Plan((), (), (self.plan,)))
+        self.sink.expect(self.plan)
+
+    def decoded(self, number: int) -> Decoded:
+        path = self.plan.to_load[number].text
+        return decode(io.BytesIO(GOOD), path, LIMITS, scratch=self.folder)
+
+    async def add(self, number: int) -> None:
+        path = self.plan.to_load[number].text
+        await self.sink.add(self.plan, SourceFile(path, self.decoded(number), 1))
+
+    def parts(self) -> list[str]:
+        return sorted(file.name for file in self.folder.rglob("part-*.parquet"))
+
+
+async def test_an_hour_is_committed_when_its_last_file_is_there(tmp_path: Path) -> None:
+    """Until then nothing of it is in the lake."""
+    bench = Bench(tmp_path)
+    await bench.add(0)
+    await bench.add(1)
+    assert [] == bench.parts()
+    await bench.add(2)
+    assert ["part-00000.parquet"] == bench.parts()
+
+
+async def test_an_hour_does_not_wait_for_a_file_that_failed(tmp_path: Path) -> None:
+    """The others are committed."""
+    bench = Bench(tmp_path)
+    await bench.add(0)
+    await bench.sink.failed(bench.plan)
+    await bench.add(2)
+    assert ["part-00000.parquet"] == bench.parts()
+    assert 2 == bench.tally.loaded
+
+
+async def test_what_an_hour_has_is_committed_when_a_file_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a minute; what comes later makes a part of its own."""
+    monkeypatch.setattr("etl.pipeline.gather._PATIENCE_S", 0.05)
+    bench = Bench(tmp_path)
+    async with asyncio.timeout(60), bench.sink.patient(Stop()):
+        await bench.add(0)
+        await bench.add(1)
+        while bench.tally.loaded < 2:  # noqa: ASYNC110 - the sink tells nobody
+            await asyncio.sleep(0.01)
+        assert ["part-00000.parquet"] == bench.parts()
+        await bench.add(2)
+    assert ["part-00000.parquet", "part-00001.parquet"] == bench.parts()
+    assert 3 == bench.tally.loaded
+
+
+async def test_a_part_that_may_lack_rows_is_never_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when the run ends for want of memory and commits what it has."""
+    encode, calls = Encoder.write, []
+
+    def write(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise pa.ArrowMemoryError("malloc failed")
+        encode(*arguments)
+
+    monkeypatch.setattr(Encoder, "write", write)
+    bench = Bench(tmp_path)
+    await bench.add(0)
+    bench.sink._pending_bytes = 0
+    with pytest.raises(MemoryError):
+        await bench.add(1)
+    await bench.sink.close()
+    assert ([], 3) == (bench.parts(), bench.tally.not_attempted)
+
+
+async def test_a_commit_that_goes_on_when_the_run_ends_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiting for it may be over before the store answers."""
+    monkeypatch.setattr("etl.pipeline.gather._LAST_COMMITS_S", 0.01)
+    bench = Bench(tmp_path)
+    begun, answer, create = threading.Event(), threading.Event(), LocalStore.create
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        answer.wait(60)
+        create(*arguments)
+
+    monkeypatch.setattr(LocalStore, "create", slow)
+    await bench.add(0)
+    await bench.add(1)
+    waiting = asyncio.ensure_future(bench.add(2))
+    await asyncio.to_thread(begun.wait, 60)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await bench.sink.close()
+    answer.set()
+    while bench.tally.loaded < 3:  # noqa: ASYNC110 - the sink tells nobody
+        await asyncio.sleep(0.01)
+    assert ["part-00000.parquet"] == bench.parts()

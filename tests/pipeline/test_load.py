@@ -1,0 +1,139 @@
+"""How memory is shared out, and that a run stays within it, whatever a server sends."""
+
+import gzip
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.emulator import Dataset
+from etl.pipeline.load import Memory
+from tests.conftest import COMMAND, Serve, environment
+
+MIB = 2**20
+HOUR = "/year=2022/month=6/day=1/hour=6/accountId=a1/{}.json.gz"
+# Ends as the command in its arguments does; prints the most memory, in KiB, that it ever held.
+PEAK = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+Peak = Callable[..., tuple[int, int, str]]
+
+
+@pytest.fixture
+def peak(tmp_path: Path) -> Peak:
+    """Run the command with little memory; return how it ended, its peak in bytes, its errors."""
+
+    def run(url: str, *more: str, **env: str) -> tuple[int, int, str]:
+        command = [COMMAND, "run", "--account", "a1", "--base-url", url, *more]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *command],
+            env=environment(AHT_ETL_LIMITS__MEMORY="64MiB", **env),
+            cwd=tmp_path,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, int(done.stdout.splitlines()[-1]) * 1024, done.stderr
+
+    return run
+
+
+@given(st.integers(64 * MIB, 64 * 1024 * MIB), st.integers(1, 500))
+def test_shares_are_within_the_budget(budget: int, workers: int) -> None:
+    """Downloads, decoding and waiting rows take a quarter each at most."""
+    memory = Memory.share_out(budget, workers)
+    assert memory.download * workers <= max(budget // 4, 64 * 2**10 * workers)
+    assert memory.decode * memory.decoders <= budget // 4
+    assert memory.pending <= budget // 4
+    assert 1 <= memory.decoders <= workers
+
+
+def packed(*pieces: bytes | int) -> bytes:
+    """Return gzip of these bytes; a number stands for so many MiB of one character."""
+    pack = zlib.compressobj(1, zlib.DEFLATED, 31)
+    out = []
+    for piece in pieces:
+        if isinstance(piece, int):
+            out += [pack.compress(b"x" * MIB) for _ in range(piece)]
+        else:
+            out.append(pack.compress(piece))
+    return b"".join([*out, pack.flush()])
+
+
+ROW = b'{"segmentId":"a","sequence":1,"startReason":"b"}\n'
+ATTACKS = {
+    "millions of rows": (packed(ROW * (150 * MIB // len(ROW))), 0),
+    "millions of blank lines": (packed(b"\n" * (150 * MIB)), 0),
+    "one endless line": (packed(b'{"segmentId":"', 512, b'"}\n' + ROW), 0),
+    "a bomb": (packed(b'{"segmentId":"', 512, b'"}\n'), 3),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_file_that_unpacks_to_very_much(
+    name: str, serve: Serve, peak: Peak, tmp_path: Path
+) -> None:
+    """It streams: what it takes beyond a file of one row is bounded, and it has an outcome."""
+    content, code = ATTACKS[name]
+    limit = {"AHT_ETL_LIMITS__MAX_FILE_SIZE": "256MiB"} if code else {}
+    emulator = serve(Dataset.of({HOUR.format(1): gzip.compress(ROW), HOUR.format(2): content}))
+    peaks = []
+    for number, expected in ((1, 0), (2, code)):
+        (tmp_path / "paths").write_text(HOUR.format(number))
+        ended, bytes_, err = peak(emulator.base_url, "--paths", "paths", **limit)
+        assert expected == ended, err
+        peaks.append(bytes_)
+    assert peaks[1] - peaks[0] < 2 * 64 * MIB
+
+
+@pytest.fixture
+def endless_listing() -> Iterator[str]:
+    """Serve a listing that does not end, as fast as it is read."""
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            try:
+                self.wfile.write(b'{"files":["')
+                while True:
+                    self.wfile.write(b"x" * MIB)
+            except OSError:
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_listing_that_does_not_end(endless_listing: str, peak: Peak) -> None:
+    """It ends the run with what to do, in bounded memory."""
+    ended, bytes_, err = peak(endless_listing, "--from", "2022-06-01", "--to", "2022-06-02")
+    assert (1, True) == (ended, "lower api.request_window" in err)
+    assert bytes_ < 768 * MIB
+
+
+def test_a_listing_of_very_many_paths(serve: Serve, peak: Peak, tmp_path: Path) -> None:
+    """All of them are planned, none is fetched."""
+    paths = "\n".join(HOUR.format(f"sequences.{number:020d}") for number in range(100_000))
+    (tmp_path / "paths").write_text(paths)
+    url = serve(Dataset.of({})).base_url
+    ended, bytes_, err = peak(url, "--paths", "paths", AHT_ETL_FETCH__SKIP='["*"]')
+    assert 0 == ended, err
+    assert bytes_ < 512 * MIB

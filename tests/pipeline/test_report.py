@@ -1,0 +1,229 @@
+"""The report is the sum of the outcomes."""
+
+import errno
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from etl.cli.views.summary import to_text
+from etl.lake.commit import Committed, PartitionState
+from etl.model.errors import FailureKind
+from etl.model.paths import BreakdownPath
+from etl.model.times import parse_instant
+from etl.pipeline.plan import InvalidPath, PartitionPlan, Plan
+from etl.pipeline.tally import Tally, write_report
+
+NOW = datetime(2022, 6, 1, tzinfo=UTC)
+PATHS = [
+    BreakdownPath.parse(f"/year=2022/month=6/day=1/hour=1/accountId=a1/{name}.json.gz")
+    for name in "abcde"
+]
+PLAN = Plan(
+    (InvalidPath("/x", "why"),),
+    (PATHS[4],),
+    (PartitionPlan(PATHS[0].partition, PartitionState(), (PATHS[0],), tuple(PATHS[1:4])),),
+)
+
+
+def tally() -> Tally:
+    made = Tally("r", "a1", None, NOW)
+    made.planned(PLAN)
+    return made
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_duration() -> None:
+    """A run that began an hour from now has taken no time yet, and ended after it began."""
+    began = datetime.now(UTC) + timedelta(hours=1)
+    report = Tally("r", "a1", None, began).to_report(None, None)
+    assert 0 <= report["duration_seconds"] < 60
+    finished_at = parse_instant(report["finished_at"])
+    # The report has milliseconds.
+    took_s = (finished_at - parse_instant(report["started_at"])).total_seconds()
+    assert took_s == pytest.approx(report["duration_seconds"], abs=0.002)
+
+
+def test_every_path_has_one_outcome() -> None:
+    """What was listed is the sum, whenever the run ends."""
+    made = tally()
+    made.failed([PATHS[1].text], FailureKind.NOT_FOUND, "gone", 1)
+    made.committed(Committed(None, None, frozenset({PATHS[2].text})))
+    report = made.to_report(None, None)
+    assert {
+        "listed": 6,
+        "already_loaded": 2,
+        "loaded": 0,
+        "failed": 1,
+        "invalid": 1,
+        "skipped": 1,
+        "not_attempted": 1,
+    } == report["files"]
+    with pytest.raises(KeyError):
+        made.failed([PATHS[1].text], FailureKind.LAKE, "again")
+
+
+@pytest.mark.parametrize(
+    ("loaded", "newest"),
+    [
+        ("", None),  # nothing was loaded
+        ("1", 1),
+        ("13", 1),  # what is newer does not count before what is older
+        ("12", 2),
+        ("123", 3),
+        ("1234", 3),  # the hour that was not over when the run began never counts
+    ],
+)
+@pytest.mark.parametrize("ends", ["failed", "open"])
+def test_the_newest_complete_hour(loaded: str, newest: int | None, ends: str) -> None:
+    """Of it and of all before it every listed file is in the lake, whatever became of others."""
+    made = Tally("r", "a1", None, datetime(2022, 6, 1, 4, 59, 59, tzinfo=UTC))
+    names = {
+        hour: f"/year=2022/month=6/day=1/hour={hour}/accountId=a1/x.json.gz" for hour in range(1, 5)
+    }
+    parsed = {hour: BreakdownPath.parse(name) for hour, name in names.items()}
+    made.planned(
+        Plan(
+            (InvalidPath("/x", "why"),),
+            (PATHS[4],),
+            tuple(
+                PartitionPlan(path.partition, PartitionState(), (), (path,))
+                for path in parsed.values()
+            ),
+        )
+    )
+    for hour, name in names.items():
+        if str(hour) in loaded:
+            made.committed(Committed(None, None, frozenset({name})))
+        elif ends == "failed":
+            made.failed([name], FailureKind.NOT_FOUND, "gone", 1)
+    expected = None if newest is None else f"2022-06-01T0{newest}:00:00Z"
+    assert expected == made.to_report(None, None)["newest_complete_hour"]
+
+
+def test_there_is_no_complete_hour_where_nothing_was_listed() -> None:
+    """Nor in the last hour of all times, which is never over."""
+    made = Tally("r", "a1", None, NOW)
+    assert None is made.newest_complete_hour()
+    last = BreakdownPath.parse("/year=9999/month=12/day=31/hour=23/accountId=a1/x.json.gz")
+    made.planned(Plan((), (), (PartitionPlan(last.partition, PartitionState(), (last,), ()),)))
+    assert None is made.newest_complete_hour()
+
+
+@pytest.mark.parametrize(
+    ("error", "signal", "ends"),
+    [
+        (None, None, ("partial", 3)),
+        ("no", None, ("failed", 1)),
+        (None, 15, ("interrupted", 143)),
+        (None, 2, ("interrupted", 130)),
+        ("no", 15, ("interrupted", 143)),
+    ],
+)
+def test_how_a_run_ends(error: str | None, signal: int | None, ends: tuple[str, int]) -> None:
+    """A signal is the strongest reason, then an error, then files that failed."""
+    assert ends == tally().status(error, signal)
+    assert ("ok", 0) == Tally("r", "a1", None, NOW).status(None, None)
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Over an older one, through a file beside it that does not stay."""
+    file = tmp_path / "report.json"
+    file.write_text("old")
+    with pytest.raises(TypeError):
+        write_report({"a": object()}, file)
+    assert "old" == file.read_text()
+    write_report({"a": "\ud800ü"}, file)
+    assert {"a": "\ud800ü"} == json.loads(file.read_text())
+    assert [file] == list(tmp_path.iterdir())
+
+
+def test_a_report_goes_where_it_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a link, into a pipe, into a file that cannot be replaced; none of them is lost."""
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_report({"a": 1}, link)
+    assert (True, {"a": 1}) == (link.is_symlink(), json.loads(target.read_text()))
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_text)
+        write_report({"a": 2}, pipe)
+        assert ({"a": 2}, True) == (json.loads(reading.result()), pipe.is_fifo())
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "mounted on its own")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    write_report({"a": 3}, target)
+    assert {"a": 3} == json.loads(target.read_text())
+    assert {target, link, pipe} == set(tmp_path.iterdir())
+
+
+def test_the_summary_names_what_went_wrong() -> None:
+    """Failures by kind and path, and what happens to the rest."""
+    made = tally()
+    made.failed([PATHS[1].text], FailureKind.CORRUPT, "damaged gzip", 4)
+    text = to_text(made.to_report(None, None), "/lake")
+    assert f"  corrupt: {PATHS[1].text}: damaged gzip" in text.splitlines()
+    assert re.match(r"partial in [0-9.]+ s: 6 files listed, 0 loaded, 1 failed\n", text)
+    for words in ("invalid", "by fetch.skip", "left to the next run"):
+        assert words in text
+
+
+def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
+    """Of one kind and reason, whatever the numbers in it, with the count and an example."""
+    report = tally().to_report(None, None)
+    report["failures"] = [
+        {"path": f"/hour={n}/a.json.gz", "kind": kind, "message": message, "attempts": 1}
+        for n in range(400)
+        for kind, message in (
+            ("lake", f"writing year=2022/hour={n}/part-{n:05}.parquet: No space left on device"),
+            ("timeout", f"nothing arrived for {n} s"),
+        )
+    ]
+    text = to_text(report, "/lake")
+    assert (
+        "  lake: 400 files, for example /hour=0/a.json.gz: writing year=2022/hour=0/"
+        "part-00000.parquet: No space left on device"
+    ) in text.splitlines()
+    assert "  timeout: 400 files, for example /hour=0/a.json.gz: nothing arrived" in text
+    assert len(text.splitlines()) < 15
+
+
+def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
+    """The most frequent first."""
+    report = tally().to_report(None, None)
+    report["failures"] = [
+        {"path": "/a", "kind": "http", "message": letter, "attempts": 1}
+        for letter in "abcdefghijkl"
+        for _ in range(2 if letter == "l" else 1)
+    ]
+    lines = to_text(report, "/lake").splitlines()
+    shown = [line for line in lines if line.startswith("  http: ")]
+    assert (10, "  http: 2 files, for example /a: l") == (len(shown), shown[0])
+    assert "  … and 2 more files; --report FILE has them all" in lines
+
+
+def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
+    """Of those that the vendor answered in part, and of those that it did not answer."""
+    report = tally().to_report(None, None)
+    window = {"from": "2022-06-01T00:00:00Z", "to": "2022-06-02T00:00:00Z"}
+    report["listing"] |= {"unanswered_windows": [window] * 40, "partial_windows": [window]}
+    text = to_text(report, "/lake")
+    assert (1, 10) == (text.count("  partial  "), text.count("  unanswered  "))
+    assert "  … and 30 more such windows; --report FILE has them all\n" in text
+
+
+def test_foreign_text_cannot_steer_the_terminal_of_the_summary() -> None:
+    """What a server or a listing says is shown as printable text, on one line."""
+    report = tally().to_report(None, None)
+    report["failures"] = [
+        {"path": "/a\x1b]0;x\x07", "kind": "http", "message": "b\r\nc\u202ed", "attempts": 1}
+    ]
+    text = to_text(report, "/lake\x1b[2J")
+    assert "  http: /a ]0;x: b c d" in text.splitlines()
+    assert all(line.isprintable() for line in text.splitlines())
