@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -27,8 +27,10 @@ from etl.pipeline.stop import Stop, StoppedError
 from etl.pipeline.tally import Tally
 from etl.storage.store import LakeError, Store
 
-# Workers that decode, keep or commit a file while as many requests as allowed are in flight.
-_MORE_WORKERS: Final = 8
+# Workers besides those whose request is in flight: they wait for a retry, or finish their file.
+_MORE_WORKERS: Final = 48
+# Files that may be downloaded and not in a part yet, besides those that the store takes at once.
+_UNFINISHED: Final = 8
 # What is wrong with a file itself: it is the same file tomorrow.
 _OF_THE_FILE: Final = {
     FailureKind.TRUNCATED,
@@ -55,11 +57,11 @@ class Memory:
     decoders: int
 
     @classmethod
-    def share_out(cls, budget: int, workers: int) -> "Memory":
-        """Share out the budget among this many workers, and one decoder a core."""
-        decoders = max(1, min(cores(), workers, budget // (32 * _MIB)))
+    def share_out(cls, budget: int, downloads: int) -> "Memory":
+        """Share out the budget among this many downloaded files, and one decoder a core."""
+        decoders = max(1, min(cores(), downloads, budget // (32 * _MIB)))
         return cls(
-            download=max(64 * _KIB, min(4 * _MIB, budget // 4 // workers)),
+            download=max(64 * _KIB, min(4 * _MIB, budget // 4 // downloads)),
             decode=max(_MIB, min(64 * _MIB, budget // 4 // decoders)),
             pending=budget // 4,
             decoders=decoders,
@@ -83,7 +85,9 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
     files = sum(len(partition.to_load) for partition in todo)
     workers = min(settings.fetch.concurrency + _MORE_WORKERS, files)
-    memory = Memory.share_out(settings.limits.memory, workers)
+    room = _Room(_UNFINISHED + store.readers)
+    downloads = min(settings.fetch.concurrency + room.most, files)
+    memory = Memory.share_out(settings.limits.memory, downloads)
     sink: Sink | Landing = Landing(tally)
     if not job.archive_only:
         sink = Sink(
@@ -99,7 +103,7 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         spill_bytes=memory.decode,
     )
     decoder = Decoder(limits, stop, at_once=memory.decoders)
-    loader = _Loader(job, client, decoder, archive, sink, memory.download)
+    loader = _Loader(job, client, room, decoder, archive, sink, memory.download)
     queue = _produce(todo, sink)
     try:
         async with deadline(stop, settings.shutdown.grace):
@@ -171,6 +175,33 @@ async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
         log.warning("shutdown.grace_over", reason=reason)
 
 
+class _Room:
+    """Counts files that are downloaded and not in a part yet; `most` of them stop the downloads."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._count = 0
+        self._free = asyncio.Event()
+        self._free.set()
+
+    async def wait(self) -> None:
+        """Wait until one more file may be downloaded."""
+        await self._free.wait()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Count a file within the block."""
+        self._count += 1
+        if self._count >= self.most:
+            self._free.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if self._count < self.most:
+                self._free.set()
+
+
 class _Loader:
     """What the workers of one load share."""
 
@@ -178,6 +209,7 @@ class _Loader:
         self,
         job: Job,
         client: Client | Replay,
+        room: _Room,
         decoder: Decoder,
         archive: Archive | None,
         sink: Sink | Landing,
@@ -185,6 +217,7 @@ class _Loader:
     ) -> None:
         self._job = job
         self._client = client
+        self._room = room
         self._decoder = decoder
         self._archive = archive
         self._sink = sink
@@ -235,17 +268,23 @@ class _Loader:
 
     async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         stop, tally = self._job.stop, self._job.tally
-        most_bytes = self._job.settings.limits.max_file_size
         async for attempt in self._client.attempts(path):
-            with attempt:
-                download = self._client.download(path, self._memory_bytes, most_bytes)
-                with await stop.interruptible(download) as body:
-                    tally.bytes.downloaded += body.size
-                    async with self._decoder.place(body):
-                        # Inside the attempt: a damaged file is asked for again.
-                        file = await self._decode(path, body, attempt.number, last=attempt.last)
-                        tally.bytes.decompressed += file.decoded.decompressed
-                        await self._sink.add(partition, file)
+            with (
+                attempt,
+                await stop.interruptible(self._download(path)) as body,
+                self._room.taken(),
+            ):
+                tally.bytes.downloaded += body.size
+                async with self._decoder.place(body):
+                    # Inside the attempt: a damaged file is asked for again.
+                    file = await self._decode(path, body, attempt.number, last=attempt.last)
+                    tally.bytes.decompressed += file.decoded.decompressed
+                    await self._sink.add(partition, file)
+
+    async def _download(self, path: BreakdownPath) -> Body:
+        await self._room.wait()
+        most_bytes = self._job.settings.limits.max_file_size
+        return await self._client.download(path, self._memory_bytes, most_bytes)
 
     async def _decode(
         self, path: BreakdownPath, body: Body, attempt: int, *, last: bool
