@@ -29,6 +29,7 @@ ARG VERSION=0.1.0
 WORKDIR /source
 COPY pyproject.toml README.md ./
 COPY etl ./etl
+COPY configs/docs ./configs/docs
 # A quarter of what this installs is parts of Arrow that nothing here uses: Flight, its own
 # S3, headers, tests. That it works without them the demo shows, here rather than at night.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \

@@ -11,7 +11,7 @@ runs that it prints load them anew from the archive. With --copy the parts of th
 that hold any of it are deleted too, and the `aht-etl compact` that it prints copies their days
 anew, behind the runs. It prints all that before it changes anything, and with --dry-run changes
 nothing. Interrupted, start it again, and run all that either has printed.
-It ends with 1 where it finds nothing. What else there is to think of: configs/archive.md.
+It ends with 1 where it finds nothing. What else there is to think of: configs/docs/archive.md.
 """
 
 import argparse

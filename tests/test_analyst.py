@@ -19,8 +19,7 @@ from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from tests.conftest import COMMAND, environment
 
 ROOT = Path(__file__).parent.parent
-ANALYST = ROOT.joinpath("configs", "analyst.md").read_text()
-README = ROOT.joinpath("README.md").read_text()
+ANALYST = ROOT.joinpath("configs", "docs", "analyst.md").read_text()
 ACCOUNT = "0012345678"
 PARTITION = ("year", "month", "day", "hour", "accountId")
 
@@ -119,16 +118,13 @@ def check(table: pa.Table) -> None:
     assert any(is_text(account) for is_text in (pa.types.is_string, pa.types.is_large_string))
 
 
-@pytest.mark.parametrize("document", [README, ANALYST], ids=["README", "analyst"])
-def test_the_queries_for_duckdb(document: str) -> None:
-    """They count every row once, padded hours in their day, and nothing but the lake's."""
-    title = "DuckDB:" if document is README else "## DuckDB"
-    query = snippets(document, title, "sql")[0]
-    with duckdb.connect() as connection:
-        assert [row[:4] for row in connection.sql(query.strip("; \n")).fetchall()] == [
-            (2022, 6, 7, 3),
-            (2022, 6, 8, 1),
-        ]
+def test_the_first_query_for_duckdb(units: duckdb.DuckDBPyConnection) -> None:
+    """It counts every row once, padded hours in their day, and nothing but the lake's."""
+    (query,) = snippets(ANALYST, "### Average handle time per segment and day", "sql")
+    assert [row[:4] for row in units.sql(query.strip("; \n")).fetchall()] == [
+        (2022, 6, 7, 3),
+        (2022, 6, 8, 1),
+    ]
 
 
 def test_the_view_for_duckdb(units: duckdb.DuckDBPyConnection) -> None:
@@ -136,21 +132,19 @@ def test_the_view_for_duckdb(units: duckdb.DuckDBPyConnection) -> None:
     check(units.sql("SELECT * FROM units").to_arrow_table())
 
 
-@pytest.mark.parametrize("document", [README, ANALYST], ids=["README", "analyst"])
-def test_the_snippet_for_polars(document: str) -> None:
+def test_the_snippet_for_polars() -> None:
     """It has every row, though there are bad rows in files of another kind."""
-    title = "Polars:" if document is README else "## Polars"
-    check(in_python(snippets(document, title, "python")[0]).collect().to_arrow())
+    check(in_python(snippets(ANALYST, "### Polars", "python")[0]).collect().to_arrow())
 
 
 def test_the_snippet_for_pandas() -> None:
     """It has every row; account ids keep their zeros."""
-    check(pa.Table.from_pandas(in_python(snippets(ANALYST, "## pandas", "python")[0])))
+    check(pa.Table.from_pandas(in_python(snippets(ANALYST, "### pandas", "python")[0])))
 
 
 def test_the_snippet_for_pyarrow(capsys: pytest.CaptureFixture[str]) -> None:
     """It has every row, and its filter takes padded hours too; so does the folder as a whole."""
-    (code,) = snippets(ANALYST, "## pyarrow", "python")
+    (code,) = snippets(ANALYST, "### pyarrow", "python")
     check(in_python(code).to_table())
     assert capsys.readouterr().out == "6\n"
     (other,) = re.findall(r'`(ds\.dataset\("lake".*?\))`', ANALYST)
@@ -160,7 +154,7 @@ def test_the_snippet_for_pyarrow(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_query_for_clickhouse() -> None:
     """It counts every row once, in a process of its own: chdb brings an Arrow of its own."""
     pytest.importorskip("chdb", reason="chdb is not installed: it is 534 MB large")
-    (query,) = snippets(ANALYST, "## ClickHouse", "sql")
+    (query,) = snippets(ANALYST, "### ClickHouse", "sql")
     rows = query.replace(
         "year, month, day, uniqExact(segmentId) AS segments",
         f"segmentId, handleTimeMillis, {', '.join(PARTITION)}",
@@ -205,7 +199,7 @@ def test_every_snippet_names_the_glob_and_the_types() -> None:
 
 def test_the_key_of_a_row(units: duckdb.DuckDBPyConnection) -> None:
     """Rows that two files have are found and counted once; those without a key all stay."""
-    doubles, _, handled = snippets(ANALYST, "## The same row twice", "sql")
+    doubles, _, handled = snippets(ANALYST, "### Deduplicate", "sql")
     assert units.sql(doubles.strip("; \n")).fetchall() == [(1, 1, 2)]
     kept = units.sql("SELECT segmentId, handleTimeMillis FROM distinct_units").fetchall()
     assert sorted(kept) == [

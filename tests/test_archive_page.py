@@ -16,7 +16,7 @@ from tests.conftest import COMMAND, Serve, environment
 from tests.lakes import assert_lake_holds
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "configs" / "archive.md").read_text()
+PAGE = (ROOT / "configs" / "docs" / "archive.md").read_text()
 DATA = Dataset.generate(
     9,
     datetime(2022, 6, 1, 4, tzinfo=UTC),
@@ -45,6 +45,7 @@ def test_its_commands_run_one_after_another(serve: Serve, tmp_path: Path) -> Non
         command = command.replace("aht-etl ", f"{COMMAND} ", 1)
         command = command.replace("python ", f"{Path(COMMAND).with_name('python')} ", 1)
         env = environment(
+            AHT_ETL_ACCOUNT="12345678",
             AHT_ETL_API__BASE_URL=emulator.base_url,
             AHT_ETL_RAW__URI="./raw",
             AHT_ETL_WINDOW__FROM="2022-06-01",

@@ -1,16 +1,32 @@
-"""Every document renders as it is meant to: tables are tables, links and anchors lead somewhere."""
+"""Documents render as they are meant to, lead somewhere, and what they show can be run.
 
+The blocks of code: `sh` is run by a test of that page, `shell` needs root, a cluster or a store and
+is only parsed, as is all SQL, YAML, JSON and Python that no test of a page runs.
+"""
+
+import json
 import re
+import shlex
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+import duckdb
 import pytest
+import sqlglot
+import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from typer.main import get_command
+
+from etl.cli import app
+from etl.config.keys import all_keys
+from etl.model.errors import FailureKind
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -18,6 +34,9 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "configs/**/*.md", "etl/**/*.md", "tests/**/*.md")
     for file in ROOT.glob(pattern)
 )
+
+#: Documents whose `sh` blocks are run: by the test of the page's name, of README, of the help.
+RUN: Final = {"README", "getting-started", "operations", "archive", "reading", "reference"}
 
 
 def rendered(text: str) -> list[Token]:
@@ -83,6 +102,86 @@ def test_every_table_is_one(document: Path) -> None:
 def test_every_link_leads_somewhere(document: Path) -> None:
     """Files exist, and headings in them."""
     assert [] == list(dead_links(ROOT / document))
+
+
+def code(document: Path) -> Iterator[tuple[str, str]]:
+    """Yield the language and the text of each block of code."""
+    for token in rendered((ROOT / document).read_text()):
+        if token.type == "fence":
+            yield token.info, token.content
+
+
+def called(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of each call of `aht-etl` in a shell's commands."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for call in re.findall(r"(?:^|[ /(])aht-etl ((?:[^|;&()>#\"]|\"[^\"]*\")*)", line):
+            yield shlex.split(re.sub(r"\$share", "1", call))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_block_of_code_is_run_or_can_be_parsed(document: Path) -> None:
+    """Calls of the program have flags that it knows."""
+    command: Any = get_command(app)
+    for language, text in code(document):
+        if language == "sh":
+            assert document.stem in RUN, f"no test runs the commands of {document}"
+        if language in {"sh", "shell"}:
+            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+            for arguments in called(text):
+                if arguments[:1] not in (["-t"], ["."], [], ["create"], ["patch"]):
+                    parse(command, arguments)
+        elif language == "sql":
+            assert parsed_sql(text)
+        elif language == "python":
+            compile(text, str(document), "exec")
+        elif language == "json":
+            json.loads(text)
+        elif language == "yaml":
+            assert yaml.safe_load(text)
+        else:
+            assert language in {"text", "ini"}, document
+
+
+def parse(group: Any, words: list[str]) -> None:
+    """Raise where a command, a flag or a value is none."""
+    while words and words[0] in getattr(group, "commands", {}):
+        group = group.commands[words.pop(0)]
+    group.make_context("aht-etl", words, resilient_parsing=False)
+
+
+def parsed_sql(text: str) -> bool:
+    """Return whether DuckDB or, for what is its own, ClickHouse's dialect has this."""
+    try:
+        return bool(duckdb.extract_statements(text))
+    except duckdb.ParserException:
+        return bool(sqlglot.parse(text, dialect="clickhouse"))
+
+
+def test_each_fact_has_one_home() -> None:
+    """Keys with their defaults, failure kinds, exit codes and what was measured."""
+    homes = {
+        rf"^\| `({'|'.join(re.escape(key) for key, _ in all_keys())})` \| `": "reference",
+        rf"^\| `({'|'.join(FailureKind)})` \|": "operations",
+        r"^\| 130, 143, 129 \|": "operations",
+        r"^\| `newest_complete_hour` \|": "operations",
+        r"^\| `segmentId` \|": "analyst",
+        r"^\| `aht_etl.sources` \|": "how-it-works",
+        r"^<!-- bench: (compared|goals|archive|dask) -->": "performance",
+        r"^<!-- bench: (amounts|times|requests) -->": "scale",
+    }
+    for pattern, home in homes.items():
+        found = [
+            document.stem
+            for document in DOCUMENTS
+            if re.search(pattern, (ROOT / document).read_text(), re.MULTILINE)
+        ]
+        assert [home] == found, pattern
+
+
+def test_only_pages_are_documents() -> None:
+    """`configs` itself holds YAML, manifests and monitoring."""
+    there = {document.parent.as_posix() for document in DOCUMENTS}
+    assert {".", "configs/docs", "tests/bench"} == there
 
 
 def test_what_is_broken_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

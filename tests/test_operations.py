@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
 import duckdb
@@ -15,17 +16,20 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from etl.audit.proof import FindingKind
 from etl.cli import app
 from etl.config.sources import load
 from etl.emulator import Dataset, Emulator
 from etl.model.errors import FailureKind
 from etl.pipeline import metrics
+from etl.pipeline import tally as report
 from tests.conftest import COMMAND, Serve, environment
+from tests.conftest import load as load_into
 from tests.lakes import assert_lake_holds, receipts
 from tests.programs import program
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "configs" / "operations.md").read_text()
+PAGE = (ROOT / "configs" / "docs" / "operations.md").read_text()
 COMMANDS: set[str] = set(getattr(get_command(app), "commands"))  # noqa: B009 - untyped
 HOUR = "year=2022/month=6/day=1/hour={}/accountId=12345678"
 GENERATED = Dataset.generate(
@@ -203,31 +207,34 @@ def test_every_kind_of_failure_and_every_metric_is_on_the_page() -> None:
 
 
 def test_every_exit_code_is_on_the_page() -> None:
-    """Those of the README, and the one of a kill."""
-    row = re.compile(r"^\| ([0-9, ]+) \|", re.MULTILINE)
-    readme = (ROOT / "README.md").read_text().partition("### Exit codes\n")[2]
-    assert [*row.findall(readme), "137"] == row.findall(section("Exit codes"))
+    """Those of the program, each with its status, and the one of a kill."""
+    rows = re.findall(r"^\| ([0-9, ]+) \| `?([a-z–]+)`? \|", section("Exit codes"), re.MULTILINE)
+    signals = ", ".join(str(128 + int(number)) for number in (SIGINT, SIGTERM, SIGHUP))
+    assert rows == [
+        (str(report.EXIT_OK), "ok"),
+        (str(report.EXIT_FAILED), "failed"),
+        ("2", "–"),
+        (str(report.EXIT_PARTIAL), "partial"),
+        (signals, "interrupted"),
+        (str(128 + SIGKILL), "–"),
+    ]
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "README.md",
-        "configs/operations.md",
-        "configs/logs.md",
-        "configs/reading.md",
-        "configs/kubernetes/README.md",
-    ],
-)
-def test_links_lead_somewhere(file: str) -> None:
-    """To files that there are and to headings in them."""
-    text = (ROOT / file).read_text()
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        path, _, anchor = link.partition("#")
-        target = (ROOT / file).parent / path if path else ROOT / file
-        if "://" in link:
-            continue
-        assert target.exists(), link
-        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if anchor else []
-        slugs = [re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in headings]
-        assert not anchor or anchor in slugs, link
+def test_every_key_of_the_report_is_on_the_page(emulator: Emulator, tmp_path: Path) -> None:
+    """With those below it, as far as they are always there, and no other."""
+    written = load_into(emulator, tmp_path / "lake")
+    rows = re.findall(r"^\| (`.*?) \|", section("The report"), re.MULTILINE)
+    keys = [re.findall(r"`([a-z0-9_]+)`", row.partition("{")[0]) for row in rows]
+    assert sorted(written) == sorted(key for named in keys for key in named)
+    for row, named in zip(rows, keys, strict=True):
+        below = re.findall(r"`([a-z0-9_]+)`", row.partition("{")[2])
+        value = written[named[-1]]
+        there = value[0] if isinstance(value, list) and value else value
+        if below and there:
+            assert sorted(below) == sorted(there), named
+
+
+def test_every_finding_is_on_the_page() -> None:
+    """And every note of `verify`, with --deep and --copy."""
+    named = re.findall(r"^\| `(\w+)` \|", section("What verify finds"), re.MULTILINE)
+    assert sorted(FindingKind) == sorted(named)

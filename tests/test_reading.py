@@ -12,7 +12,7 @@ from etl.audit.ddl import Engine
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Serve, environment, load
 
-PAGE = Path(__file__).parent.parent.joinpath("configs", "reading.md").read_text()
+PAGE = Path(__file__).parent.parent.joinpath("configs", "docs", "reading.md").read_text()
 
 
 def test_its_commands_and_its_query_run_as_they_are_written(

@@ -1,134 +1,73 @@
-"""The README and the example configurations say what the program does."""
+"""README is short, and what it shows is what the program does."""
 
+import json
 import re
-from collections.abc import Iterator
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
-import pytest
-import yaml
-from pydantic import BaseModel
-from typer.main import get_command
-
-from etl.cli import app
-from etl.config.settings import Settings
-from etl.config.sources import load
 from etl.emulator import Dataset
-from etl.emulator.dataset import DEFAULT_ACCOUNT
-from tests.conftest import Serve
-from tests.conftest import load as run_job
-from tests.lakes import COLUMNS
+from tests.bench.compare import to_sentence
+from tests.conftest import COMMAND, Serve, environment
+from tests.documents import PAGES, README, ROOT, blocks, in_shell, section
 
-ROOT = Path(__file__).parent.parent
-README = ROOT.joinpath("README.md").read_text()
-CONFIGS = sorted(ROOT.joinpath("configs").glob("*.yaml"))
+VENV = "python3 -m venv .venv && .venv/bin/pip install "
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from keys(inner, f"{prefix}{name}.")
-        else:
-            yield prefix + (field.alias or name)
+def test_it_has_150_lines_at_most() -> None:
+    """What else there is to say has a page."""
+    assert len(README.splitlines()) <= 150
 
 
-def section(title: str) -> str:
-    return re.split(r"\n#+ ", README.partition(f"# {title}\n")[2])[0]
+def test_it_leads_to_every_page() -> None:
+    """Each is linked, so that a reader finds it."""
+    linked = set(re.findall(r"\]\(configs/docs/([a-z-]+\.md)", README))
+    assert linked == {file.name for file in PAGES.glob("*.md")}
 
 
-def test_every_key_is_in_the_readme_and_no_other() -> None:
-    """The configuration's table names each key of the model."""
-    rows = [line for line in section("Configuration").splitlines() if line.startswith("| `")]
-    named = [key for row in rows for key in re.findall(r"`([^`]+)`", row.split("|")[1])]
-    assert sorted(keys(Settings)) == sorted(named)
+def test_the_two_commands_need_nothing_but_python() -> None:
+    """Each installs into an environment of its own; `.ci/run` runs the second one as written."""
+    demo, tests, _ = blocks(section(README, "Try it"), "sh")
+    assert demo == f"{VENV}. && .venv/bin/aht-etl demo\n"
+    assert tests == f"{VENV}-e '.[test]' && .venv/bin/pytest\n"
 
 
-def test_every_key_is_in_the_daily_configuration_with_a_comment() -> None:
-    """It is the reference that people copy from."""
-    content = yaml.safe_load((ROOT / "configs" / "daily.yaml").read_text())
-    there = {
-        f"{name}.{key}" if isinstance(value, dict) else name
-        for name, value in content.items()
-        for key in (value if isinstance(value, dict) else [None])
-    }
-    assert set(keys(Settings)) == there
+def test_what_to_try_next_and_the_picture_of_status(tmp_path: Path) -> None:
+    """The commands run after the demo, and `status` shows what README shows."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(COMMAND).parent)
+    subprocess.run(
+        [COMMAND, "demo"], env=environment(), cwd=tmp_path, check=True, capture_output=True
+    )
+    said = in_shell(blocks(section(README, "Try it"), "sh")[2], tmp_path)
+    assert "rows of 148 files read in 47 parts" in said
+    assert re.search(r"already loaded +148 files", said)
+    ((command, picture),) = re.findall(
+        r"^\$ ([^\n]*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    )
+    shown = in_shell(command, tmp_path, COLUMNS="100").splitlines()
+    assert [] == [line for line in picture.splitlines() if line not in shown]
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
-def test_example_configurations_load_and_explain_each_key(file: Path) -> None:
-    """Each is valid as it stands, and above each key stands what it does.
-
-    An unedited file asks for nobody's account.
-    """
-    account = load({}, file, {}).account
-    assert account == (DEFAULT_ACCOUNT if file.name == "demo.yaml" else None)
-    above = ""
-    for line in file.read_text().splitlines():
-        if re.match(r" *[a-z_]+:", line) and not re.fullmatch(r"[a-z]+:", line):
-            assert above.lstrip().startswith("#"), line
-        above = line
-
-
-def test_defaults_in_the_daily_configuration() -> None:
-    """What it does not name as a choice is the program's default."""
-    daily = load({}, ROOT / "configs" / "daily.yaml", {}).model_dump()
-    default = Settings().model_dump()
-    differs = {
-        f"{name}.{key}" if isinstance(value, dict) else name
-        for name, value in daily.items()
-        for key in (value if isinstance(value, dict) else [None])
-        if (value[key] if key else value) != (default[name][key] if key else default[name])
-    }
-    assert {"window.lookback"} == differs
-
-
-def test_every_command_is_in_the_readme() -> None:
-    """The table of commands names each that there is, and no other."""
-    named = re.findall(r"^\| `aht-etl ([a-z-]+)", section("The job"), re.MULTILINE)
-    assert sorted(named) == sorted(getattr(get_command(app), "commands"))  # noqa: B009 - untyped
-
-
-def test_columns_in_the_readme() -> None:
-    """The lake's table names each column in its order."""
-    rows = [line for line in section("The lake").splitlines() if line.startswith("| `")]
-    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
-    assert list(COLUMNS) == named
-
-
-def test_queries_in_the_readme(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DuckDB takes them as they stand, on a lake called `lake`."""
-    start, end = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 6, tzinfo=UTC)
-    data = Dataset.generate(1, start, end, rows_per_file=10)
-    run_job(serve(data), tmp_path / "lake")
-    monkeypatch.chdir(tmp_path)
-    queries = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
-    with duckdb.connect() as connection:
-        (days, parts) = [connection.sql(query.strip("; \n")).fetchall() for query in queries]
-    assert [(2022, 6, 1)] == [day[:3] for day in days]
-    assert [] == parts
-
-
-def test_the_example_from_python(
-    tmp_path: Path,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It runs as it stands, but for the host that it asks."""
+def test_a_real_account_is_twelve_lines_that_run(tmp_path: Path, serve: Serve) -> None:
+    """Against an emulator that takes the keys in these files only."""
+    (text,) = blocks(section(README, "A real account"), "sh")
+    assert len(text.splitlines()) <= 12
     now = datetime.now(UTC)
-    data = Dataset.generate(1, now - timedelta(days=1), now, account="12345678", rows_per_file=10)
-    emulator = serve(data)
-    example, _logs = re.findall(r"```python\n(.*?)```", section("From Python"), re.DOTALL)
-    assert "Settings(account=" in example
-    url = f'Settings(api={{"base_url": "{emulator.base_url}"}}, account='
-    monkeypatch.chdir(tmp_path)
-    exec(example.replace("Settings(account=", url), {})
-    loaded = emulator.count("file", 200)
-    assert loaded > 10
-    out = capsys.readouterr().out
-    assert f"{loaded} files to load" in out
-    assert re.search(r"^[0-9,]+ rows in [0-9]+ parts, [0-9.]+ s$", out, re.MULTILINE)
+    data = Dataset.generate(1, now - timedelta(days=1), now, account="12345678", rows_per_file=5)
+    emulator = serve(data, auth="oauth1")
+    for name, value in emulator.keys.items():
+        example = f"'your {name.replace('_', ' ')}'"
+        assert example in text
+        text = text.replace(example, f"'{value}'")
+    activate, *commands = text.splitlines(keepends=True)
+    assert activate == ". .venv/bin/activate\n"
+    said = in_shell("".join(commands), tmp_path, AHT_ETL_API__BASE_URL=emulator.base_url)
+    # `check` reads a file, too.
+    assert f"rows of {emulator.count('file', 200) - 1} files read" in said
+
+
+def test_the_sentence_of_speed_is_what_was_measured() -> None:
+    """No figure in it is written by hand."""
+    results = json.loads((ROOT / "tests" / "bench" / "results.json").read_text())
+    assert f"<!-- bench: sentence -->\n{to_sentence(results)}<!-- end: sentence -->" in README

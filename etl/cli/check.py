@@ -72,20 +72,21 @@ def check(
     dask_scheduler: DaskScheduler = None,
     dask_workers: DaskWorkers = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="As JSON: ok, and the checks with name, ok and message.")
+        bool,
+        typer.Option("--json", help="Write JSON: ok, and the checks with name, ok and message."),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show the keys at their defaults as well.")
+        bool, typer.Option("--verbose", help="Also show the keys that have their defaults.")
     ] = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "error",
 ) -> None:
-    """Try all that a run needs; say how to mend what fails.
+    """Try everything that a run needs, and say how to fix what fails.
 
-    One line each for the configuration, the look-up of the host, TLS, authentication, the listing
-    of the last day, one file, the lake (and the raw archive), the temporary folder, and Dask if it
-    is to load. The lake is left as it was. What needs a check that failed is skipped. Exit code 0
-    if all is ok, else 1; 2 for a wrong configuration.
+    Each check has one line: the configuration, the look-up of the host, TLS, authentication, the
+    listing of the last day, one file, the lake (and the raw archive), the temporary folder, and
+    Dask if it is used. The lake does not change. A check is skipped if one that it needs has
+    failed. The exit code is 0 if everything is ok, else 1, and 2 for a wrong configuration.
 
     Example: aht-etl check --config configs/daily.yaml
     """

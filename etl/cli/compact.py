@@ -64,13 +64,13 @@ def compact(
     log_format: LogFormat = "auto",
     log_level: LogLevel = "info",
 ) -> None:
-    """Keep a coarse copy of the lake: few files for those who scan months.
+    """Keep a coarse copy of the lake: few files, for scans of weeks or months.
 
-    In the copy a day and account is a partition, the hour is a column, and an hour is a row group.
-    It is a lake of its own, and only grows: safe to repeat, to interrupt, to overlap with another
-    call, and to run while loads go on. Files that come late make a further part. The flags
-    --account, --from and --to choose the days that are looked at; a day is copied whole. A damaged
-    part of the lake leaves its day out (exit code 3).
+    In the copy a partition is a day of an account, the hour is a column, and each hour is a row
+    group. The copy is a lake of its own to which parts are only added. So it is safe to repeat, to
+    interrupt, to overlap with another call, and to run while loads go on. Files that come late make
+    a further part. The flags --account, --from and --to choose whole days. If a part of the lake is
+    damaged, its day is left out (exit code 3).
 
     Example: aht-etl compact --lake ./lake --to ./coarse
     """

@@ -43,13 +43,13 @@ def show(
     dask_scheduler: DaskScheduler = None,
     dask_workers: DaskWorkers = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="As JSON: a list of key, value and origin.")
+        bool, typer.Option("--json", help="Write JSON: a list of key, value and origin.")
     ] = False,
 ) -> None:
-    """Show the configuration that a run would have here, and where each value came from.
+    """Show the configuration that a run would have, and where each value comes from.
 
-    It is YAML; the comment behind a value is its origin: the flag, variable, secret file or YAML
-    file, or "default". Secrets are shown as "set" or as nothing.
+    The output is YAML. The comment after a value is its origin: a flag, a variable, a secret file,
+    a YAML file, or "default". A secret is shown as "set".
 
     Example: aht-etl config show --config configs/daily.yaml
     """
@@ -79,7 +79,7 @@ def show(
 def schema() -> None:
     """Print the JSON Schema of the YAML configuration, for editors and validators.
 
-    An editor with a YAML language server takes it from a comment in the file's first line:
+    An editor with a YAML language server finds it by a comment in the file's first line:
     # yaml-language-server: $schema=aht-etl.schema.json
 
     Example: aht-etl config schema > aht-etl.schema.json

@@ -45,14 +45,14 @@ def ddl(
 ) -> None:
     """Print the statement that makes the lake, or its coarse copy, a table.
 
-    Columns and partitions have their types, accountId is text, and nothing but the parts is read.
+    Columns and partitions have their types, accountId is text, and only parts are read.
     The accounts, the first year and the spelling of the folders come from the lake; --account adds
-    one, and an empty lake needs it. Athena and Trino compute the partitions, DuckDB, ClickHouse and
-    BigQuery find them at each query. Spark, Databricks and Snowflake must hear of new ones: the
-    second statement does that.
+    one, and an empty lake needs it. Athena and Trino compute the partitions; DuckDB, ClickHouse and
+    BigQuery find them at each query. Spark, Databricks and Snowflake need the second statement
+    after each load.
 
-    Checked so far: the statements of DuckDB, ClickHouse and Spark were run against a lake. Those of
-    Athena, Trino, Databricks, BigQuery and Snowflake were only parsed, none of them in its cloud.
+    The statements of DuckDB, ClickHouse and Spark were run against a lake. Those of Athena, Trino,
+    Databricks, BigQuery and Snowflake were only parsed, not run in their clouds.
 
     Example: aht-etl ddl --engine athena --lake s3://bucket/lake --name aht.units
     """

@@ -13,7 +13,7 @@ DemoLake = Annotated[
     typer.Option(
         "--lake",
         metavar="URI",
-        help="The lake's place, for example ./demo-lake: the default, if that can be written.",
+        help="Where the lake goes, for example ./demo-lake (the default, if it can be written).",
     ),
 ]
 
@@ -25,7 +25,7 @@ def demo(
     log_format: LogFormat = "auto",
     log_level: LogLevel = "warning",
 ) -> None:
-    """Load two days from the emulator; no account is needed.
+    """Load two days from an emulator of the vendor's API; you need no account.
 
     Repeat it to see that nothing is loaded twice.
 

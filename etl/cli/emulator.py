@@ -14,25 +14,28 @@ def emulator(
     ] = 8080,
     account: Annotated[
         str,
-        typer.Option("--account", metavar="ID", help="Whose data it is; another one is refused."),
+        typer.Option(
+            "--account", metavar="ID", help="Whose data it has; other accounts are refused."
+        ),
     ] = "le79344075",
     from_: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="T",
-            help="Begin of the data, for example 2022-06-01; else 2 days ago.",
+            help="Begin of the data, for example 2022-06-01 (default: 2 days ago).",
         ),
     ] = None,
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="T", help="End of the data, for example 2022-06-03; else tomorrow."
+            "--to", metavar="T", help="End of the data, for example 2022-06-03 (default: tomorrow)."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same data.")] = 1,
     files_per_hour: Annotated[
-        float, typer.Option("--files-per-hour", min=0, help="On average; more by day.")
+        float,
+        typer.Option("--files-per-hour", min=0, help="On average; more by day than by night."),
     ] = 3,
     rows_per_file: Annotated[
         float, typer.Option("--rows-per-file", min=0, help="The median; sizes differ widely.")
@@ -41,18 +44,19 @@ def emulator(
         bool, typer.Option("--mixed-shapes", help="Files in all documented forms, not only lines.")
     ] = False,
     auth: Annotated[
-        Literal["none", "oauth1", "oauth2"], typer.Option("--auth", help="What callers need.")
+        Literal["none", "oauth1", "oauth2"],
+        typer.Option("--auth", help="How callers must authenticate."),
     ] = "none",
     latency: Annotated[
         str, typer.Option("--latency", metavar="DURATION", help="Before each answer.")
     ] = "0s",
     rate: Annotated[
         float | None,
-        typer.Option("--rate", help="Requests a second, for example 20; more are answered 429."),
+        typer.Option("--rate", help="Requests a second at most, for example 20; others get 429."),
     ] = None,
     at_once: Annotated[
         int | None,
-        typer.Option("--at-once", help="Requests at once, for example 4; more are answered 429."),
+        typer.Option("--at-once", help="Requests at once at most, for example 4; others get 429."),
     ] = None,
     fault: Annotated[
         list[str] | None,
@@ -60,13 +64,13 @@ def emulator(
             "--fault",
             metavar="ENDPOINT:KIND[:TIMES]",
             help=(
-                "Something to go wrong, once or TIMES times or 'always'; may be repeated. For "
+                "A fault, once or TIMES times or 'always'; you may repeat the flag. For "
                 "example file:503:2, listing:429, file:reset_middle:always."
             ),
         ),
     ] = None,
 ) -> None:
-    """Serve the API's stand-in on loopback, for trying things out.
+    """Serve an emulator of the vendor's API on loopback, to try things out.
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """

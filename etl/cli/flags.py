@@ -27,7 +27,7 @@ BaseUrl = Annotated[
     typer.Option(
         "--base-url",
         metavar="URL",
-        help="The API's host, for example https://va.example.net; else it is looked up.",
+        help="The API's host, for example https://va.example.net (default: looked up).",
     ),
 ]
 From = Annotated[
@@ -43,7 +43,9 @@ From = Annotated[
 ]
 To = Annotated[
     str | None,
-    typer.Option("--to", metavar="T", help="End of the window, for example 2022-06-02; else now."),
+    typer.Option(
+        "--to", metavar="T", help="End of the window, for example 2022-06-02 (default: now)."
+    ),
 ]
 Lookback = Annotated[
     str | None,
@@ -58,19 +60,21 @@ ShownFrom = Annotated[
     typer.Option(
         "--from",
         metavar="T",
-        help="Only hours from here on, for example 2022-06-01 (midnight UTC); else all.",
+        help="Only hours from here on, for example 2022-06-01, midnight UTC (default: all).",
     ),
 ]
 ShownTo = Annotated[
     str | None,
-    typer.Option("--to", metavar="T", help="Only hours before, for example 2022-06-02; else all."),
+    typer.Option(
+        "--to", metavar="T", help="Only hours before, for example 2022-06-02 (default: all)."
+    ),
 ]
 ShownLookback = Annotated[
     str | None,
     typer.Option(
         "--lookback",
         metavar="DURATION",
-        help="Only the hours since so long ago, for example 48h or 7d; else all.",
+        help="Only the last hours, for example 48h or 7d (default: all).",
     ),
 ]
 Paths = Annotated[
@@ -79,8 +83,8 @@ Paths = Annotated[
         "--paths",
         metavar="FILE|-",
         help=(
-            "Saved Breakdown answers, or one path a line, instead of a listing, for example "
-            "paths.txt; - is standard input."
+            "Load these instead of a listing: saved Breakdown answers, or one path a line, for "
+            "example paths.txt; - is standard input."
         ),
     ),
 ]
@@ -97,7 +101,7 @@ Raw = Annotated[
     typer.Option(
         "--raw",
         metavar="URI",
-        help="Where the downloaded files are kept byte for byte, for example ./raw.",
+        help="Where to keep the downloaded files, byte for byte, for example ./raw.",
     ),
 ]
 Concurrency = Annotated[
@@ -128,7 +132,7 @@ DaskWorkers = Annotated[
     typer.Option(
         "--dask-workers",
         metavar="N",
-        help="Dask tasks at once, for example 8 (default: one a worker, or one a core).",
+        help="Dask tasks at once, for example 8 (default: one per worker, or one per core).",
     ),
 ]
 ShardOption = Annotated[
@@ -136,21 +140,19 @@ ShardOption = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Only the I-th (from 0) of N disjoint shares, for example 0/4.",
+        help="Load only share I (from 0) of N disjoint shares, for example 0/4.",
     ),
 ]
 FromArchive = Annotated[
     bool,
     typer.Option(
         "--from-archive",
-        help="Take files from the raw archive (raw.uri), not from the API; needs no network.",
+        help="Load files from the raw archive (raw.uri) instead of the API; needs no network.",
     ),
 ]
 ArchiveOnly = Annotated[
     bool,
-    typer.Option(
-        "--archive-only", help="Fill the raw archive (raw.uri) and write no lake: land first."
-    ),
+    typer.Option("--archive-only", help="Fill the raw archive (raw.uri) and write no lake."),
 ]
 ReportFile = Annotated[
     str | None,
@@ -161,7 +163,7 @@ ReportFile = Annotated[
     ),
 ]
 Progress = Annotated[
-    Literal["auto", "on", "off"], typer.Option("--progress", help="Show how far the run is.")
+    Literal["auto", "on", "off"], typer.Option("--progress", help="Whether to show progress.")
 ]
 LogFormat = Annotated[
     Literal["auto", "console", "json"],
@@ -169,13 +171,13 @@ LogFormat = Annotated[
 ]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
-    typer.Option("--log-level", help="The least that is logged."),
+    typer.Option("--log-level", help="The lowest level that is logged."),
 ]
 RunLogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
     typer.Option(
         "--log-level",
-        help="The least that is logged; without it warning on a terminal, info elsewhere.",
+        help="The lowest level that is logged (default: warning on a terminal, else info).",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON instead, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]

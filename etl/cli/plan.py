@@ -44,16 +44,16 @@ def plan(
     archive_only: ArchiveOnly = False,
     by: Annotated[
         Literal["auto", "hour", "day"],
-        typer.Option("--by", help="auto: by hour, by day where there are more than 200 hours."),
+        typer.Option("--by", help="auto: by hour; by day if there are more than 200 hours."),
     ] = "auto",
     json_: Json = False,
     log_format: LogFormat = "auto",
     log_level: LogLevel = "warning",
 ) -> None:
-    """Show what `run` would load, hour by hour; fetch nothing, write nothing.
+    """Show what `run` would load, hour by hour, without fetching or writing anything.
 
-    Exit code 0 whatever the plan says: a file of a damaged partition counts as to load, and what
-    would fail is named. With --paths nothing is sent at all.
+    The exit code is 0 even if files would fail: the plan names them. Files of a damaged partition
+    count as to load. With --paths nothing is sent.
 
     Example: aht-etl plan --account 12345678 --lake ./lake --lookback 48h
     """

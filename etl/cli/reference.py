@@ -1,6 +1,6 @@
 """The reference of all commands, flags and keys, written from the program itself.
 
-`python -m etl.cli.reference > configs/reference.md`; a test compares the file with the program.
+`python -m etl.cli.reference > configs/docs/reference.md`; a test compares file and program.
 """
 
 import sys
@@ -17,14 +17,16 @@ from etl.config.origins import flow, written
 _HEAD = """\
 # Reference
 
-All commands, their flags, and the configuration's keys. Written by the program; after a change:
+All commands, their flags, and the configuration's keys. The program writes this page. After a
+change:
 
 ```sh
-python -m etl.cli.reference > configs/reference.md
+python -m etl.cli.reference > configs/docs/reference.md
 ```
 
-Each key in use is in [daily.yaml](daily.yaml); the report, the exit codes and the lake are in the
-[README](../README.md).
+`configs/daily.yaml` has each key with a comment. How sources of configuration rank:
+[getting started](getting-started.md#configure). Exit codes and the report:
+[operations](operations.md#exit-codes).
 """
 
 
@@ -56,12 +58,14 @@ def _command(command: Any, name: str, parent: typer.Context | None = None) -> It
 
 def _keys() -> Iterator[str]:
     yield "## Keys\n"
-    yield "| key | default | environment | |\n|---|---|---|---|"
+    example = "fetch.concurrency"
+    yield f"As an environment variable, `{example}` is `{variable(example)}`, and so on.\n"
+    yield "| key | default | |\n|---|---|---|"
     for key, field in all_keys():
         default = written(field.get_default(call_default_factory=True))
         shown = "" if default is None else f"`{flow(default)}`"
         description = _cell(field.description or "")
-        yield f"| `{key}` | {shown} | `{variable(key)}` | {description} |"
+        yield f"| `{key}` | {shown} | {description} |"
 
 
 def _cell(text: str) -> str:

@@ -50,9 +50,9 @@ def run(
     log_format: LogFormat = "auto",
     log_level: RunLogLevel = None,
 ) -> None:
-    """Load what is listed and not yet in the lake.
+    """Load the files that are listed and not yet in the lake.
 
-    Safe to repeat, to interrupt, and to overlap with another run.
+    It is safe to repeat, to interrupt, and to overlap with another run.
 
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 AgainstApi = Annotated[
     Literal["api"] | None,
-    typer.Option("--against", help="api: list the window too, and show what the lake lacks."),
+    typer.Option("--against", help="api: list the window as well, and show what the lake lacks."),
 ]
 Html = Annotated[
     Path | None,
@@ -69,10 +69,9 @@ def status(
 ) -> None:
     """Show what the lake holds, hour by hour: files, rows, gaps, late arrivals.
 
-    From the lake alone, unless --against api is given. The flags --account, --from, --to and
-    --lookback choose the hours that are shown. With --from and --to files are expected in every
-    hour between them, and an hour without is a gap; else an account's gaps lie between its first
-    hour in the lake and its last.
+    It reads only the lake, unless you give --against api. The flags --account, --from, --to and
+    --lookback choose the hours. A gap is an hour without files: between --from and --to, or else
+    between an account's first and last hour in the lake.
 
     Example: aht-etl status --lake ./lake --from 2022-06-07 --to 2022-06-08 --hours
 

@@ -25,13 +25,13 @@ from etl.model.errors import UsageError
 
 Deep = Annotated[
     bool,
-    typer.Option("--deep", help="Compare with the raw archive too, file by file; needs raw.uri."),
+    typer.Option("--deep", help="Also compare with the raw archive, file by file; needs raw.uri."),
 ]
 OfCopy = Annotated[
     bool,
     typer.Option(
         "--copy",
-        help="Prove the coarse copy instead, by itself and against the lake; needs compact.uri.",
+        help="Verify the coarse copy instead, and compare it with the lake; needs compact.uri.",
     ),
 ]
 
@@ -51,11 +51,11 @@ def verify(
     log_format: LogFormat = "auto",
     log_level: LogLevel = "info",
 ) -> None:
-    """Read the whole lake and prove it: receipts, rows, bad rows, no source twice.
+    """Read the whole lake and prove that it is right: receipts, rows, bad rows, no file twice.
 
-    Ends with 0, with 3 if something is wrong (each finding says what to do), or with 1 if there is
-    nothing to verify. The flags --account, --from, --to and --lookback choose the hours that are
-    read. A run may be active. A coarse copy is proved like a lake; --copy also compares its rows
+    The exit code is 0, 3 if something is wrong (each finding says what to do), or 1 if there is
+    nothing to verify. The flags --account, --from, --to and --lookback choose the hours. A run may
+    be active. A coarse copy is proved like a lake; --copy also compares its rows
     with the lake's.
 
     Example: aht-etl verify --lake ./lake --lookback 7d

@@ -50,8 +50,8 @@ class ApiSettings(_Section):
     # Before the URLs, which are judged by it.
     allow_http: bool = Field(
         default=False,
-        description="Whether plain http is allowed to other hosts than loopback: it shows the "
-        "keys to anyone on the way.",
+        description="Whether plain http is allowed to other hosts than loopback. Then anyone on "
+        "the way can read the keys.",
     )
     base_url: Url | None = Field(
         default=None,
@@ -65,21 +65,20 @@ class ApiSettings(_Section):
         default="aht_etl",
         pattern=r"^[a-zA-Z0-9_]+$",
         max_length=20,
-        description="Who is calling: letters, digits and _, 20 at most, unique per process in "
-        "your organisation.",
+        description="Who is calling: 1 to 20 letters, digits or _, unique in your organisation.",
     )
     request_window: Annotated[Duration, Field(ge=timedelta(seconds=1)), DURATION_SCHEMA] = Field(
         default=timedelta(days=1), description="The longest window of one listing request."
     )
     any_404_is_empty: bool = Field(
         default=False,
-        description="Whether every 404 to a listing is an empty window. false: only one that can "
-        "be the vendor's, which is empty, a JSON object or says 'no paths'.",
+        description="Whether every 404 to a listing means an empty window. false: only a 404 that "
+        "can be the vendor's, which is empty, a JSON object or says 'no paths'.",
     )
     use_proxy: bool = Field(
         default=False,
-        description="Whether requests to the vendor go by the proxy that HTTPS_PROXY or HTTP_PROXY "
-        "names, except to hosts in NO_PROXY.",
+        description="Whether requests to the vendor use the proxy of HTTPS_PROXY or HTTP_PROXY, "
+        "except for hosts in NO_PROXY.",
     )
 
     @field_validator("base_url", "domain_url")
@@ -156,7 +155,7 @@ class WindowSettings(_Section):
         default=None,
         alias="from",
         description="Begin of the window: 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
-        "epoch milliseconds. Empty: window.to less window.lookback.",
+        "epoch milliseconds. Empty: window.lookback before window.to.",
     )
     end: Instant | None = Field(
         default=None,
@@ -165,8 +164,8 @@ class WindowSettings(_Section):
     )
     lookback: Duration = Field(
         default=timedelta(days=7),
-        description="The window's length without window.from. Files come late: what is loaded "
-        "costs nothing to look at again.",
+        description="The window's length without window.from. Files come late, so look back far: "
+        "files already loaded are not downloaded again.",
     )
 
 
@@ -184,7 +183,7 @@ class FetchSettings(_Section):
     )
     least_rate: Size = Field(
         default=ByteSize(2**10),
-        description="Bytes a second at least, over a minute; a slower answer is a timeout.",
+        description="Bytes a second at least, over a minute. A slower answer is a timeout.",
     )
     skip: tuple[str, ...] = Field(
         default=(),
@@ -221,13 +220,13 @@ class LakeSettings(_Section):
     options: dict[str, Secret] = Field(
         default_factory=dict,
         description="The object store's own options by object_store's names, values as strings; "
-        "keys that are not here come from the environment or the machine's identity.",
+        "credentials that are missing here come from the environment or the machine's identity.",
         examples=[{"region": "eu-west-1"}],
     )
     compression: Compression = Field(default="zstd", description="How columns are compressed.")
     target_part_size: Size = Field(
         default=ByteSize(128 * 2**20),
-        description="Where a partition's part is cut, between two source files; a target, not a "
+        description="Size after which a part is cut, between two source files. A target, not a "
         "limit.",
     )
 
@@ -260,13 +259,14 @@ class CompactSettings(_Section):
         default_factory=dict,
         description="Options of the copy's object store. Empty: lake.options, if both are of one "
         "kind.",
+        examples=[{"region": "eu-west-1"}],
     )
     settle: Annotated[
         timedelta, text_then(parse_duration), Field(ge=timedelta(0)), DURATION_SCHEMA
     ] = Field(
         default=timedelta(hours=48),
-        description="How long after its end a day is copied. Files that come later make a further "
-        "part.",
+        description="How long a day must be over before it is copied. Files that come later make a "
+        "further part.",
     )
 
 
@@ -285,7 +285,7 @@ class LimitSettings(_Section):
     )
     max_file_size: Size = Field(
         default=ByteSize(16 * 2**30),
-        description="A file that unpacks to more fails: a decompression bomb.",
+        description="A file that unpacks to more fails, as a decompression bomb.",
     )
 
 
@@ -311,7 +311,7 @@ class EngineSettings(_Section):
 
     kind: Literal["local", "dask"] = Field(
         default="local",
-        description="local: this machine. dask: the workers of a Dask cluster (configs/dask.md; "
+        description="local: this machine. dask: the workers of a Dask cluster (aht-etl docs dask; "
         "needs the extra aht-etl[dask]).",
     )
     scheduler: SchedulerAddress | None = Field(
@@ -332,7 +332,7 @@ class MetricsSettings(_Section):
 
     pushgateway: Url | None = Field(
         default=None,
-        description="A Prometheus Pushgateway's URL; plain http is taken to any host. Empty: none.",
+        description="A Prometheus Pushgateway's URL; plain http is allowed. Empty: none.",
     )
     textfile: str | None = Field(
         default=None,

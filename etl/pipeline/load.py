@@ -82,7 +82,7 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         archive = Archive(raw, settings.limits.max_file_size)
         await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
     files = sum(len(partition.to_load) for partition in todo)
-    workers = min(settings.fetch.concurrency + _MORE_WORKERS + store.readers, files)
+    workers = min(settings.fetch.concurrency + _MORE_WORKERS, files)
     memory = Memory.share_out(settings.limits.memory, workers)
     sink: Sink | Landing = Landing(tally)
     if not job.archive_only:

@@ -186,7 +186,7 @@ def _advice(status: int | None, code: str, said: str, place: Place) -> str:
             "HTTPS_PROXY)"
         )
     elif number == 403:
-        advice = "the credentials may not do this: configs/stores.md has what a run needs"
+        advice = "the credentials may not do this: aht-etl docs stores lists what a run needs"
     elif number == 501:
         advice = "this store lacks what a run needs: conditional puts (If-None-Match)"
     elif number in {429, 503}:

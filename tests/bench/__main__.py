@@ -1,7 +1,8 @@
 """Measure: `python -m tests.bench`, or with --quick a tenth of the work.
 
 Needs the extra `bench` and Debian's packages, as root, for nginx and aria2, which it installs where
-they are missing. Prints tables in Markdown; --write puts them and a plot into the README's place.
+they are missing. Prints tables in Markdown; --write puts them into the page `performance` and a
+sentence into README.
 """
 
 import argparse
@@ -15,12 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import archive
-from tests.bench.compare import as_json, compare, to_table
+from tests.bench.compare import as_json, compare, to_sentence, to_table
 from tests.bench.goals import figures
-from tests.bench.pages import put
+from tests.bench.pages import PERFORMANCE, README, put
 
-_README: Final = Path(__file__).parents[2] / "README.md"
-_BENCH: Final = Path(__file__).with_name("README.md")
 _RESULTS: Final = Path(__file__).with_name("results.json")
 _PACKAGES: Final = ("aht-etl", "pyarrow", "aiohttp", "isal", "duckdb")
 
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="turns that count (default 5)")
     parser.add_argument("--only", choices=["compare", "goals", "archive"], help="a part")
     parser.add_argument("--data", type=Path, help="where files are kept for the next time")
-    parser.add_argument("--write", action="store_true", help="into README.md and results.json")
+    parser.add_argument("--write", action="store_true", help="into the pages and results.json")
     arguments = parser.parse_args()
     scale = 0.1 if arguments.quick else 1.0
     folder = arguments.data or Path(tempfile.gettempdir(), "aht-etl-bench")
@@ -44,22 +43,24 @@ def main() -> None:
         table = to_table(lines)
         print(table)
         if arguments.write:
-            _RESULTS.write_text(json.dumps(as_json(lines), indent=1) + "\n")
-            put(_README, "compared", f"{machine}\n\n{table}")
+            results = as_json(lines)
+            _RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            put(PERFORMANCE, "compared", f"{machine}\n\n{table}")
+            put(README, "sentence", to_sentence(results))
     if arguments.only in {None, "archive"}:
         rows = []
         for row in archive.rows(folder, arguments.runs, scale):
             rows.append(row)
             print(row, flush=True)
         if arguments.write:
-            put(_BENCH, "archive", f"{machine}\n\n" + "\n".join(rows) + "\n")
+            put(PERFORMANCE, "archive", f"{machine}\n\n" + "\n".join(rows) + "\n")
     if arguments.only in {None, "goals"}:
         rows = ["| goal | measured |", "|---|---|"]
         for name, figure in figures(folder, max(1, arguments.runs // 2), scale):
             rows.append(f"| {name} | {figure} |")
             print(rows[-1], flush=True)
         if arguments.write:
-            put(_README, "goals", "\n".join(rows) + "\n")
+            put(PERFORMANCE, "goals", "\n".join(rows) + "\n")
 
 
 def _machine() -> str:

@@ -135,3 +135,11 @@ def as_json(lines: list[Line]) -> list[dict[str, Any]]:
         }
         for line in lines
     ]
+
+
+def to_sentence(results: list[dict[str, Any]]) -> str:
+    """Return the sentence of speed in README, from what `as_json` returns."""
+    took = {line["name"]: f"{line['wall_s']:.1f} s" for line in results if line["test"] == "W1"}
+    ours = took.pop(OURS)
+    others = ", ".join(f"{name} {seconds}" for name, seconds in took.items())
+    return f"To load {W1.files:,} small files, {OURS} takes {ours}, {others}.\n"

@@ -1,6 +1,12 @@
 """What was measured, put into the pages that show it."""
 
 from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path(__file__).parents[2]
+README: Final = _ROOT / "README.md"
+PERFORMANCE: Final = _ROOT / "configs" / "docs" / "performance.md"
+SCALE: Final = PERFORMANCE.with_name("scale.md")
 
 
 def put(page: Path, mark: str, text: str) -> None:

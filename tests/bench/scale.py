@@ -1,7 +1,7 @@
 """What a month amounts to, and how long it takes: `python -m tests.bench.scale`; --write it down.
 
 Reckoned from results.json, where W1 and W2 give the processor time of a file and of a row, and from
-the assumptions below. Prints tables in Markdown; --write puts them into configs/scale.md.
+the assumptions below. Prints tables in Markdown; --write puts them into configs/docs/scale.md.
 """
 
 import argparse
@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.pages import put
+from tests.bench.pages import SCALE, put
 from tests.bench.workload import W1, W2
 
 _RESULTS: Final = Path(__file__).with_name("results.json")
-_PAGE: Final = Path(__file__).parents[2] / "configs" / "scale.md"
 
 #: An agent on duty for 160 hours a month, with 25 HTUs an hour, of several conversations at a time.
 _ROWS_AN_AGENT: Final = 160 * 25
@@ -145,12 +144,12 @@ def _time(seconds: float) -> str:
 def main() -> None:
     """Print the tables, or put each into its place on the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="into configs/scale.md")
+    parser.add_argument("--write", action="store_true", help="into configs/docs/scale.md")
     write = parser.parse_args().write
     for mark, table in zip(("amounts", "times", "requests"), tables(), strict=True):
         print(table)
         if write:
-            put(_PAGE, mark, table)
+            put(SCALE, mark, table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How `--engine dask` scales: `python -m tests.bench.scaling`; --write puts it into README.md here.
+"""How `--engine dask` scales: `python -m tests.bench.scaling`; --write puts it into a page.
 
 One worker and two, each bound to a core of its own with one thread, on a cluster that is there
 before: what is compared is the engine, not the start of processes. Needs the extras `bench` and
@@ -24,11 +24,10 @@ from typing import Final
 from tests.bench.__main__ import _machine
 from tests.bench.compare import LATENCY_MS, our_command
 from tests.bench.measure import Spread, run
-from tests.bench.pages import put
+from tests.bench.pages import PERFORMANCE, put
 from tests.bench.server import serve
 from tests.bench.workload import W1, W2, Workload, make
 
-_PAGE: Final = Path(__file__).with_name("README.md")
 _DASK: Final = str(Path(sys.executable).with_name("dask"))
 #: What it is called, workload, milliseconds before each answer, requests in flight for a worker.
 _TESTS: Final = (
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a quarter of the files")
     parser.add_argument("--runs", type=int, default=5, help="turns that count (default 5)")
     parser.add_argument("--data", type=Path, help="where files are kept for the next time")
-    parser.add_argument("--write", action="store_true", help="into tests/bench/README.md")
+    parser.add_argument("--write", action="store_true", help="into the page performance")
     arguments = parser.parse_args()
     folder = arguments.data or Path(tempfile.gettempdir(), "aht-etl-bench")
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +60,7 @@ def main() -> None:
     text = f"{_machine()[:-1]}, distributed {version('distributed')}.\n\n" + "\n".join(rows) + "\n"
     print(text)
     if arguments.write:
-        put(_PAGE, "dask", text)
+        put(PERFORMANCE, "dask", text)
 
 
 def _measure(

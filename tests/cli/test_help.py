@@ -84,16 +84,16 @@ def test_flags_say_what_they_are_without_in_each_command() -> None:
     of = {part.partition("\n")[0].strip("`"): part for part in shown}
     for name in ("aht-etl status", "aht-etl verify"):
         assert "(default 7d)" not in of[name]
-        assert re.search(r"--lookback DURATION` \| Only the hours since .*; else all", of[name])
+        assert re.search(r"--lookback DURATION` \| Only the last hours.*default: all", of[name])
     for name in ("aht-etl run", "aht-etl plan", "aht-etl check"):
         assert re.search(r"--lookback DURATION` \| .*\(default 7d\)", of[name])
         assert "| `--raw URI` |" in of[name]
 
 
 def test_the_reference_is_the_programs_own() -> None:
-    """`python -m etl.cli.reference > configs/reference.md` writes what is there already."""
-    there = (ROOT / "configs" / "reference.md").read_text()
-    assert reference() == there, "run: python -m etl.cli.reference > configs/reference.md"
+    """`python -m etl.cli.reference > configs/docs/reference.md` writes what is there already."""
+    there = (ROOT / "configs" / "docs" / "reference.md").read_text()
+    assert reference() == there, "run: python -m etl.cli.reference > configs/docs/reference.md"
     for columns in ("30", "300"):
         done = subprocess.run(
             [sys.executable, "-m", "etl.cli.reference"],
@@ -110,6 +110,8 @@ def test_a_mistyped_flag_suggests_the_right_one(path: tuple[str, ...]) -> None:
     """A letter too many at the end of each flag."""
     for flag in flags(path):
         right = flag.opts[0]
+        if not right.startswith("-"):
+            continue  # an argument
         wrong = f"{right}x"
         result = CliRunner().invoke(app, [*path, wrong])
         assert 2 == result.exit_code
@@ -124,7 +126,7 @@ def test_a_mistyped_command_suggests_the_right_one(path: tuple[str, ...]) -> Non
         wrong = [*path[:-1], f"{path[-1]}s"]
         result = CliRunner().invoke(app, wrong)
         assert 2 == result.exit_code
-        assert f"Did you mean '{path[-1]}'?" in result.stderr
+        assert re.search(rf"Did you mean .*'{path[-1]}'.*\?", result.stderr)
 
 
 def completed(*words: str) -> list[str]:

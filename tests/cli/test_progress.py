@@ -223,7 +223,7 @@ def on_terminal_of(
 def test_one_calm_display_below_the_log(serve: Serve, tmp_path: Path, columns: int) -> None:
     """Log lines stay whole above it, it stands there once, and nothing of it is left."""
     faults = (Fault("file", "status", status=503, times=2),)
-    seen = on_terminal_of(columns, serve(DATA, latency_s=0.05, faults=faults), tmp_path)
+    seen = on_terminal_of(columns, serve(DATA, latency_s=0.15, faults=faults), tmp_path)
     assert seen.code == 0
     showing = [moment for moment in seen.moments if any("in flight" in line for line in moment)]
     loading = [moment for moment in showing if any("loading" in line for line in moment)]

@@ -18,7 +18,7 @@ from etl.config.origins import written
 from etl.config.settings import Settings
 from etl.config.sources import load
 from etl.model.errors import UsageError
-from tests.test_readme import CONFIGS
+from tests.test_configurations import CONFIGS
 
 VALIDATOR = jsonschema.Draft202012Validator(config_schema())
 

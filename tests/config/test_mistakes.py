@@ -17,6 +17,7 @@ KEYS = [key for key, _ in all_keys()]
 WRONG_TEXTS = {
     "lake.uri": "ftp://host/lake",
     "raw.uri": "s3:/bucket",
+    "compact.uri": "s3:/bucket",
     "lake.options": "region",
     "raw.options": "region",
 }

@@ -114,7 +114,7 @@ def test_findings_are_counted(serve: Serve, run: Runner, file: Path) -> None:
     for part in list(run.lake.rglob("*.parquet"))[:2]:
         part.write_bytes(b"no part")
     code, said = call(file, "verify", "--lake", str(run.lake))
-    assert (3, True) == (code, said.startswith("error: 2 findings in 3 parts; the first: unreada"))
+    assert (3, True) == (code, said.startswith("2 findings in 3 parts; the first: unreada"))
 
 
 def test_a_signal_is_named(serve: Serve, run: Runner, file: Path) -> None:

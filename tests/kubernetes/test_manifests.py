@@ -1,4 +1,4 @@
-"""configs/kubernetes: each overlay renders, is valid, and keeps what its README promises."""
+"""configs/kubernetes: each overlay renders, is valid, and keeps what its page promises."""
 
 import base64
 import copy
@@ -14,6 +14,7 @@ import etl
 from etl import load_settings
 from etl.config.settings import Settings
 from etl.pipeline.metrics import PATIENCE_S
+from tests.documents import page
 from tests.kubernetes.manifests import (
     APPLIED,
     BACKFILLS,
@@ -33,7 +34,7 @@ from tests.kubernetes.manifests import (
     variables,
 )
 
-PAGE = (FOLDER / "README.md").read_text()
+PAGE = page("kubernetes")
 
 
 def settings(name: str, tmp_path: Path) -> Settings:
@@ -161,7 +162,7 @@ def test_a_backfill_pushes_no_figures(name: str) -> None:
 
 
 def test_an_overlay_of_ones_own_keeps_them_the_same(tmp_path: Path) -> None:
-    """One number is changed, in the file that the README names; both follow."""
+    """One number is changed, in the file that the page names; both follow."""
     copied = tmp_path / "kubernetes"
     subprocess.run(["cp", "-r", FOLDER, copied], check=True)
     edited = copied / "overlays" / "backfill" / "kustomization.yaml"
@@ -211,9 +212,8 @@ def test_every_key_is_one(name: str, tmp_path: Path) -> None:
 
 
 def measured_peak() -> int:
-    """Return the largest peak of the README's goals, in bytes; most of it is the budget itself."""
-    readme = (ROOT / "README.md").read_text()
-    peaks = re.findall(r"\bpeak (\d+) MB", readme)
+    """Return the largest measured peak, in bytes; most of it is the budget itself."""
+    peaks = re.findall(r"\bpeak (\d+) MB", page("performance"))
     assert peaks
     return max(map(int, peaks)) * 10**6
 
@@ -254,10 +254,10 @@ def test_the_page_names_every_overlay() -> None:
 
 
 def test_the_secret_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command makes the Secret that the pods mount, of the folder that the README makes."""
+    """The command makes the Secret that the pods mount, of the folder that a new user makes."""
     monkeypatch.chdir(tmp_path)
-    readme = (ROOT / "README.md").read_text()
-    (making,) = re.findall(r"(mkdir -m 700 secrets && .*?cd \.\.)\n", readme, re.DOTALL)
+    text = page("getting-started")
+    (making,) = re.findall(r"(mkdir -m 700 secrets && .*?cd \.\.)\n", text, re.DOTALL)
     subprocess.run(["bash", "-euc", making], check=True)
     (command,) = re.findall(r"kubectl (-n aht-etl create secret .*)", PAGE)
     made = yaml.safe_load(

@@ -50,7 +50,7 @@ def names(call: ast.Call, position: int) -> list[str]:
 def documented() -> dict[str, Event]:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "configs" / "logs.md").read_text().splitlines()
+        for line in (ROOT / "configs" / "docs" / "logs.md").read_text().splitlines()
         if line.startswith("| `")
     ]
     events: dict[str, Event] = {}

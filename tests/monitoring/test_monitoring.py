@@ -69,9 +69,11 @@ def test_every_metric_is_watched_and_every_watched_one_exists() -> None:
 
 def test_every_rule_leads_to_what_to_do() -> None:
     """Its runbook is a section of the operator's page."""
-    headings = re.findall(r"^#+ (.+)$", (CONFIGS / "operations.md").read_text(), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", (CONFIGS / "docs" / "operations.md").read_text(), re.MULTILINE
+    )
     for rule in ALERTS:
-        match = re.fullmatch(r'configs/operations\.md, "(.+)"', rule["annotations"]["runbook"])
+        match = re.fullmatch(r'configs/docs/operations\.md, "(.+)"', rule["annotations"]["runbook"])
         assert match is not None
         assert match[1] in headings
 

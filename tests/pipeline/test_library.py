@@ -39,6 +39,7 @@ from etl.emulator import Dataset, Emulator, Fault
 from etl.model.errors import FailureKind
 from etl.pipeline.report import FailedFile
 from tests.conftest import Runner, Serve, check_report, environment
+from tests.documents import blocks, page
 from tests.lakes import assert_lake_holds, receipts
 
 START = datetime(2022, 6, 1, tzinfo=UTC)
@@ -245,7 +246,7 @@ assert not structlog.is_configured()
 
 
 def test_the_library_is_silent_until_its_host_asks(serve: Serve, tmp_path: Path) -> None:
-    """Nothing on its streams though a file fails; the example of the README turns the log on."""
+    """Nothing on its streams though a file fails; the example of the documents turns the log on."""
     faults = (Fault("file", "status", status=404, times=None, path=next(iter(DATA.files))),)
     url = serve(DATA, faults=faults).base_url
     quiet = subprocess.run(
@@ -257,12 +258,7 @@ def test_the_library_is_silent_until_its_host_asks(serve: Serve, tmp_path: Path)
         check=True,
     )
     assert ("", "") == (quiet.stdout, quiet.stderr)
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
-    example = next(
-        block.partition("```")[0]
-        for block in readme.split("```python\n")
-        if "structlog.configure" in block
-    )
+    _, example, _ = blocks(page("python"), "python")
     asked = subprocess.run(
         [sys.executable, "-c", example + SCRIPT.replace("assert not", "assert"), url, "two"],
         env=environment(),

@@ -77,8 +77,8 @@ def test_no_such_host(run: Runner, serve: Serve, s3: Bucket) -> None:
 @pytest.mark.parametrize(
     ("concerns", "answer", "said"),
     [
-        (everything, DENIED, "the credentials may not do this: configs/stores.md"),
-        (writes, DENIED, "the credentials may not do this: configs/stores.md"),
+        (everything, DENIED, "the credentials may not do this: aht-etl docs stores"),
+        (writes, DENIED, "the credentials may not do this: aht-etl docs stores"),
         (everything, (403, xml("InvalidAccessKeyId")), "the credentials are refused"),
         (everything, (403, xml("SignatureDoesNotMatch")), "the credentials are refused"),
         (everything, (400, xml("ExpiredToken")), "the credentials are refused"),
