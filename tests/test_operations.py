@@ -21,8 +21,7 @@ from etl.cli import app
 from etl.config.sources import load
 from etl.emulator import Dataset, Emulator
 from etl.model.errors import FailureKind
-from etl.pipeline import metrics
-from etl.pipeline import tally as report
+from etl.pipeline import metrics, tally
 from tests.conftest import COMMAND, Serve, environment
 from tests.conftest import load as load_into
 from tests.lakes import assert_lake_holds, receipts
@@ -211,10 +210,10 @@ def test_every_exit_code_is_on_the_page() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| `?([a-z–]+)`? \|", section("Exit codes"), re.MULTILINE)
     signals = ", ".join(str(128 + int(number)) for number in (SIGINT, SIGTERM, SIGHUP))
     assert rows == [
-        (str(report.EXIT_OK), "ok"),
-        (str(report.EXIT_FAILED), "failed"),
+        (str(tally.EXIT_OK), "ok"),
+        (str(tally.EXIT_FAILED), "failed"),
         ("2", "–"),
-        (str(report.EXIT_PARTIAL), "partial"),
+        (str(tally.EXIT_PARTIAL), "partial"),
         (signals, "interrupted"),
         (str(128 + SIGKILL), "–"),
     ]

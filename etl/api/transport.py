@@ -178,9 +178,8 @@ class Transport:
 
         `url` is sent as it stands: it must be percent-encoded already. Any other status, a broken
         connection or a timeout, also while the body is read inside the block, is a FileError of
-        its kind (README, "The report"), or Unauthorized. Nothing is retried here, but for a request
-        that met a kept connection which the server had closed: it is sent again at once, signed
-        anew.
+        its kind, or Unauthorized. Nothing is retried here, except a request that met a kept
+        connection which the server had closed: it is sent again at once, signed anew.
         """
         async with (
             self._limiter.slot() as slot,

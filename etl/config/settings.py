@@ -355,7 +355,7 @@ class MetricsSettings(_Section):
 
 
 class Settings(_Section):
-    """The whole configuration; every key, its default and its meaning are in the README.
+    """The whole configuration; every key, its default and its meaning are in reference.md.
 
     Raises pydantic's ValidationError.
     """

@@ -12,7 +12,7 @@ from etl.decode.unpack import Unpacked
 from etl.model.dataset import DECODED_SCHEMA, Sized
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
-#: README, "Bad rows": the raw text is cut at 64 KiB.
+#: operations.md, "Bad rows": the raw text is cut at 64 KiB.
 RAW_MAX_BYTES: Final = 2**16
 
 
@@ -114,7 +114,7 @@ class Decoded:
     def bad_rows(self) -> BinaryIO | None:
         """Return the bad rows, one JSON object a line, from the first on; None if there are none.
 
-        Each has `sourcePath`, `row`, `reason` and `raw` (README, "Bad rows").
+        Each has `sourcePath`, `row`, `reason` and `raw` (operations.md, "Bad rows").
         """
         if self._bad_rows is None:
             return None

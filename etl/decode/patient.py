@@ -1,7 +1,7 @@
 """The patient reader: what the native scanner leaves, one value at a time, by Python's json.
 
-It alone decides which values are bad rows, and why (README, "Bad rows"). A value that is a row
-becomes one line of JSON that the scanner takes (`Row.text`), so there is one way into columns.
+It alone decides which values are bad rows, and why (operations.md, "Bad rows"). A value that is a
+row becomes one line of JSON that the scanner takes (`Row.text`), so there is one way into columns.
 """
 
 import json

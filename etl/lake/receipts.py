@@ -43,7 +43,7 @@ class PartReceipts:
 
 
 def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
-    """Return a part's Parquet metadata (README, "Receipts")."""
+    """Return a part's Parquet metadata (how-it-works.md, "Receipts")."""
     return {
         _SOURCES.decode(): json.dumps([_as_json(source) for source in sources]),
         _COMMIT.decode(): commit,

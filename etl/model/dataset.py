@@ -1,4 +1,4 @@
-"""The lake's columns (README, "The lake"), in the order in which every part has them."""
+"""The lake's columns (how-it-works.md, "The lake"), in the order in which every part has them."""
 
 from typing import Any, Final, NamedTuple, Self
 

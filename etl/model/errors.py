@@ -12,7 +12,7 @@ from etl.model.printable import one_line
 
 
 class FailureKind(StrEnum):
-    """Why a listed file did not reach the lake; the report's `kind` (README, "The report")."""
+    """Why a listed file did not reach the lake; `kind` in operations.md, "The report"."""
 
     HTTP = "http"
     NOT_FOUND = "not_found"

@@ -1,4 +1,4 @@
-"""What a run did, as an object: the content of `--report` (README, "The report")."""
+"""What a run did, as an object: the content of `--report` (operations.md, "The report")."""
 
 import copy
 import signal

@@ -1,4 +1,4 @@
-"""What was done: every listed path's one outcome, and their sum (README, "The report")."""
+"""What was done: every listed path's one outcome, and their sum (operations.md, "The report")."""
 
 import json
 import time
@@ -21,7 +21,7 @@ from etl.storage.naming import write_whole
 
 Status = Literal["ok", "partial", "failed", "interrupted"]
 
-#: Exit codes (README, "Exit codes"); an interrupted run ends with 128 + the signal's number.
+#: Exit codes (operations.md, "Exit codes"); an interrupted run ends with 128 + the signal's number.
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2

@@ -44,7 +44,7 @@ class Signals:
         self._stop: Stop | None = None
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: 128 + its number is the exit code (README, "Exit codes")."""
+        """Handle a signal: 128 + its number is the exit code (operations.md, "Exit codes")."""
         if self.repeated():
             return
         if self.first is None and self._deferred:

@@ -27,7 +27,7 @@ _DRAWN_WHOLE: Final = 72
 
 
 def to_json(survey: Survey, against: Against | None) -> dict[str, Any]:
-    """Return the document of `--json` (README, "What the lake holds")."""
+    """Return the document of `--json` (operations.md, "What status shows")."""
     document: dict[str, Any] = {
         "files": survey.files,
         "rows": survey.rows,

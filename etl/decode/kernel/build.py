@@ -26,7 +26,7 @@ _ZIG = "ziglang>=0.17.1"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Puts the compiled scanner into wheels, and beside its source for an editable install."""
+    """Puts the compiled scanner and the pages into wheels; an editable install has them here."""
 
     def dependencies(self) -> list[str]:
         """Return what the build needs: zig, unless a compiler of the system works."""
@@ -45,6 +45,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
             library = Path(self._folder.name, _LIBRARY.name)
             _compile(library)
             build_data["force_include"][str(library)] = str(_LIBRARY)
+            build_data["force_include"]["configs/docs"] = "etl/docs"  # for `aht-etl docs`
         build_data["pure_python"] = False
         # ctypes loads the library: it knows no Python's ABI.
         build_data["tag"] = f"py3-none-{_platform()}"
