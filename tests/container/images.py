@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from etl.decode.kernel.build import ZIG
 from tests.conftest import COMMAND
 from tests.programs import as_root, program
 
@@ -102,7 +103,8 @@ def _wheels(folder: Path, version: str) -> Path:
         [
             *(str(Path(COMMAND).with_name("python")), "-m", "pip", "download", "--quiet"),
             *("--python-version", version, "--only-binary", ":all:", "--dest", str(wheels)),
-            *(*project["build-system"]["requires"], *project["project"]["dependencies"]),
+            # The base has no C compiler.
+            *(*project["build-system"]["requires"], ZIG, *project["project"]["dependencies"]),
         ],
         folder,
     )

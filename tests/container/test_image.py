@@ -75,7 +75,7 @@ def test_a_load(contain: Contain, serve: Serve) -> None:
     emulator = serve(DATA, auth="oauth1")
     container = contain()
     ended = container.run(**settings(emulator, AHT_ETL_LIMITS__MEMORY="1MB"))
-    assert (0, "ok: ") == (ended.code, ended.out[:4]), ended.err
+    assert (0, "ok in") == (ended.code, ended.out[:5]), ended.err
     assert_lake_holds(container.lake, DATA)
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in container.lake.rglob("*")}
     assert {(65532, 65532)} == owners

@@ -22,7 +22,8 @@ _SOURCE = Path(__file__).parent / "scan.c"
 _LIBRARY = Path("etl/decode/kernel/scan.so")
 # Baseline instructions: one wheel runs on every processor of its architecture.
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
-_ZIG = "ziglang>=0.17.1"
+#: Build requirement where no compiler of the system works.
+ZIG = "ziglang>=0.17.1"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -32,7 +33,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         """Return what the build needs: zig, unless a compiler of the system works."""
         if self.target_name != "wheel" or _system_compiler():
             return []
-        return [_ZIG]
+        return [ZIG]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile. Raises RuntimeError where no compiler works."""
