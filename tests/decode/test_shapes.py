@@ -374,6 +374,46 @@ def test_text_that_is_no_json_costs_time_in_proportion_to_its_size(
     assert few < 10_000 * (2**15 + 16 * len(line)) + 2**25
 
 
+HOSTILE = {
+    "brackets": b"[" * 40_000_000,
+    "braces": b'{"a":' * 8_000_000,
+    "a string without an end": b'{"segmentId": "' + b"a" * 40_000_000,
+    "a number without an end": b'{"segmentId": "a", "sequence": ' + b"1" * 40_000_000,
+    "NUL bytes": b"{}" + b"\0" * 40_000_000,
+    "bytes that are no UTF-8": b"{}"
+    + b"\xff\xc3\x28\xa0\xa1\xe2\x28\xa1\xf0\x90\x28\xbc" * 3_000_000,
+    "white space": b"{}" + b" \n" * 20_000_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_meets_bounded_time_and_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python's json is given, and what is held, does not grow with the file."""
+    text = HOSTILE[name]
+    read = 0
+
+    def read_value(text: str, *, final: bool) -> patient.Value | patient.Unreadable:
+        nonlocal read
+        read += len(text)
+        return patient.read_value(text, final=final)
+
+    monkeypatch.setattr("etl.decode.file.read_value", read_value)
+    body = io.BytesIO(gzip.compress(text, 1))
+    limits = DecodeLimits(max_file_size=2**30, max_bad_row_ratio=1.0, spill_bytes=2**23)
+    tracemalloc.start()
+    try:
+        with decode(body, PATH, limits, scratch=Path("/tmp")) as decoded:
+            assert decoded.rows == 0
+            assert decoded.quarantined in {1, 2}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read < 2 * len(text)
+    assert peak < 180_000_000
+
+
 def test_a_large_file_is_never_whole_in_memory() -> None:
     """Its text passes in pieces; beyond the limit its rows are on disk."""
     body = gzip.compress(lines([ROW] * 200_000, separators=(",", ":")).encode(), 1)

@@ -19,11 +19,11 @@ ROOT = HERE.parents[2]
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
 
 
-def build(folder: Path, **environment: str) -> Path:
+def build(folder: Path, source: Path = ROOT, **environment: str) -> Path:
     """Build a wheel of this checkout with what this environment has installed."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run(
-        [*command, "--quiet", "--wheel-dir", folder, ROOT],
+        [*command, "--quiet", "--wheel-dir", folder, source],
         env={**os.environ, **environment},
         check=True,
         capture_output=True,
@@ -42,7 +42,7 @@ def library(wheel: Path, folder: Path) -> Path:
 def test_a_wheel_has_the_library_and_serves_every_python(compiler: str, tmp_path: Path) -> None:
     """With the system's compiler and, where there is none, with zig."""
     more = {"CC": shutil.which("cc") or "cc"} if compiler == "cc" else {"CC": "no-such-compiler"}
-    wheel = build(tmp_path, **more)
+    wheel = build(tmp_path, ROOT, **more)
     assert wheel.name.startswith(f"aht_etl-{__version__}-py3-none-linux_")
     code = (
         "import sys; from pathlib import Path; from etl.decode import kernel;"
@@ -55,6 +55,21 @@ def test_a_wheel_has_the_library_and_serves_every_python(compiler: str, tmp_path
         text=True,
     )
     assert found.stdout == "loaded\n"
+
+
+def test_a_wheel_is_built_from_the_source_distribution(tmp_path: Path) -> None:
+    """It holds all that the build needs: sources, hook and pages."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path / "sdist")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = (tmp_path / "sdist").iterdir()
+    wheel = build(tmp_path / "wheel", source=archive)
+    assert library(wheel, tmp_path).read_bytes()[:4] == b"\x7fELF"
+
+
+def test_musl_is_a_target(tmp_path: Path) -> None:
+    """Alpine's C library, whatever this machine's is."""
+    wheel = build(tmp_path, AHT_ETL_TARGET="x86_64-linux-musl")
+    assert b"libc.so.6" not in library(wheel, tmp_path).read_bytes()
 
 
 def test_other_architectures_and_c_libraries_are_compiled_for(tmp_path: Path) -> None:
