@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from etl.config.settings import Settings
@@ -136,6 +137,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     # Gzip holds the time, so its bytes, and even how many there are, differ between processes.
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """Forget the log that a command configured in this process, before the next test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

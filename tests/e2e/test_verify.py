@@ -59,7 +59,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             emulator,
             folder / "lake",
             raw={"uri": str(folder / "raw")},
-            lake={"uri": str(folder / "lake"), "target_part_size": 4000},
+            lake={"uri": str(folder / "lake"), "target_part_size": 1},
             fetch={"concurrency": 1},  # for the same parts every time
         )
     assert [JUNK] == [failure["path"] for failure in report["failures"]]

@@ -59,7 +59,16 @@ def test_a_wheel_has_the_library_and_serves_every_python(compiler: str, tmp_path
 
 def test_a_wheel_is_built_from_the_source_distribution(tmp_path: Path) -> None:
     """It holds all that the build needs: sources, hook and pages."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path / "sdist")]
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "sdist",
+        "-d",
+        str(tmp_path / "sdist"),
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (archive,) = (tmp_path / "sdist").iterdir()
     wheel = build(tmp_path / "wheel", source=archive)
