@@ -51,7 +51,7 @@ def trusted() -> ssl.SSLContext:
             os.path.isdir(each)  # noqa: PTH112 - as OpenSSL takes it
             for each in folder.split(os.pathsep)
         ):
-            raise RunError(f"SSL_CERT_DIR={folder}: there is no such folder; mend or unset it")
+            raise RunError(f"SSL_CERT_DIR={folder}: there is no such folder; correct or unset it")
     except OSError as error:
         reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise RunError(

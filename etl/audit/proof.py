@@ -17,7 +17,7 @@ from etl.model.dataset import COPY_SCHEMA, SCHEMA
 from etl.model.paths import BreakdownPath, InvalidPathError
 from etl.storage.store import LakeError, Store
 
-_RELOAD: Final = "mend it from a backup, or delete it while no run is active and run again"
+_RELOAD: Final = "restore it from a backup, or delete it while no run is active and run again"
 _COPY_AGAIN: Final = (
     "delete it while no aht-etl compact is active, and call that again: it copies anew what the "
     "part held"
@@ -251,7 +251,7 @@ def _bad_rows(store: Store, source: Receipt) -> Finding | None:
     if not source.quarantined:
         return None
     name = bad_rows_name(source.path)
-    advice = "mend it from a backup, or delete its part while no run is active and run again"
+    advice = "restore it from a backup, or delete its part while no run is active and run again"
     try:
         with store.open(name) as stream:
             lines, wrong = _count_lines(iter(lambda: stream.readline(_LINE_BYTES), b""), source)

@@ -117,7 +117,7 @@ def check(
         raise typer.Exit
     names = ", ".join(check.name for check in failed)
     why = f"{failed[0].name}: {failed[0].message}"
-    line = redactor.text(f"Not ready for a run: mend {names} and check again; {why}")
+    line = redactor.text(f"Not ready for a run: fix {names} and check again; {why}")
     log.complain(line, "check.failed", log_format)
     raise typer.Exit(1)
 

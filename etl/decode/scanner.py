@@ -33,7 +33,7 @@ class Scanner:
         self._make_room(1)
 
     def _make_room(self, factor: int) -> None:
-        """Make the buffers of texts so many times as large as they are without long rows."""
+        """Make the text buffers `factor` times their usual size."""
         self._factor = factor
         # Not filled with zeros: of the largest nearly nothing is ever touched.
         self._bytes = [pa.allocate_buffer(factor * size) for size in _BYTES]

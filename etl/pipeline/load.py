@@ -224,7 +224,7 @@ class _Loader:
         self._memory_bytes = memory_bytes
 
     async def work(self, queue: Iterator[tuple[PartitionPlan, BreakdownPath]]) -> None:
-        """Load one file after another until there are none, or until the run is told to end."""
+        """Load one file after another until there are none, or until the run is asked to stop."""
         for partition, path in queue:
             if self._job.stop.requested():
                 return

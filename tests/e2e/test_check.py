@@ -528,7 +528,7 @@ def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
     assert ["ok", "ok", "ok", "FAILED", "skipped", "skipped", "ok", "ok"] == words
     assert "defaults: " not in done.stdout
     [last] = done.stderr.splitlines()
-    assert json.loads(last)["reason"].startswith("Not ready for a run: mend authentication and")
+    assert json.loads(last)["reason"].startswith("Not ready for a run: fix authentication and")
     assert (1, False) == (done.returncode, "\x1b" in done.stdout)
     verbose = subprocess.run(
         [*command, "--verbose"], env=env, cwd=tmp_path, check=False, capture_output=True, text=True

@@ -42,7 +42,7 @@ NO_RETRY = {"AHT_ETL_RETRY__SERVER_DELAYS": "[]"}
         (("rum",), 2, "No such command 'rum'. Did you mean 'run'?"),
         (("run", *NOWHERE), 1, "connection refused; check api.base_url"),
         (("plan", *NOWHERE), 1, "connection refused; check api.base_url"),
-        (("check", *NOWHERE), 1, "Not ready for a run: mend"),
+        (("check", *NOWHERE), 1, "Not ready for a run: fix"),
         (("status", "--lake", "/dev/null"), 1, "error: "),
         (("verify", "--lake", "/dev/null"), 1, "error: "),
         (("demo", "--lake", "/dev/null/a"), 1, "error: "),

@@ -94,7 +94,7 @@ def test_a_listing_that_was_refused(serve: Serve, run: Runner, file: Path) -> No
             ("check", "--account", "1", "--base-url", "http://127.0.0.1:9", "--lake", "/proc"),
             {},
             1,
-            "Not ready for a run: mend connection, l",
+            "Not ready for a run: fix connection, l",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
