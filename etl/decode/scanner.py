@@ -39,16 +39,12 @@ class Scanner:
         self._bytes = [pa.allocate_buffer(factor * size) for size in _BYTES]
         self._batch.bytes[:] = [buffer.address for buffer in self._bytes]
         self._batch.bytes_capacity[:] = [buffer.size for buffer in self._bytes]
-        self._drop_rows()
-
-    def _drop_rows(self) -> None:
         self._batch.rows = 0
-        ctypes.memset(self._batch.nulls, 0, ctypes.sizeof(self._batch.nulls))
 
     def clear(self) -> None:
         """Begin anew, at the beginning of a text and without rows."""
         self.place = Place.OUTSIDE
-        self._drop_rows()
+        self._batch.rows = 0
 
     @property
     def rows(self) -> int:
@@ -91,7 +87,7 @@ class Scanner:
             size += bytes_
         if self._factor > 1:
             self._make_room(1)
-        self._drop_rows()
+        self._batch.rows = 0
         columns = [arrays[name] for name in DECODED_SCHEMA.names]
         return Sized(pa.RecordBatch.from_arrays(columns, schema=DECODED_SCHEMA), size)
 

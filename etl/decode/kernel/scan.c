@@ -637,8 +637,10 @@ enum aht_stop aht_scan(struct aht_batch *batch, const uint8_t *text, int64_t len
     struct order order;
     memset(&order, UNKNOWN, sizeof order);
     for (int i = 0; i < NAME_COUNT; i++) order.names[i] = (int8_t)i;
-    if (!batch->rows)
+    if (!batch->rows) {
         for (int i = 0; i < AHT_STRINGS; i++) batch->offsets[i][0] = 0;
+        memset(batch->nulls, 0, sizeof batch->nulls);
+    }
     for (;;) {
         enum result result = find_value(&in, batch, text);
         if (result == OK) {

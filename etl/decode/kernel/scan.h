@@ -44,8 +44,7 @@ struct aht_batch {
     /* Validity bitmaps: strings first, then integers. One is written only once its column has a null. */
     uint8_t *valid[AHT_COLUMNS];
     int64_t max_rows; /* a multiple of 8 */
-    /* In and out: set `rows` and `nulls` to 0 for empty buffers. */
-    int64_t rows;
+    int64_t rows; /* in and out: set it to 0 to empty the buffers */
     int64_t nulls[AHT_COLUMNS];
     int64_t place;    /* an aht_place */
     int64_t position; /* in the text, always between two values */

@@ -77,7 +77,6 @@ static void take(struct aht_batch *batch, uint64_t *digest, int64_t *rows) {
     for (int i = 0; i < AHT_COLUMNS; i++) CHECK(nulls[i] == batch->nulls[i]);
     *rows += batch->rows;
     batch->rows = 0;
-    memset(batch->nulls, 0, sizeof batch->nulls);
 }
 
 /* Return where the value begins that was left: behind what may stand in front of one. */
