@@ -1,20 +1,28 @@
 """The vendor's API for one account: what the rest of the program knows of it."""
 
+import ipaddress
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from etl.api.answers import Body, download, read_json
 from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
-from etl.api.hosts import AGENT_ACTIVITY, SENTINEL, look_up
 from etl.api.listing import Listing, list_windows
+from etl.api.responses import Body, download, read_json
 from etl.api.retry import Attempts
 from etl.api.transport import Transport
 from etl.config.settings import Settings
 from etl.model.errors import FileError, RunError
+from etl.model.machine import is_loopback
 from etl.model.paths import BreakdownPath
 from etl.model.times import Window
 
+#: Service names of the Domain API.
+AGENT_ACTIVITY: Final = "agentActivityDomain"
+SENTINEL: Final = "sentinel"
+
+_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 _SERVICE: Final = "/api/account/{account}/agent-segments"
 
 
@@ -124,3 +132,49 @@ async def _token(transport: Transport, url: str, settings: Settings) -> Any:
         )
         raise RunError(f"authentication: no OAuth 2.0 token: {error.message}{advice}") from error
     raise AssertionError  # attempts end with an answer or an error
+
+
+async def look_up(transport: Transport, domain_url: str, account: str, service: str) -> str:
+    """Return the origin (`https://host`) of a service for this account.
+
+    Always https, but for a host on loopback, which is called by the Domain API's own scheme.
+    Raises RunError.
+    """
+    url = f"{domain_url}/api/account/{account}/service/{service}/baseURI.json?version=1.0"
+    where = f"looking up the host of {service} at {domain_url}"
+    advice = "check account and api.domain_url" + (
+        ", or set api.base_url" if service == AGENT_ACTIVITY else ""
+    )
+    try:
+        async for attempt in transport.attempts(where):
+            with attempt:
+                async with transport.get(url, Anonymous()) as answer:
+                    found = await read_json(answer)
+    except FileError as error:
+        raise RunError(f"{where}: {error.message}; {advice}") from error
+    host = _base_uri(found, service)
+    match = _HOST.fullmatch(host) if host else None
+    if match is None or int(match["port"] or 0) > 65535 or not _is_host(match["host"]):
+        raise RunError(f"{where}: the answer names no host; {advice}")
+    name = match["host"].strip("[]")
+    scheme = urlsplit(domain_url).scheme if is_loopback(name) else "https"
+    return f"{scheme}://{host}"
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether what stands in brackets, if anything does, is an address."""
+    try:
+        return not text.startswith("[") or bool(ipaddress.IPv6Address(text.strip("[]")))
+    except ValueError:
+        return False
+
+
+def _base_uri(answer: Any, service: str) -> str | None:
+    if not isinstance(answer, dict):
+        return None
+    services = answer.get("baseURIs")
+    for entry in services if isinstance(services, list) else [answer]:
+        if isinstance(entry, dict) and entry.get("service", service) == service:
+            host = entry.get("baseURI")
+            return host if isinstance(host, str) else None
+    return None

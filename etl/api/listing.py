@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
-from etl.api.answers import Answer, ForeignError, read_begin, read_json
 from etl.api.auth import Authenticator
+from etl.api.responses import Answer, ForeignError, read_begin, read_json
 from etl.api.transport import Transport
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.printable import one_line

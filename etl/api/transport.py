@@ -15,13 +15,12 @@ import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
-from etl.api.answers import MINUTE_S, Answer, paced
 from etl.api.auth import Anonymous, Authenticator
+from etl.api.error_responses import clock_off, read_refusal, retry_after_s, why_unauthorized
 from etl.api.limiter import Limiter, Slot
-from etl.api.proxy import Proxy, proxy_for
-from etl.api.refusal import clock_off, read_refusal, retry_after_s, why_unauthorized
+from etl.api.network import Proxy, explain_handshake, may_pass, proxy_for, trusted
+from etl.api.responses import MINUTE_S, Answer, paced
 from etl.api.retry import Attempts, Unauthorized
-from etl.api.tls import explain_handshake, may_pass, trusted
 from etl.config.settings import FetchSettings, RetrySettings
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiofiles.os import wrap
 
-from etl.api.answers import Body
+from etl.api.responses import Body
 from etl.archive.names import name_beside, note_of
 from etl.decode.unpack import file_pieces, unwrapped
 from etl.model.errors import FailureKind, FileError

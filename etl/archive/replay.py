@@ -9,8 +9,8 @@ import io
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from etl.api.answers import Body
 from etl.api.listing import Listing
+from etl.api.responses import Body
 from etl.api.retry import Attempts
 from etl.archive.keep import refused, sha256_of
 from etl.archive.names import Copies, by_path, folders_of

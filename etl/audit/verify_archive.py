@@ -8,7 +8,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from etl.api.answers import NO_ROOM, scratch_folder
+from etl.api.responses import NO_ROOM, scratch_folder
 from etl.archive.keep import sha256_of
 from etl.archive.names import Copies, by_path, folders_of, name_beside, note_of
 from etl.audit.proof import Finding, FindingKind

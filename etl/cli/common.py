@@ -74,7 +74,7 @@ def prepare(
     archive_only: bool,
 ) -> "Job":
     """Return the job that the flags and all other sources describe; UsageError where none."""
-    from etl.api.tls import import_aiohttp
+    from etl.api.network import import_aiohttp
 
     import_aiohttp()
     from etl.pipeline.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window

@@ -16,13 +16,12 @@ from typing import Any, Final, Literal
 from pydantic import ByteSize
 from yarl import URL
 
-from etl.api.answers import ForeignError, scratch_error, scratch_folder
 from etl.api.client import Client, connect
+from etl.api.error_responses import clock_words
 from etl.api.limiter import Limiter
 from etl.api.listing import Listing, require_an_answer
-from etl.api.proxy import Proxy, proxy_for, variables_set
-from etl.api.reach import greet, resolve
-from etl.api.refusal import clock_words
+from etl.api.network import Proxy, greet, proxy_for, resolve, variables_set
+from etl.api.responses import ForeignError, scratch_error, scratch_folder
 from etl.api.retry import Unauthorized
 from etl.api.transport import HttpCounts, Transport
 from etl.config.origins import Shown

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from etl.api.answers import NO_ROOM, Body, scratch_error, scratch_folder
+from etl.api.responses import NO_ROOM, Body, scratch_error, scratch_folder
 from etl.archive.keep import refused
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError

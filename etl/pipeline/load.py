@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from etl.api.answers import Body
 from etl.api.client import Client
+from etl.api.responses import Body
 from etl.api.retry import Unauthorized
 from etl.archive.keep import Archive, Download, Kept
 from etl.archive.replay import Replay

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.api.auth import Hope
-from etl.api.refusal import retry_after_s
+from etl.api.error_responses import retry_after_s
 from etl.api.retry import Attempts, Unauthorized
 from etl.model.errors import FailureKind, FileError
 

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from etl.api.answers import download, read_json
 from etl.api.auth import Anonymous
-from etl.api.hosts import AGENT_ACTIVITY, SENTINEL, look_up
+from etl.api.responses import download, read_json
 from etl.api.transport import Transport
-from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.errors import FailureKind, FileError
 from tests.api.servers import serving, transport
 
 
@@ -306,80 +305,6 @@ async def test_pauses_hold_back_the_next_request(
             await fetch(opened, server.url)
         assert await fetch(opened, server.url) == b"ok"
     assert ([] if pause_s is None else [pause_s]) == slept
-
-
-HOSTS = [
-    ({"service": "x", "account": "a1", "baseURI": "va.api.example"}, "https://va.api.example"),
-    ({"baseURI": "va.api.example:8443"}, "https://va.api.example:8443"),
-    ({"baseURI": "127.0.0.1:99"}, "http://127.0.0.1:99"),
-    ({"baseURI": "[::1]:99"}, "http://[::1]:99"),
-    ({"baseURI": "LocalHost.:99"}, "http://LocalHost.:99"),
-    (
-        {
-            "baseURIs": [
-                {"service": "sentinel", "baseURI": "s.example"},
-                {"service": "agentActivityDomain", "baseURI": "a.example"},
-            ]
-        },
-        "https://a.example",
-    ),
-]
-
-
-@pytest.mark.parametrize(("answer", "origin"), HOSTS)
-async def test_hosts_that_are_looked_up(answer: Any, origin: str) -> None:
-    """Called by https, but on loopback by the Domain API's own scheme."""
-
-    async def handle(_: web.Request) -> web.Response:
-        return web.json_response({**answer} if "service" not in answer else {**answer, **NAMED})
-
-    async with serving(handle) as server, transport() as opened:
-        assert origin == await look_up(opened, server.url, "a1", AGENT_ACTIVITY)
-        (request,) = server.requests
-        expected = "/api/account/a1/service/agentActivityDomain/baseURI.json?version=1.0"
-        assert expected == request.path_qs
-
-
-NAMED = {"service": AGENT_ACTIVITY}
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        [],
-        None,
-        {"baseURI": None},
-        {"baseURI": ""},
-        {"baseURI": "https://a.example"},
-        {"baseURI": "a.example/path"},
-        {"baseURI": "user@a.example"},
-        {"baseURI": "a.example:99999"},
-        {"baseURI": "[::::]"},
-        {"baseURIs": [{"service": "other", "baseURI": "a.example"}]},
-        {"service": "other", "baseURI": "a.example"},
-    ],
-)
-async def test_answers_that_name_no_host(answer: Any) -> None:
-    """They end the run with what to check."""
-
-    async def handle(_: web.Request) -> web.Response:
-        return web.json_response(answer)
-
-    async with serving(handle) as server, transport() as opened:
-        with pytest.raises(RunError, match="names no host; check account"):
-            await look_up(opened, server.url, "a1", SENTINEL)
-
-
-async def test_a_page_is_no_look_up() -> None:
-    """A login page is named for what it is, with what to check."""
-
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response(text="<html>Please log in</html>", content_type="text/html")
-
-    async with serving(handle) as server, transport() as opened:
-        with pytest.raises(RunError, match=r"a web page, not the API's answer.*; check account"):
-            await look_up(opened, server.url, "a1", SENTINEL)
 
 
 async def test_json_in_gzip() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from etl.api.answers import Body
+from etl.api.responses import Body
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.decode.unpack import Unpacked
 from etl.model.errors import FileError, RunError

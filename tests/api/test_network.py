@@ -16,8 +16,7 @@ import pytest
 from yarl import URL
 
 from etl.api.auth import Anonymous, OAuth1
-from etl.api.proxy import Proxy
-from etl.api.reach import greet
+from etl.api.network import Proxy, greet
 from etl.api.transport import Transport
 from etl.config.settings import ApiSettings, AuthSettings
 from etl.model.errors import FailureKind, FileError, RunError

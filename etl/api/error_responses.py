@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 import aiohttp
 
-from etl.api.answers import Answer, read_begin
+from etl.api.responses import Answer, read_begin
 from etl.model.errors import FileError
 from etl.model.printable import one_line
 
