@@ -1,11 +1,9 @@
 """The bytes of an answer: small ones whole in memory, files in memory or spooled to disk."""
 
 import asyncio
-import errno
 import gzip
 import io
 import json
-import os
 import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +13,7 @@ from typing import Any, BinaryIO, Final, Self
 from aiofiles.threadpool import wrap
 
 from etl.model.errors import FailureKind, FileError
+from etl.storage.scratch import scratch_error, scratch_folder
 
 # An answer that is read whole: a million paths are about 130 MB.
 _JSON_MAX_BYTES: Final = 256 * 2**20
@@ -28,25 +27,6 @@ _A_PAGE: Final = (
 _BEGIN_BYTES: Final = 256
 #: The span over which the least rate of an answer is judged.
 MINUTE_S: Final = 60.0
-#: What a folder says that cannot be written to: no file that is read says it.
-NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
-def scratch_folder() -> str:
-    """Return the temporary folder, also where none can be written to: whoever tries will say so."""
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        return os.environ.get("TMPDIR", "/tmp")  # noqa: S108
-
-
-def scratch_error(error: OSError) -> FileError:
-    """Return what to tell when the temporary folder refuses."""
-    return FileError(
-        FailureKind.LAKE,
-        f"the temporary folder {scratch_folder()}: {error.strerror or error}; make room, or "
-        "set TMPDIR to another",
-    )
 
 
 class ForeignError(FileError):

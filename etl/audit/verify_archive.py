@@ -8,7 +8,6 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from etl.api.responses import NO_ROOM, scratch_folder
 from etl.archive.keep import sha256_of
 from etl.archive.names import Copies, by_path, folders_of, name_beside, note_of
 from etl.audit.proof import Finding, FindingKind
@@ -20,6 +19,7 @@ from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.paths import skips
 from etl.model.times import Window
+from etl.storage.scratch import CANNOT_WRITE, scratch_folder
 from etl.storage.store import LakeError, Store, StoredFile
 
 # Where nobody knows whether a run is active: what was archived longer ago, none will load.
@@ -193,7 +193,7 @@ def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
     except (FileError, LakeError):
         raise
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in CANNOT_WRITE:
             raise RunError(
                 f"writing to {scratch_folder()}: {error.strerror}; set TMPDIR"
             ) from error

@@ -21,7 +21,7 @@ from etl.api.error_responses import clock_words
 from etl.api.limiter import Limiter
 from etl.api.listing import Listing, require_an_answer
 from etl.api.network import Proxy, greet, proxy_for, resolve, variables_set
-from etl.api.responses import ForeignError, scratch_error, scratch_folder
+from etl.api.responses import ForeignError
 from etl.api.retry import Unauthorized
 from etl.api.transport import HttpCounts, Transport
 from etl.config.origins import Shown
@@ -34,6 +34,7 @@ from etl.model.paths import BreakdownPath, InvalidPathError, skips
 from etl.model.times import Window, rfc3339
 from etl.pipeline.engine import require_engine
 from etl.pipeline.load import Memory
+from etl.storage.scratch import scratch_error, scratch_folder
 from etl.storage.store import Store
 
 Outcome = Literal["ok", "failed", "skipped"]

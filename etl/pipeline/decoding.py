@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from etl.api.responses import NO_ROOM, Body, scratch_error, scratch_folder
+from etl.api.responses import Body
 from etl.archive.keep import refused
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import lack
 from etl.pipeline.stop import Stop
+from etl.storage.scratch import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import LakeError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Decoder:
         if isinstance(error, LakeError):  # an archived file, read while it is decoded
             return refused(error)
         if isinstance(error, OSError):
-            archived = body.release is not None and error.errno not in NO_ROOM
+            archived = body.release is not None and error.errno not in CANNOT_WRITE
             return refused(error) if archived else scratch_error(error)
         # The boundary of a work item: one file that no decoder foresaw must not end the run.
         if not self._stop.requested():  # else its body may just have been closed

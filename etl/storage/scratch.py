@@ -1,13 +1,35 @@
-"""Files being written in the temporary folder, for a store that has no room of its own for them."""
+"""The temporary folder: where it is, what its errors mean, files without a name in it."""
 
+import errno
 import mmap
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self
 
+from etl.model.errors import FailureKind, FileError
 from etl.storage.store import StagedFile
+
+#: Errors that only writing meets: a folder that is full or read-only.
+CANNOT_WRITE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def scratch_folder() -> str:
+    """Return the temporary folder, also if no file can be written there: writing then says so."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+
+
+def scratch_error(error: OSError) -> FileError:
+    """Return the error to report if the temporary folder refuses a file."""
+    return FileError(
+        FailureKind.LAKE,
+        f"the temporary folder {scratch_folder()}: {error.strerror or error}; make room, or "
+        "set TMPDIR to another",
+    )
 
 
 class ScratchFile:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.api.responses import scratch_folder
 from etl.config.settings import EngineSettings
 from etl.model.errors import RunError, describe
 from etl.model.machine import cores
 from etl.model.version import __version__
+from etl.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from distributed import Client
