@@ -27,7 +27,6 @@ from etl.cli.process.signals import SIGNALS, handled
 from etl.cli.run import run
 from etl.cli.status import status
 from etl.cli.verify import verify
-from etl.model import termination
 from etl.model.version import __version__
 
 # Of the C library (`man mallopt`).
@@ -76,14 +75,11 @@ def main() -> None:
     except SystemExit as ending:
         code = ending.code
         if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
-            line = f"wrong usage: {ending.__context__.format_message()}"
-            if "\n" in line:  # the whole help, for want of a command
+            if "\n" in ending.__context__.format_message():  # the whole help: no command was given
                 line = "wrong usage: a command is missing; for example aht-etl demo"
                 streams.last_line(line, "usage.wrong")
-            termination.leave(line)
         elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
-            termination.leave(line)
             streams.last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
         _complain_about(failure)
@@ -108,7 +104,6 @@ def _complain_about(failure: Exception) -> None:
         log.configure("auto", "error", Redactor())
         log.complain(line, "command.failed", "auto")
     except (ImportError, MemoryError):
-        termination.leave(line)
         sys.stderr.write(f"aht-etl: {line}\n")
 
 

@@ -24,7 +24,6 @@ from etl.config.keys import ENV_PREFIX, meant, suggestion, unknown_part, variabl
 from etl.config.mistakes import explain
 from etl.config.origins import Layer, Origins
 from etl.config.settings import Settings
-from etl.model import termination
 from etl.model.errors import UsageError
 
 SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"
@@ -73,7 +72,7 @@ def load_with_origins(
         name: value
         for name, value in environ.items()
         if name.startswith(ENV_PREFIX)
-        and name not in {SECRETS_DIR, termination.VARIABLE}
+        and name != SECRETS_DIR
         and not _KUBERNETES_SERVICE.search(name)
     }
     secrets = _secret_files(environ.get(SECRETS_DIR))

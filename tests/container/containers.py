@@ -33,8 +33,6 @@ class Container:
         for name in _WRITABLE:
             (self.folder / name).mkdir(mode=0o777)
             (self.folder / name).chmod(0o777)  # as an emptyDir is
-        (self.folder / "termination-log").touch()
-        (self.folder / "termination-log").chmod(0o666)
 
     @property
     def lake(self) -> Path:
@@ -43,11 +41,6 @@ class Container:
     @property
     def scratch(self) -> Path:
         return self.folder / "scratch"
-
-    @property
-    def termination(self) -> str:
-        """What `kubectl describe pod` would show."""
-        return (self.folder / "termination-log").read_text()
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start the entry point, with these arguments or the image's own."""
@@ -117,7 +110,6 @@ class Container:
                     "source": "tmpfs",
                     "options": ["nosuid", "strictatime", "mode=755", "size=64k"],
                 },
-                self._bound("termination-log", "/dev/termination-log", "rw"),
                 *(
                     self._bound(name, place, "rw" if name in _WRITABLE else "ro")
                     for name, place in self.mounts

@@ -13,6 +13,7 @@ from tests.container.conftest import Contain
 from tests.container.images import CREATED, REVISION, ROOT, Image
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds
+from tests.pods import reason
 
 # Whoever comes first builds it, the others wait.
 pytestmark = pytest.mark.timeout(900)
@@ -80,7 +81,6 @@ def test_a_load(contain: Contain, serve: Serve) -> None:
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in container.lake.rglob("*")}
     assert {(65532, 65532)} == owners
     assert [] == list(container.scratch.iterdir())
-    assert "" == container.termination
 
 
 def test_any_user_will_do(contain: Contain, serve: Serve) -> None:
@@ -97,15 +97,15 @@ def test_a_lake_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
     container = contain(mounts=(("scratch", "/scratch"),))
     ended = container.run(**settings(serve(DATA)))
     assert 1 == ended.code
-    assert "ead-only file system" in container.termination
-    assert container.termination in ended.err
+    assert "ead-only file system" in reason(ended.err)
 
 
 def test_wrong_usage(contain: Contain) -> None:
     """Exit code 2, which no cluster tries again, and the reason."""
     container = contain()
-    assert 2 == container.run().code
-    assert container.termination.startswith("wrong usage: account: is missing")
+    ended = container.run()
+    assert 2 == ended.code
+    assert reason(ended.err).startswith("wrong usage: account: is missing")
 
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
@@ -126,7 +126,7 @@ def test_a_signal_to_process_1(contain: Contain, serve: Serve, name: str, code: 
     assert (code, "interrupted") == (ended.code, ended.report["status"])
     assert files["loaded"] >= 2
     assert files["not_attempted"] > 0
-    assert container.termination == (
+    assert reason(ended.err) == (
         f"interrupted: SIG{name}; {files['loaded']} files loaded, "
         f"{files['not_attempted']} left to the next run"
     )

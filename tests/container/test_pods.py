@@ -16,6 +16,7 @@ from tests.container.conftest import Contain
 from tests.container.containers import Container
 from tests.kubernetes.manifests import config_map, container, job, pod, quantity, variables
 from tests.lakes import assert_lake_holds
+from tests.pods import reason
 from tests.storage.conftest import SECRETS, Bucket
 from tests.storage.proxy import proxied
 from tests.storage.servers import moto, new_bucket
@@ -148,5 +149,8 @@ def test_keys_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
     emulator = serve(DATA, auth="oauth1")
     one = containing(contain, SCHEDULED, emulator)
     arguments, found = command(SCHEDULED, emulator, AHT_ETL_SECRETS_DIR="/etc/aht-etl/keyz")
-    assert 2 == one.run(*arguments, **found).code
-    assert one.termination.startswith("wrong usage: AHT_ETL_SECRETS_DIR=/etc/aht-etl/keyz: cannot")
+    ended = one.run(*arguments, **found)
+    assert 2 == ended.code
+    assert reason(ended.err).startswith(
+        "wrong usage: AHT_ETL_SECRETS_DIR=/etc/aht-etl/keyz: cannot"
+    )

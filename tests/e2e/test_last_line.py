@@ -1,7 +1,8 @@
-"""Whatever ends with another code than 0 says why and what to do in its last line."""
+"""Every exit code but 0 has a last line on standard error that says why and what to do."""
 
 import gzip
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from etl.emulator import Dataset
+from etl.emulator import Dataset, Fault
 from tests.conftest import COMMAND, Runner, Serve, environment
+from tests.e2e.test_endings import DATA, ended_by, wait_until
+from tests.pods import last_line, reason
 from tests.terminal import on_terminal
 
-DATA = Dataset.of(
+HOUR = "/year=2022/month=6/day=1/hour=1/accountId=le79344075/sequences.{}.json.gz"
+MIXED = Dataset.of(
     {
-        f"/year=2022/month=6/day=1/hour={hour}/accountId=le79344075/a.json.gz": content
-        for hour, content in ((1, gzip.compress(b'{"segmentId":"a"}')), (2, b"no gzip"))
+        HOUR.format(1): gzip.compress(b'{"segmentId": "a"}\n'),
+        HOUR.format(2): gzip.compress(b'{"segmentId": "b"}\n')[:-4],
+        HOUR.format(3): b"no gzip",
+        HOUR.format(4): gzip.compress(b"{}\n{}\n"),
+        HOUR.format(5): b"neither",
     }
 )
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
@@ -30,7 +37,7 @@ NO_RETRY = {"AHT_ETL_RETRY__SERVER_DELAYS": "[]"}
     [
         ((), 2, "a command is missing; for example aht-etl demo"),
         (("config",), 2, "a command is missing; for example aht-etl demo"),
-        (("run",), 2, "account: is missing; set --account"),
+        (("run",), 2, "wrong usage: account: is missing; set --account"),
         (("plan", "--from", "2022"), 2, "a date without its hyphens? write 2022-01-01"),
         (("check",), 2, "account: is missing; set --account"),
         (("status", "--lookback", "7"), 2, "write a number with s, m, h or d"),
@@ -39,10 +46,12 @@ NO_RETRY = {"AHT_ETL_RETRY__SERVER_DELAYS": "[]"}
         (("demo", "--lake", "ftp://a"), 2, "lake.uri: write a folder"),
         (("emulator", "--fault", "x"), 2, "--fault x: write ENDPOINT"),
         (("run", "--acount", "1"), 2, "No such option: --acount"),
+        (("run", "--log-level", "loud"), 2, "Invalid value for '--log-level'"),
         (("rum",), 2, "No such command 'rum'. Did you mean 'run'?"),
         (("run", *NOWHERE), 1, "connection refused; check api.base_url"),
         (("plan", *NOWHERE), 1, "connection refused; check api.base_url"),
         (("check", *NOWHERE), 1, "Not ready for a run: fix"),
+        (("check", *NOWHERE, "--lake", "/proc"), 1, "Not ready for a run: fix connection, l"),
         (("status", "--lake", "/dev/null"), 1, "error: "),
         (("verify", "--lake", "/dev/null"), 1, "error: "),
         (("demo", "--lake", "/dev/null/a"), 1, "error: "),
@@ -52,15 +61,23 @@ NO_RETRY = {"AHT_ETL_RETRY__SERVER_DELAYS": "[]"}
 def test_the_last_line_on_standard_error_says_why(
     arguments: tuple[str, ...], code: int, said: str, tmp_path: Path
 ) -> None:
-    """A JSON object as the log, except where a flag or a command is none; text on a terminal."""
+    """It is a JSON object like the log, or text for an unknown flag or command; text on a terminal.
+
+    In a pod it is also the last line of the log, which holds standard output as well.
+    """
     env = environment(**NO_RETRY)
     done = subprocess.run(
-        [COMMAND, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        [COMMAND, *arguments],
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
-    last = done.stderr.splitlines()[-1]
-    reason = json.loads(last)["reason"] if last.startswith("{") else last
-    assert (code, True) == (done.returncode, said in reason), done.stderr
-    assert last.startswith("{") or reason.startswith("Error: No such")
+    last = last_line(done.stdout)
+    assert (code, True) == (done.returncode, said in reason(done.stdout)), done.stdout
+    assert last.startswith(("{", "Error: No such", "Error: Invalid value"))
     if code == 1:
         seen = on_terminal([COMMAND, *arguments], env, tmp_path, columns=1000)
         shown = [line for line in seen.lines if line.strip()]
@@ -68,28 +85,113 @@ def test_the_last_line_on_standard_error_says_why(
         assert shown[-1].startswith("aht-etl: ")
 
 
+def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
+    """Exit code 2, like other wrong usage."""
+    env = environment(AHT_ETL_FETCH__RAT="1")
+    done = subprocess.run(
+        [COMMAND, "run"], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert 2 == done.returncode
+    assert reason(done.stderr).startswith("wrong usage: environment variable AHT_ETL_FETCH__RAT: ")
+
+
 def test_a_partial_run_says_why_in_its_last_line(serve: Serve, run: Runner, tmp_path: Path) -> None:
-    """Exit code 3: how many files, of which kind, what the next run does; `verify` alike."""
-    emulator = serve(DATA)
+    """Exit code 3: how many files failed, of which kinds, what the next run does, the first one."""
+    emulator = serve(MIXED)
     ended = run(emulator, *WINDOW)
-    said = json.loads(ended.err.splitlines()[-1])
+    said = json.loads(last_line(ended.err))
     assert (3, "run.partial") == (ended.code, said["event"])
     assert said["reason"].startswith(
-        "partial: 1 of 2 files failed: corrupt 1; the next run tries them again; the first: /year"
+        "partial: 4 of 5 files failed: corrupt 2, malformed 1, truncated 1; the next run tries "
+        f"them again; the first: {HOUR[: HOUR.index('{')]}"
     )
     arguments = run.arguments(emulator, *WINDOW, report=str(tmp_path / "r.json"))
     seen = on_terminal(arguments, environment(), tmp_path, columns=1000)
     shown = [line for line in seen.lines if line.strip()]
-    assert (3, True) == (seen.code, shown[-1].startswith("aht-etl: partial: 1 of 2 files failed"))
-    next(run.lake.rglob("*.parquet")).write_bytes(b"no part")
+    assert (3, True) == (seen.code, shown[-1].startswith("aht-etl: partial: 4 of 5 files failed"))
+
+
+def test_a_listing_that_was_refused(serve: Serve, run: Runner) -> None:
+    """The server's answer repeats a secret; the line does not."""
+    emulator = serve(DATA, auth="oauth1")
+    secret = emulator.keys["consumer_secret"]
+    body = f'{{"message": "not with {secret}"}}'.encode()
+    fault = Fault("listing", "status", status=403, times=None, body=body)
+    emulator.options = type(emulator.options)(auth="oauth1", oldest=None, faults=(fault,))
+    ended = run(emulator)
+    said = reason(ended.err)
+    assert 1 == ended.code
+    assert said.startswith("error: listing 2022-06-01T00:00:00Z")
+    assert "403" in said
+    assert secret not in ended.err
+
+
+def test_findings_are_counted(serve: Serve, run: Runner) -> None:
+    """`verify` says how many findings there are, and the first one."""
+    run(serve(DATA))
+    for part in list(run.lake.rglob("*.parquet"))[:2]:
+        part.write_bytes(b"no part")
     done = subprocess.run(
         [COMMAND, "verify", "--lake", str(run.lake)],
         env=environment(),
         capture_output=True,
+        text=True,
         check=False,
     )
     assert 3 == done.returncode
-    assert "unreadable" in json.loads(done.stderr.splitlines()[-1])["reason"]
+    assert reason(done.stderr).startswith("2 findings in 3 parts; the first: unreadable")
+
+
+def test_entries_that_are_no_paths_are_not_tried_again(serve: Serve, run: Runner) -> None:
+    """The line says what the next run tries again, and which entries no run ever requests."""
+    hostile = "/year=2022\x1b]0;title\x07/\r\nhour=1"
+    paths = json.dumps({"files": [hostile, HOUR.format(3)]})
+    ended = run.end(run.start(serve(MIXED), "--paths", "-"), paths)
+    assert 3 == ended.code
+    assert reason(ended.err).startswith(
+        "partial: 1 of 2 files failed: corrupt 1; the next run tries them again; 1 of 2 listed "
+        "entries are no paths of the API and are never requested; the first: "
+    )
+    ended = run.end(run.start(serve(MIXED), "--paths", "-"), json.dumps({"files": [hostile]}))
+    assert 3 == ended.code
+    said = reason(ended.err)
+    assert said.startswith("partial: 1 of 1 listed entries are no paths")
+    assert "/year=2022 ]0;title / hour=1" in said
+    assert said.isprintable()
+
+
+def test_a_signal_is_named(serve: Serve, run: Runner) -> None:
+    """With how many files were loaded and how many are left."""
+    emulator = serve(DATA, latency_s=0.05)
+    process = run.start(emulator)
+    wait_until(lambda: emulator.count("file") >= 3)
+    process.terminate()
+    ended = run.end(process)
+    files = ended.report["files"]
+    assert 143 == ended.code
+    assert reason(ended.err) == (
+        f"interrupted: SIGTERM; {files['loaded']} files loaded, "
+        f"{files['not_attempted']} left to the next run"
+    )
+
+
+def test_a_second_signal_is_named(serve: Serve, run: Runner) -> None:
+    """The run does not wait for its report: here it goes into a pipe that nobody reads."""
+    pipe = run.folder / "pipe"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        run.arguments(serve(DATA), report=str(pipe)),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: len(list(run.lake.rglob("*.parquet"))) == 3)
+    wait_until(lambda: not list((run.lake / "_staging").iterdir()))
+    wait_until(lambda: ended_by(process, signal.SIGTERM))
+    _, err = process.communicate()
+    assert 143 == process.returncode
+    assert reason(err).startswith("interrupted: SIGTERM again before the end; ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -107,7 +209,7 @@ def test_a_command_that_a_signal_ends_says_so(number: signal.Signals, tmp_path: 
     process.stdout.readline()
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    said = json.loads(err.splitlines()[-1])
+    said = json.loads(last_line(err))
     assert (128 + number, "command.interrupted") == (process.returncode, said["event"])
     assert said["reason"].startswith(f"interrupted: {number.name} before the end; ")
 
@@ -123,5 +225,46 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-    last = done.stderr.splitlines()[-1]
-    assert (1, True) == (done.returncode, "Address already in use; try --port" in last)
+    assert 1 == done.returncode
+    assert "Address already in use; try --port" in reason(done.stderr)
+
+
+def test_a_command_that_crashes(tmp_path: Path) -> None:
+    """Only the error's class is shown, since its text may hold a secret; the trace is in a file."""
+    code = "import etl.cli; etl.cli.app = lambda: {}['hush-hush']; etl.cli.main()"
+    ended = subprocess.run(
+        [Path(COMMAND).with_name("python"), "-c", code],
+        env=environment(TMPDIR=str(tmp_path)),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    [trace] = tmp_path.glob("aht-etl-trace-*.txt")
+    said = reason(ended.stderr)
+    assert 1 == ended.returncode
+    assert said.startswith("error: unexpected KeyError: this is a defect of aht-etl: please report")
+    assert f"in {trace}; until it is fixed, run again" in said
+    assert "in main" in trace.read_text()
+    assert "hush-hush" not in trace.read_text() + ended.stderr
+    assert 0o600 == trace.stat().st_mode & 0o777
+
+
+def test_a_run_that_crashes(serve: Serve, run: Runner, tmp_path: Path) -> None:
+    """The last line names the file of the trace; neither holds a secret."""
+    emulator = serve(DATA, auth="oauth1")
+    secret = emulator.keys["consumer_secret"]
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    folder.joinpath("sitecustomize.py").write_text(
+        "from etl.lake import commit\n"
+        f"def broken(*_, **__): raise ZeroDivisionError('{secret}')\n"
+        "commit.read_states = broken\n"
+    )
+    ended = run(emulator, TMPDIR=str(tmp_path), PYTHONPATH=str(folder))
+    [trace] = tmp_path.glob("aht-etl-trace-*.txt")
+    said = reason(ended.err)
+    assert 1 == ended.code
+    assert "unexpected ZeroDivisionError: ***; this is a defect of aht-etl: please report" in said
+    assert f"in {trace};" in said
+    assert secret not in trace.read_text() + ended.err
+    assert "Traceback" in trace.read_text()

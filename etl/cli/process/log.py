@@ -22,7 +22,6 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from etl.cli.causes import reason_of
 from etl.config.redact import Redactor
-from etl.model import termination
 from etl.model.printable import one_line
 
 LogFormat = Literal["auto", "console", "json"]
@@ -98,12 +97,11 @@ def is_json(log_format: LogFormat) -> bool:
 
 
 def complain(line: str, event: str, log_format: LogFormat) -> None:
-    """Say in one line why the command ends, and what to do: on standard error, and to Kubernetes.
+    """Write why the command ends, and what to do, as the last line on standard error.
 
-    It is the last line on standard error of whatever ends with another code than 0.
+    Every exit code but 0 has such a line. Kubernetes shows it as the pod's message.
     """
     line = one_line(line)
-    termination.leave(line)
     if is_json(log_format):
         structlog.get_logger().error(event, reason=line)
     else:

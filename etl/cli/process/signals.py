@@ -9,7 +9,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from etl.cli.process import streams
-from etl.model import termination
 
 if TYPE_CHECKING:
     from etl.pipeline.stop import Stop
@@ -72,7 +71,6 @@ class Signals:
             f"interrupted: {signal.Signals(number).name} {again}before the end; what was committed "
             "stays, run the command again"
         )
-        termination.leave(line)
         streams.last_line(line, "command.interrupted")
         os._exit(128 + (self.first or number))
 
