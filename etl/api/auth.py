@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from etl.config.settings import AuthSettings
+from etl.config.sections import AuthSettings
 from etl.model.errors import RunError
 
 # A token is renewed when this share of its life is left, and this many seconds at most.

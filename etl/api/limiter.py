@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
-from etl.config.settings import FetchSettings, RetrySettings
+from etl.config.sections import FetchSettings, RetrySettings
 
 # The rate is that of the last second before a refusal, less a little for the server's clock.
 _MEASURED_S: Final = 1.0

@@ -21,7 +21,7 @@ from etl.api.limiter import Limiter, Slot
 from etl.api.network import Proxy, explain_handshake, may_pass, proxy_for, trusted
 from etl.api.responses import MINUTE_S, Answer, paced
 from etl.api.retry import Attempts, Unauthorized
-from etl.config.settings import FetchSettings, RetrySettings
+from etl.config.sections import FetchSettings, RetrySettings
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import lack

@@ -14,8 +14,7 @@ from etl.api.responses import Body
 from etl.api.retry import Attempts
 from etl.archive.keep import refused, sha256_of
 from etl.archive.names import Copies, by_path, folders_of
-from etl.config.settings import Settings
-from etl.config.stores import open_archive
+from etl.config.settings import Settings, open_archive
 from etl.lake.layout import Selection
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log

@@ -10,8 +10,7 @@ from etl.audit.verify import Verification
 from etl.audit.verify import verify as prove
 from etl.audit.verify_archive import ArchiveCheck
 from etl.config.redact import Redactor
-from etl.config.settings import Settings
-from etl.config.stores import open_archive, open_lake
+from etl.config.settings import Settings, open_archive, open_lake
 from etl.lake.layout import Selection
 from etl.model.errors import RunError, UsageError
 from etl.storage.store import LakeError, Store

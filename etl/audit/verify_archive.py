@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from etl.archive.keep import sha256_of
 from etl.archive.names import Copies, by_path, folders_of, name_beside, note_of
 from etl.audit.proof import Finding, FindingKind
-from etl.config.settings import LimitSettings
+from etl.config.sections import LimitSettings
 from etl.decode import Decoded, DecodeLimits, decode
 from etl.lake.commit import read_state
 from etl.lake.layout import Selection

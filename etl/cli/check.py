@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from etl.cli.configured import Configured
-    from etl.config.origins import Shown
     from etl.config.redact import Redactor
     from etl.config.settings import Settings
+    from etl.config.values import ShownValue
     from etl.model.times import Window
     from etl.pipeline.check import Check, Outcome
 
@@ -139,10 +139,10 @@ def _check(
     from rich.console import Console
     from rich.text import Text
 
-    from etl.config.origins import shown
+    from etl.config.keys import shown_values
     from etl.pipeline.check import Checkup, configuration
 
-    values = list(shown(read.settings, read.origins))
+    values = list(shown_values(read.settings, read.origins))
     checks = [configuration(values)]
     console = Console(highlight=False)
     width = _width()
@@ -215,7 +215,7 @@ def _width() -> int | None:
 
 
 def _print_configuration(
-    console: "Console", values: Sequence["Shown"], width: int | None, *, verbose: bool
+    console: "Console", values: Sequence["ShownValue"], width: int | None, *, verbose: bool
 ) -> None:
     """Print each value that somebody set on a line of its own; if `verbose`, the defaults too."""
     from rich.text import Text

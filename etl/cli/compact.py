@@ -119,7 +119,7 @@ def _copy(
     import structlog
 
     from etl.cli.views.compact import CompactReport
-    from etl.config.stores import open_copy, open_lake
+    from etl.config.settings import open_copy, open_lake
     from etl.lake.compact import Copied, Copier
     from etl.model import events
     from etl.model.machine import lack

@@ -62,9 +62,10 @@ def show(
         where = (engine, dask_scheduler, dask_workers)
         flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
         read = configured(config, flags)
-    from etl.config.origins import shown, to_yaml
+    from etl.config.keys import shown_values
+    from etl.config.values import to_yaml
 
-    values = list(shown(read.settings, read.origins))
+    values = list(shown_values(read.settings, read.origins))
     if as_json:
         found = [
             {"key": value.key, "value": value.value, "origin": str(value.origin)}
@@ -84,6 +85,6 @@ def schema() -> None:
 
     Example: aht-etl config schema > aht-etl.schema.json
     """
-    from etl.config.json_schema import config_schema
+    from etl.config.keys import config_schema
 
     typer.echo(json.dumps(config_schema(), indent=2))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from etl.config.origins import Origins
     from etl.config.settings import Settings
+    from etl.config.values import Origins
 
 #: The flags by the keys that they set.
 FLAGS: Final = {

@@ -59,7 +59,7 @@ def ddl(
     from etl.audit.ddl import Engine, check_name, read_facts, statement
     from etl.cli.process import log
     from etl.config.redact import Redactor
-    from etl.config.stores import open_lake
+    from etl.config.settings import open_lake
     from etl.storage.places import is_remote
 
     redactor = Redactor()
@@ -71,7 +71,7 @@ def ddl(
         redactor.add(secret)
     with failures("ddl.failed", log_format, redactor), usage_errors(log_format):
         facts = read_facts(open_lake(settings), settings.account, datetime.now(UTC).year)
-        azure_account = settings.lake_options.get("account_name")
+        azure_account = settings.options_of(settings.lake).get("account_name")
         text = statement(Engine(engine), facts, name, azure_account)
     wanted = _READS.get(engine)
     if wanted and not (is_remote(facts.place) and facts.place.startswith(f"{wanted}://")):

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from etl.cli import app
 from etl.config.keys import all_keys, variable
-from etl.config.origins import flow, written
+from etl.config.values import yaml_text, yaml_value
 
 _HEAD = """\
 # Reference
@@ -62,8 +62,8 @@ def _keys() -> Iterator[str]:
     yield f"As an environment variable, `{example}` is `{variable(example)}`, and so on.\n"
     yield "| key | default | |\n|---|---|---|"
     for key, field in all_keys():
-        default = written(field.get_default(call_default_factory=True))
-        shown = "" if default is None else f"`{flow(default)}`"
+        default = yaml_value(field.get_default(call_default_factory=True))
+        shown = "" if default is None else f"`{yaml_text(default)}`"
         description = _cell(field.description or "")
         yield f"| `{key}` | {shown} | {description} |"
 

@@ -83,7 +83,7 @@ def status(
     from etl.cli.process import log
     from etl.cli.views.status import show, to_json
     from etl.config.redact import Redactor
-    from etl.config.stores import open_lake
+    from etl.config.settings import open_lake
     from etl.pipeline.job import new_job, settle_window
 
     redactor = Redactor()

@@ -66,7 +66,7 @@ def verify(
     from etl.cli.process import log
     from etl.cli.views.verify import shown, to_json, to_text, why_not
     from etl.config.redact import Redactor
-    from etl.config.stores import open_archive, open_copy, open_lake
+    from etl.config.settings import open_archive, open_copy, open_lake
 
     redactor = Redactor()
     log.configure(log_format, log_level, redactor)

@@ -1,42 +1,31 @@
-"""The configuration's keys: where each is, and what a mistyped one may mean."""
+"""Every key of the configuration: its name in each source, its value, its JSON Schema."""
 
-import difflib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from etl.config.settings import Settings
+from etl.config.values import Origins, ShownValue, yaml_value
 
 ENV_PREFIX: Final = "AHT_ETL_"
 
-#: Keys with names below them that the program leaves to the store to know.
-_OPEN: Final = {"lake.options", "raw.options", "compact.options"}
+_DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def all_keys(
     model: type[BaseModel] = Settings, prefix: str = ""
 ) -> Iterator[tuple[str, FieldInfo]]:
     """Yield every key that holds a value, dotted (`window.from`), with the model's field."""
-    for name, field in fields(model).items():
-        inner = section(field)
-        if inner is None:
-            yield prefix + name, field
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from all_keys(kind, f"{key}.")
         else:
-            yield from all_keys(inner, f"{prefix}{name}.")
-
-
-def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return a section's fields by the names that users write."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def section(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section that a field holds, None where it holds a value."""
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+            yield key, field
 
 
 def variable(key: str) -> str:
@@ -44,57 +33,51 @@ def variable(key: str) -> str:
     return ENV_PREFIX + key.upper().replace(".", "__")
 
 
-def meant(path: Sequence[str]) -> str | None:
-    """Return the known key that an unknown one is most like, dotted; None where there is none.
+def shown_values(settings: Settings, origins: Origins) -> Iterator[ShownValue]:
+    """Yield every value of the configuration, in the model's order; secrets are hidden."""
+    values = settings.model_dump(by_alias=True)
+    for key, _ in all_keys():
+        value: Any = values
+        for part in key.split("."):
+            value = value[part]
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                option = f"{key}.{name}"
+                yield ShownValue(option, yaml_value(inner), origins.of(option))
+        else:
+            yield ShownValue(key, yaml_value(value), origins.of(key))
 
-    Tried in this order: another way of writing the levels (`fetch_rate`), the right name in the
-    wrong section, a slip in the last level, a slip anywhere.
+
+class _YamlSchema(GenerateJsonSchema):
+    """Writes defaults as people write them in YAML, and no titles, which would repeat the keys."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return super().encode_default(yaml_value(dft))
+
+    def field_title_should_be_set(self, _schema: Any) -> bool:
+        return False
+
+
+def config_schema() -> JsonSchemaValue:
+    """Return the schema of the YAML (draft 2020-12): every key, its description, its values.
+
+    It refuses unknown keys. It lacks the rules between keys, such as an incomplete OAuth 1.0a
+    scheme, because the other keys may come from another source.
     """
-    *parents, last = path
-    known = [key for key, _ in all_keys()]
-    flat = {_flat(key): key for key in known}
-    wanted = _flat(".".join(path))
-    if wanted in flat:
-        return flat[wanted]
-    elsewhere = [key for key in known if key.rpartition(".")[2] == last]
-    if len(elsewhere) == 1:
-        return elsewhere[0]
-    if close := difflib.get_close_matches(last, siblings(parents), n=1):
-        return ".".join([*parents, *close])
-    close = difflib.get_close_matches(wanted, flat, n=1, cutoff=0.75)
-    return flat[close[0]] if close else None
-
-
-def suggestion(path: Sequence[str], also: Callable[[str], str] | None = None) -> str:
-    """Return what to say behind `unknown key`; `also` a key is its name in another source."""
-    key = meant(path)
-    if key is None:
-        return f" (known: {', '.join(siblings(path[:-1]) or siblings([]))})"
-    section, _, name = key.rpartition(".")
-    near = name if section == ".".join(path[:-1]) else key
-    return f", did you mean {near}{f' ({also(key)})' if also else ''}?"
-
-
-def siblings(parents: Sequence[str]) -> list[str]:
-    """Return the names that there are in a section, none where there is no such section."""
-    model: type[BaseModel] | None = Settings
-    for parent in parents:
-        field = fields(model).get(parent) if model else None
-        model = section(field) if field else None
-    return list(fields(model)) if model else []
-
-
-def unknown_part(path: Sequence[str]) -> list[str] | None:
-    """Return the path up to its first part that is no key, None where the whole is one."""
-    model: type[BaseModel] | None = Settings
-    for depth, part in enumerate(path, 1):
-        field = fields(model).get(part) if model else None
-        if field is None:
-            is_open = ".".join(path[: depth - 1]) in _OPEN
-            return None if is_open else list(path[:depth])
-        model = section(field)
-    return None
-
-
-def _flat(key: str) -> str:
-    return re.sub(r"[._-]+", "_", key)
+    schema = Settings.model_json_schema(schema_generator=_YamlSchema)
+    for name, field in schema["properties"].items():
+        if "$ref" in field:
+            # `section:` with no value is an empty section.
+            inner = schema["$defs"][field["$ref"].rpartition("/")[2]]
+            schema["properties"][name] = {
+                "description": inner.pop("description"),
+                "anyOf": [{"$ref": field["$ref"]}, {"type": "null"}],
+            }
+    for inner in schema["$defs"].values():
+        inner.pop("title", None)
+    return {
+        "$schema": _DRAFT,
+        **schema,
+        "title": "aht-etl",
+        "description": "The configuration of aht-etl: aht-etl run --config FILE",
+    }

@@ -1,7 +1,7 @@
 """Reading the configuration from flags, environment, secret files and YAML.
 
-The strongest source wins, key by key. No error text holds a value, except a time or a duration: it
-may be a secret.
+The strongest source wins, key by key. No error message holds a value, except a time or a duration,
+because the value may be a secret.
 """
 
 import difflib
@@ -20,20 +20,20 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from etl.config.keys import ENV_PREFIX, meant, suggestion, unknown_part, variable
-from etl.config.mistakes import explain
-from etl.config.origins import Layer, Origins
+from etl.config.keys import ENV_PREFIX, variable
+from etl.config.mistakes import closest_key, explain, suggest, unknown_part
 from etl.config.settings import Settings
+from etl.config.values import Layer, Origins
 from etl.model.errors import UsageError
 
 SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"
 
-# What Kubernetes adds to every container for a service whose name begins with `aht-etl`.
+# Variables that Kubernetes sets in every container for a service named `aht-etl…`.
 _KUBERNETES_SERVICE: Final = re.compile(r"_SERVICE_HOST\Z|_SERVICE_PORT(_|\Z)|_PORT(_|\Z)")
 
 
 class _Variables(EnvSettingsSource):
-    """Variables by name, be they from the environment or from secret files."""
+    """Variables by name, from the environment or from secret files."""
 
     def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -46,14 +46,14 @@ class _Variables(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return value  # left to the model, which names the key exactly
+            return value  # the model's own message names the key exactly
 
 
 def load(flags: Mapping[str, Any], config: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the configuration from all its sources.
 
-    `flags` are nested by key like the YAML and win over all. Raises UsageError, one line that
-    names each key at fault and holds no secret.
+    `flags` are nested like the YAML and are the strongest source. Raises UsageError, one line that
+    names each wrong key and holds no secret.
     """
     return load_with_origins(flags, config, environ, {})[0]
 
@@ -64,9 +64,9 @@ def load_with_origins(
     environ: Mapping[str, str],
     flag_names: Mapping[str, str],
 ) -> tuple[Settings, Origins]:
-    """Read the configuration as `load` does; return it with where each value came from.
+    """Read the configuration as `load` does; return it with the origin of each value.
 
-    `flag_names` are the flags by their dotted keys.
+    `flag_names` are the flags by the dotted keys that they set.
     """
     variables = {
         name: value
@@ -100,7 +100,7 @@ def load_with_origins(
         Layer("flag", flags, flag_names),
         Layer("environment", _Variables(Loaded, variables)(), _names(variables, keep=True)),
         Layer("secret file", _Variables(Loaded, secrets)(), _names(secrets, keep=False)),
-        Layer("YAML", _written(config), {"": str(config)}),
+        Layer("YAML", _yaml(config) if config else {}, {"": str(config)}),
     )
     origins = Origins(layers)
     try:
@@ -114,15 +114,18 @@ def load_settings(
 ) -> Settings:
     """Read the configuration as the command does, for callers from Python.
 
-    `keys` take the flags' place and win over all: `account="12345678"`, `lake={"uri": "./lake"}`.
-    Behind them come the environment (`AHT_ETL_…`, secret files too; `{}` for neither) and the YAML
-    `config`. Raises UsageError, one line that names each key at fault and holds no secret.
+    `keys` are the strongest source: `account="12345678"`, `lake={"uri": "./lake"}`. The environment
+    (`AHT_ETL_…` and secret files; `{}` for neither) is next, and the YAML `config` is last. Raises
+    UsageError, one line that names each wrong key and holds no secret.
     """
     return load(keys, Path(config) if config is not None else None, environ)
 
 
 def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[str], str]) -> None:
-    """Raise UsageError where variables or secret files name no key; `name_of` a key is its name."""
+    """Raise UsageError if variables or secret files set unknown keys.
+
+    `name_of` returns a key's name in this source.
+    """
     wrong = []
     for name in names:
         path = name.removeprefix(ENV_PREFIX).lower().split("__")
@@ -131,7 +134,7 @@ def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[st
             continue
         shown = name if origin == "environment variable" else name.removeprefix(ENV_PREFIX)
         within = f"{'.'.join(unknown)}: " if len(unknown) > 1 else ""
-        hint = suggestion(path if meant(path) else unknown, name_of)
+        hint = suggest(path if closest_key(path) else unknown, name_of)
         if difflib.get_close_matches(name, [SECRETS_DIR], cutoff=0.9):
             hint = f", did you mean {SECRETS_DIR}?"
         wrong.append(f"{origin} {shown}: {within}unknown key{hint}")
@@ -140,7 +143,7 @@ def _refuse_unknown(names: Mapping[str, str], origin: str, name_of: Callable[[st
 
 
 def _names(variables: Mapping[str, str], *, keep: bool) -> dict[str, str]:
-    """Return variables or secret files, whose prefix goes unless `keep`, by their dotted keys."""
+    """Return the names of variables (`keep` the prefix) or secret files by their dotted keys."""
     names = {}
     for name in variables:
         short = name.removeprefix(ENV_PREFIX)
@@ -149,11 +152,11 @@ def _names(variables: Mapping[str, str], *, keep: bool) -> dict[str, str]:
 
 
 def _secret_files(folder: str | None) -> dict[str, str]:
-    """Return the content of the secret files by their variables. Raises UsageError."""
+    """Return the contents of the secret files by the names of variables. Raises UsageError."""
     if not folder:
         return {}
     try:
-        # Names that begin with a dot are how Kubernetes swaps a mounted secret at once.
+        # Kubernetes replaces a mounted secret with the help of names that begin with a dot.
         files = sorted(file for file in Path(folder).iterdir() if not file.name.startswith("."))
     except OSError as error:
         raise UsageError(f"{SECRETS_DIR}={folder}: cannot be read: {error.strerror}") from None
@@ -175,9 +178,37 @@ def _secret_files(folder: str | None) -> dict[str, str]:
     return found
 
 
-def _written(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    from etl.config.yaml_file import read  # noqa: PLC0415 - YAML is for those who have some
+def _yaml(file: Path) -> dict[str, Any]:
+    """Return the keys in a YAML file, sections as mappings, values as text. Raises UsageError."""
+    import yaml  # noqa: PLC0415 - runs without a file start faster
 
-    return read(config)
+    class TextLoader(yaml.SafeLoader):
+        """Leaves scalars as text, because an account id of digits is not a number.
+
+        The model parses them as it parses the environment's. Only null is YAML's.
+        """
+
+        yaml_implicit_resolvers = {  # noqa: RUF012 - the base class's name for it
+            first: [(tag, regexp) for tag, regexp in resolvers if tag == "tag:yaml.org,2002:null"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    try:
+        content = yaml.load(file.read_text("utf-8"), Loader=TextLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise UsageError(f"--config {file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config {file}: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        # The mark's own text quotes the line, which may hold a secret.
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"--config {file}: not YAML: {error.problem}{where}") from None
+    except yaml.YAMLError:
+        raise UsageError(f"--config {file}: not YAML") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {file}: must be keys and values at the top level")
+    # `section:` with no value is an empty section.
+    return {str(key): value for key, value in content.items() if value is not None}

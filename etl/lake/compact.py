@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from etl.config.settings import Compression
+from etl.config.sections import Compression
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.layout import Damage, Layout, Selection, lay_out
 from etl.lake.part import PartBuilder

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.config.settings import Compression
+from etl.config.sections import Compression
 from etl.model.dataset import (
     COPY_SCHEMA,
     DECODED_SCHEMA,

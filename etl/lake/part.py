@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from etl.config.settings import Compression
+from etl.config.sections import Compression
 from etl.lake.receipts import Receipt, to_metadata
 from etl.model.paths import BreakdownPath
 from etl.storage.store import StagedFile

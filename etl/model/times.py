@@ -53,10 +53,10 @@ def parse_instant(text: str) -> datetime:
         raise ValueError(
             f"not a time ({_shown(text)}): {_meant(text) or f'write for example {TIME_FORMS}'}"
         )
-    return since_2015(at, text)
+    return check_since_2015(at, text)
 
 
-def since_2015(at: datetime, text: str) -> datetime:
+def check_since_2015(at: datetime, text: str) -> datetime:
     """Return the time. Raises ValueError where it is no time of the vendor's data.
 
     `text` is how it was written.

@@ -24,10 +24,9 @@ from etl.api.network import Proxy, greet, proxy_for, resolve, variables_set
 from etl.api.responses import ForeignError
 from etl.api.retry import Unauthorized
 from etl.api.transport import HttpCounts, Transport
-from etl.config.origins import Shown
 from etl.config.redact import Redactor
-from etl.config.settings import Settings
-from etl.config.stores import open_archive, open_lake
+from etl.config.settings import Settings, open_archive, open_lake
+from etl.config.values import ShownValue
 from etl.decode import DecodeLimits, decode
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, skips
@@ -83,7 +82,7 @@ class Check:
         }
 
 
-def configuration(values: Sequence[Shown]) -> Check:
+def configuration(values: Sequence[ShownValue]) -> Check:
     """Return the first check, which is passed by getting here, with every value and its origin."""
     shown = "; ".join(f"{value.key}: {value.text} ({value.origin})" for value in values)
     return Check("configuration", "ok", shown)

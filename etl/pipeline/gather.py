@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.config.settings import Compression
+from etl.config.sections import Compression
 from etl.lake.commit import Committed, commit
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows

@@ -22,8 +22,7 @@ from typing import Any, TypeVar
 import structlog
 
 from etl.config.redact import Redactor
-from etl.config.settings import Settings
-from etl.config.stores import open_lake
+from etl.config.settings import Settings, open_lake
 from etl.model import events
 from etl.model.errors import RunError, UsageError, is_foreseen
 from etl.pipeline import run as pipeline

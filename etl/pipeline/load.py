@@ -12,7 +12,7 @@ from etl.api.responses import Body
 from etl.api.retry import Unauthorized
 from etl.archive.keep import Archive, Download, Kept
 from etl.archive.replay import Replay
-from etl.config.stores import open_archive
+from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from etl.config.settings import MetricsSettings
+from etl.config.sections import MetricsSettings
 from etl.model.errors import FailureKind
 from etl.model.events import log
 from etl.model.machine import lack

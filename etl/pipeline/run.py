@@ -13,7 +13,7 @@ from etl.api.limiter import Limiter
 from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.transport import Transport
 from etl.archive.replay import Replay, open_replay
-from etl.config.stores import open_archive, open_lake
+from etl.config.settings import open_archive, open_lake
 from etl.lake.commit import read_states
 from etl.model.errors import RunError
 from etl.model.events import log

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
-from etl.config.settings import FetchSettings, RetrySettings
+from etl.config.sections import FetchSettings, RetrySettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

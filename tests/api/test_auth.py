@@ -12,7 +12,7 @@ from aiohttp import web
 from etl.api.auth import Hope, OAuth1, OAuth2, parse_token
 from etl.api.retry import Unauthorized
 from etl.api.transport import Transport
-from etl.config.settings import AuthSettings
+from etl.config.sections import AuthSettings
 from etl.model.errors import RunError
 from tests.api.servers import serving, transport
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from etl.api.auth import Anonymous
 from etl.api.listing import Listing, list_windows, read_listing, require_an_answer
-from etl.config.settings import RetrySettings
+from etl.config.sections import RetrySettings
 from etl.model.errors import RunError
 from etl.model.times import Window
 from tests.api.servers import Answer, serving, transport

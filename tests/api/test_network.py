@@ -18,7 +18,7 @@ from yarl import URL
 from etl.api.auth import Anonymous, OAuth1
 from etl.api.network import Proxy, greet
 from etl.api.transport import Transport
-from etl.config.settings import ApiSettings, AuthSettings
+from etl.config.sections import ApiSettings, AuthSettings
 from etl.model.errors import FailureKind, FileError, RunError
 from tests.api.servers import transport
 from tests.certificates import certified

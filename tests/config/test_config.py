@@ -12,11 +12,10 @@ from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.cli.configured import FLAGS
-from etl.config.json_schema import config_schema
-from etl.config.keys import all_keys, variable
-from etl.config.origins import written
+from etl.config.keys import all_keys, config_schema, variable
 from etl.config.settings import Settings
 from etl.config.sources import load
+from etl.config.values import yaml_value
 from etl.model.errors import UsageError
 from tests.test_configurations import CONFIGS
 
@@ -127,7 +126,7 @@ def test_every_key_is_shown_once() -> None:
 def test_durations_as_they_are_written(value: str, expected: str) -> None:
     """In the largest unit that is exact, and readable as what they were."""
     settings = load({"fetch": {"timeout": value}}, None, {})
-    assert expected == written(settings.fetch.timeout)
+    assert expected == yaml_value(settings.fetch.timeout)
     again = load({"fetch": {"timeout": expected}}, None, {})
     assert settings.fetch == again.fetch
 
@@ -139,7 +138,7 @@ def test_durations_as_they_are_written(value: str, expected: str) -> None:
 def test_sizes_as_they_are_written(value: str, expected: str | int) -> None:
     """In the largest unit that is exact, and readable as what they were."""
     settings = load({"limits": {"memory": value}}, None, {})
-    assert expected == written(settings.limits.memory)
+    assert expected == yaml_value(settings.limits.memory)
     again = load({"limits": {"memory": str(expected)}}, None, {})
     assert settings.limits == again.limits
 

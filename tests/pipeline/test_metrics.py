@@ -20,7 +20,7 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from etl.config.settings import MetricsSettings
+from etl.config.sections import MetricsSettings
 from etl.emulator import Dataset, Fault
 from etl.model.times import read_rfc3339
 from etl.pipeline import metrics

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from etl.config.settings import open_archive, open_lake
 from etl.config.sources import load, load_settings
-from etl.config.stores import open_archive, open_lake
 from etl.model.errors import UsageError
 from etl.storage.local import LocalStore
 from etl.storage.places import Place
@@ -192,12 +192,12 @@ def test_an_archives_options() -> None:
     """Its own, else those of a lake of the same kind; both are secret."""
     flags: dict[str, Any] = {"uri": "s3://b1/a", "options": KEYS}
     settings = load({"lake": flags, "raw": {"uri": "s3://b2"}}, None, {})
-    assert KEYS == settings.raw_options
+    assert KEYS == settings.options_of(settings.raw)
     settings = load({"lake": flags, "raw": {"uri": "gs://b2"}}, None, {})
-    assert {} == settings.raw_options
+    assert {} == settings.options_of(settings.raw)
     own = {"bearer_token": "invented-token"}
     settings = load({"lake": flags, "raw": {"uri": "gs://b2", "options": own}}, None, {})
-    assert own == settings.raw_options
+    assert own == settings.options_of(settings.raw)
     assert {*KEYS.values(), *own.values()} <= set(settings.secret_values())
 
 
@@ -210,7 +210,7 @@ def test_one_prefix_in_another() -> None:
 def test_a_folder_needs_no_client_of_object_stores() -> None:
     """Nothing of them is imported for a lake on a disk."""
     code = (
-        "import sys; from etl import Settings, plan; from etl.config.stores import open_lake; "
+        "import sys; from etl import Settings, plan; from etl.config.settings import open_lake; "
         "import etl.pipeline.run, etl.audit.verify, etl.pipeline.check; open_lake(Settings()); "
         "print([name for name in sys.modules if 'obstore' in name])"
     )

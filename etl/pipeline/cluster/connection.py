@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.config.settings import EngineSettings
+from etl.config.sections import EngineSettings
 from etl.model.errors import RunError, describe
 from etl.model.machine import cores
 from etl.model.version import __version__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from etl.api.client import Client
 from etl.archive.replay import Replay
-from etl.config.settings import FetchSettings
+from etl.config.sections import FetchSettings
 from etl.model.errors import RunError, describe
 from etl.model.events import log
 from etl.model.version import __version__

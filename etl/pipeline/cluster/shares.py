@@ -5,7 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from etl.config.settings import FetchSettings, Settings
+from etl.config.sections import FetchSettings
+from etl.config.settings import Settings
 from etl.pipeline.plan import PartitionPlan
 from etl.storage.places import is_remote
 

@@ -16,7 +16,7 @@ from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.archive.replay import Replay, open_replay
 from etl.config.redact import Redactor
-from etl.config.stores import open_lake
+from etl.config.settings import open_lake
 from etl.model import events
 from etl.model.errors import AhtEtlError, RunError, describe
 from etl.model.version import __version__

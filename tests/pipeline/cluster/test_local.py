@@ -16,7 +16,7 @@ from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from etl import run_async
-from etl.config.settings import EngineSettings
+from etl.config.sections import EngineSettings
 from etl.emulator import Dataset, Fault
 from etl.pipeline.cluster.connection import connected
 from tests.conftest import Runner, Serve, environment, keys_of

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.config.settings import FetchSettings
+from etl.config.sections import FetchSettings
 from etl.lake.commit import PartitionState
 from etl.model.paths import BreakdownPath
 from etl.pipeline.cluster.shares import cut, share_out

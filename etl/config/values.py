@@ -1,15 +1,13 @@
-"""Where each value of the configuration came from, and the values as they are shown."""
+"""The configuration's values as YAML writes them, and the source that each one came from."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from pydantic import ByteSize, SecretStr
 
-from etl.config.keys import all_keys
-from etl.config.settings import Settings
 from etl.model.times import rfc3339
 
 Kind = Literal["flag", "environment", "secret file", "YAML", "default"]
@@ -26,13 +24,13 @@ _SIZES: Final = {
     10**3: "kB",
 }
 _DURATIONS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
-# Where comments stand in a column, unless the value before them is longer.
-_COMMENTS_AT_MOST: Final = 40
+# The last column at which the comments are aligned; longer values move their own.
+_COMMENT_COLUMN: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from: what kind of source, and its name there (empty for a default)."""
+    """The source of a value: its kind, and the value's name there (empty for a default)."""
 
     kind: Kind
     name: str = ""
@@ -45,9 +43,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source: what it says, nested by key, and what each dotted key is called there.
+    """One source: its values, nested by key, and the name of each dotted key there.
 
-    A key that has no name of its own there goes by its section's, at last by that of "".
+    A key without a name has the name of its section, or at last the name of "".
     """
 
     kind: Kind
@@ -55,11 +53,11 @@ class Layer:
     names: Mapping[str, str]
 
     def origin(self, key: str) -> Origin | None:
-        """Return the origin of a value that this source gives, else None."""
+        """Return the origin of a key's value, or None if this source does not set it."""
         value: Any = self.values
         for part in key.split("."):
             if not isinstance(value, Mapping):
-                break  # an entry of a list: its origin is the list's
+                break  # an entry of a list has the origin of the list
             if part not in value:
                 return None
             value = value[part]
@@ -70,19 +68,19 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """The sources that were read, strongest first."""
+    """The sources of a configuration, strongest first."""
 
     layers: tuple[Layer, ...] = ()
 
     def of(self, key: str) -> Origin:
-        """Return where the value of a dotted key came from."""
+        """Return the origin of a dotted key's value."""
         found = (layer.origin(key) for layer in self.layers)
         return next((origin for origin in found if origin is not None), Origin("default"))
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A value as it may be shown: as it is written in YAML, a secret as `set` or None."""
+class ShownValue:
+    """A value in its YAML form (`yaml_value`), with its origin; it holds no secret."""
 
     key: str
     value: Any
@@ -90,26 +88,12 @@ class Shown:
 
     @property
     def text(self) -> str:
-        """The value as YAML would have it, `unset` where there is none."""
-        return "unset" if self.value is None else flow(self.value)
+        """The value as text, `unset` for None."""
+        return "unset" if self.value is None else yaml_text(self.value)
 
 
-def shown(settings: Settings, origins: Origins) -> Iterator[Shown]:
-    """Yield every value of the configuration, in the model's order; no secret."""
-    for key, _ in all_keys():
-        value: Any = settings
-        for part in key.split("."):
-            value = getattr(value, _ATTRIBUTES.get(part, part))
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                option = f"{key}.{name}"
-                yield Shown(option, written(inner), origins.of(option))
-        else:
-            yield Shown(key, written(value), origins.of(key))
-
-
-def written(value: Any) -> Any:
-    """Return a value as one would write it in YAML: `7d`, `128MiB`; a secret as `set`."""
+def yaml_value(value: Any) -> Any:
+    """Return a value as people write it in YAML: `7d`, `128MiB`; a secret as `set`."""
     match value:
         case SecretStr():
             return "set"
@@ -123,25 +107,21 @@ def written(value: Any) -> Any:
         case datetime():
             return rfc3339(value)
         case tuple():
-            return [written(item) for item in value]
+            return [yaml_value(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _duration(value: timedelta) -> str:
     for seconds, unit in _DURATIONS.items():
         count, rest = divmod(value, timedelta(seconds=seconds))
-        if count and not rest and (count, unit) != (1, "m"):  # 60s is how people say it
+        if count and not rest and (count, unit) != (1, "m"):  # people write 60s
             return f"{count}{unit}"
     text = f"{value.total_seconds():.6f}".rstrip("0").rstrip(".")
     return f"{text}s"
 
 
-# The two names that are words of Python are called otherwise in the model.
-_ATTRIBUTES: Final = {"from": "start", "to": "end"}
-
-
-def to_yaml(values: Iterable[Shown]) -> str:
-    """Return the values as YAML, the origin of each in a comment behind it."""
+def to_yaml(values: Iterable[ShownValue]) -> str:
+    """Return the values as a YAML document; a comment after each value names its origin."""
     lines: list[tuple[str, str]] = []
     above: list[str] = []
     for value in values:
@@ -150,22 +130,19 @@ def to_yaml(values: Iterable[Shown]) -> str:
             if above[: depth + 1] != sections[: depth + 1]:
                 lines.append((f"{'  ' * depth}{section}:", ""))
         above = sections
-        text = f"{'  ' * len(sections)}{flow(name)}:{_value(value.value)}"
+        shown = "" if value.value is None else f" {yaml_text(value.value)}"
+        text = f"{'  ' * len(sections)}{yaml_text(name)}:{shown}"
         unset = value.key.startswith("auth.") and value.value is None
         lines.append((text, "unset" if unset else str(value.origin)))
-    width = min(_COMMENTS_AT_MOST, max(len(text) for text, origin in lines if origin))
+    width = min(_COMMENT_COLUMN, max(len(text) for text, origin in lines if origin))
     return "".join(
         f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines
     )
 
 
-def _value(value: Any) -> str:
-    return "" if value is None else f" {flow(value)}"
-
-
-def flow(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    import yaml  # noqa: PLC0415 - for those who look at a configuration
+def yaml_text(value: Any) -> str:
+    """Return a value as one line of YAML."""
+    import yaml  # noqa: PLC0415 - most runs do not need it
 
     text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
