@@ -13,8 +13,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["etl.decode"]):
-    from etl.decode import DecodeLimits, decode
-    from etl.decode import file as decoding
+    from etl.decode import DecodeLimits, unpack
+    from etl.decode.file import decode
 
 from etl.model.errors import FileError
 from tests.decode.oracle import truth
@@ -38,7 +38,7 @@ def one(data: bytes) -> None:
     block, text = data[:1], data[1:]
     if text.startswith(b"\x1f\x8b"):
         return
-    setattr(decoding, "_BLOCK_BYTES", 1 + 3 * block[0] if block else 2**20)  # noqa: B010 - Final
+    setattr(unpack, "_TEXT_PIECE_BYTES", 1 + 3 * block[0] if block else 2**20)  # noqa: B010 - Final
     assert truth(text) == load(gzip.compress(text, 1))
 
 

@@ -17,7 +17,7 @@ from aiofiles.os import wrap
 
 from etl.api.responses import Body
 from etl.archive.names import name_beside, note_of
-from etl.decode.unpack import file_pieces, unwrapped
+from etl.decode.unpack import damaged_file, without_encodings
 from etl.model.errors import FailureKind, FileError
 from etl.model.events import log
 from etl.storage.store import (
@@ -30,7 +30,7 @@ from etl.storage.store import (
 )
 
 if TYPE_CHECKING:
-    from etl.decode import Decoded
+    from etl.decode.decoded import Decoded
 
 _PIECE_BYTES: Final = 2**20
 
@@ -148,7 +148,7 @@ class Archive:
         outcome = file.outcome
         if not isinstance(outcome, FileError):
             if outcome.encodings or not file.body.in_memory:
-                pieces = unwrapped(file.body.stream, outcome.encodings, self._max_file_size)
+                pieces = without_encodings(file.body.stream, outcome.encodings, self._max_file_size)
                 for piece in pieces:
                     staged.stream.write(piece)
             else:
@@ -167,11 +167,11 @@ class Archive:
         As it came where not even its transport encodings can be taken off.
         """
         try:
-            return _copy(file_pieces(body.stream, self._max_file_size), staged)
+            return _copy(damaged_file(body.stream, self._max_file_size), staged)
         except FileError:
             staged.stream.seek(0)
             staged.stream.truncate()
-            return _copy(unwrapped(body.stream, 0, self._max_file_size), staged)
+            return _copy(without_encodings(body.stream, 0, self._max_file_size), staged)
 
     def _note(self, one: _Staged, text: str) -> None:
         name = note_of(one.name, one.sha256)

@@ -12,7 +12,9 @@ from etl.archive.keep import sha256_of
 from etl.archive.names import Copies, by_path, folders_of, name_beside, note_of
 from etl.audit.proof import Finding, FindingKind
 from etl.config.sections import LimitSettings
-from etl.decode import Decoded, DecodeLimits, decode
+from etl.decode import DecodeLimits
+from etl.decode.decoded import Decoded
+from etl.decode.file import decode
 from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.receipts import Receipt

@@ -1,4 +1,4 @@
-"""What a file was decoded to: rows in memory or spilled to disk, and its bad rows."""
+"""The result of decoding a file: rows in memory or spilled to disk, and bad rows."""
 
 import json
 import tempfile
@@ -17,10 +17,10 @@ RAW_MAX_BYTES: Final = 2**16
 
 
 class Decoded:
-    """The rows of one file; a context manager that frees memory and disk at its end.
+    """The rows and bad rows of one file; a context manager that frees memory and disk.
 
-    Rows beyond `spill_bytes` go to an unnamed file in `scratch`, which a killed run does not
-    leave behind. Raises OSError where that folder refuses.
+    Rows beyond `spill_bytes` go to an unnamed file in `scratch`, so a killed run leaves nothing
+    behind. Raises OSError if that folder cannot be written to.
     """
 
     def __init__(self, path: str, spill_bytes: int, scratch: Path) -> None:
@@ -35,13 +35,13 @@ class Decoded:
         self.rows = 0
         self.quarantined = 0
         self.first_reason = ""
-        #: Of the file itself, once it is finished.
+        #: Of the file itself, set by `finish`.
         self.bytes = 0
         self.sha256 = ""
         self.decompressed = 0
-        #: How many transport encodings the file came in.
+        #: The number of transport encodings around the file.
         self.encodings = 0
-        #: In how many rows half a surrogate pair in an unknown field was replaced.
+        #: The number of rows with half a surrogate pair in an unknown field, which was replaced.
         self.repaired = 0
 
     def __enter__(self) -> Self:
@@ -51,14 +51,14 @@ class Decoded:
         self.close()
 
     def close(self) -> None:
-        """Free what is held."""
+        """Free memory and disk."""
         self._batches = []
         for file in (self._spill, self._bad_rows):
             if file is not None:
                 file.close()
 
     def add(self, batch: Sized) -> None:
-        """Take rows."""
+        """Add rows."""
         self.rows += batch.rows.num_rows
         if self._writer is None and self.in_memory_bytes + batch.bytes <= self._spill_bytes:
             self._batches.append(batch)
@@ -76,7 +76,7 @@ class Decoded:
         self._writer.write_batch(batch.rows)
 
     def add_bad_row(self, row: int, reason: str, raw: str) -> None:
-        """Take a bad row: its number in the file from 0, why it is bad, and its text."""
+        """Add a bad row: its number in the file from 0, why it is bad, and its text."""
         if self._bad_rows is None:
             self._bad_rows = cast(
                 "IO[bytes]",
@@ -91,8 +91,8 @@ class Decoded:
         self.quarantined += 1
 
     def finish(self, unpacked: Unpacked) -> None:
-        """All rows of this file were added."""
-        self.bytes, self.sha256 = unpacked.file_bytes, unpacked.sha256
+        """Complete the result after the last row."""
+        self.bytes, self.sha256 = unpacked.file.bytes, unpacked.file.sha256
         self.decompressed, self.encodings = unpacked.decompressed, unpacked.encodings
         if self._writer is not None:
             self._writer.close()
@@ -103,7 +103,7 @@ class Decoded:
         return self._spill is not None
 
     def batches(self) -> Iterator[Sized]:
-        """Yield the rows in the order of the file; every call from the first on."""
+        """Yield the rows in the order of the file; each call starts with the first."""
         if self._spill is None:
             yield from self._batches
             return
@@ -112,9 +112,9 @@ class Decoded:
             yield from map(Sized.of, reader)
 
     def bad_rows(self) -> BinaryIO | None:
-        """Return the bad rows, one JSON object a line, from the first on; None if there are none.
+        """Return the bad rows, one JSON object a line; None if there are none.
 
-        Each has `sourcePath`, `row`, `reason` and `raw` (operations.md, "Bad rows").
+        The objects are described in operations.md, "Bad rows".
         """
         if self._bad_rows is None:
             return None

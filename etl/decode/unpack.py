@@ -1,4 +1,4 @@
-"""A body → the text in it: gzip recognised by its bytes, every member checked to its trailer."""
+"""A body → its text: gzip is recognised by its bytes, and each member is checked to its trailer."""
 
 import contextlib
 import hashlib
@@ -14,8 +14,8 @@ from etl.model.errors import FailureKind, FileError
 _MAGIC: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITE_SPACE: Final = b" \t\r\n"
-# Pieces that stay in the processor's cache: half the time of unpacking in one call. Text comes in
-# pieces that the C library takes from its heap: larger ones are mapped and faulted in each time.
+# Pieces that stay in the processor's cache: half the time of unpacking in one call. The C library
+# allocates text of this size from its heap: larger buffers are mapped and faulted in each time.
 _PIECE_BYTES: Final = 64 * 2**10
 _TEXT_PIECE_BYTES: Final = 2**17 - 2**8
 # The file's own gzip, and one or two transport encodings on top of it.
@@ -38,84 +38,60 @@ class _Counted:
 
     @property
     def sha256(self) -> str:
+        """In hexadecimal digits."""
         return self._hash.hexdigest()
 
 
 class Unpacked:
     """The text in a body, in pieces; iterate once.
 
-    After that, `file_bytes` and `sha256` are those of the file: its gzip bytes after any transport
-    encoding is taken off, or the plain body if there was no gzip. `decompressed` is the text's
-    length in bytes. Iterating raises FileError: truncated where the body or a gzip member ends
-    too early, corrupt where gzip does not check, other bytes than zeros stand behind it, or a
-    body is neither gzip nor JSON; too_large beyond `max_bytes`. A web page in `declared_gzip`, gzip
-    that the answer called its transport encoding, is a body that is neither: an error page.
+    After that, `file` has the size and the checksum of the file: of its gzip bytes without any
+    transport encoding, or of the plain body if there was no gzip. `decompressed` is the length of
+    the text in bytes, `encodings` the number of transport encodings.
+
+    Iterating raises FileError: truncated if the body or a gzip member ends too early; corrupt if
+    gzip does not check, if other bytes than zeros follow it, or if a body is neither gzip nor JSON;
+    too_large beyond `max_bytes`. `declared_gzip` means that the answer named gzip as its transport
+    encoding: a web page in such gzip is an error page, which is corrupt.
     """
 
     def __init__(self, body: BinaryIO, max_bytes: int, *, declared_gzip: bool = False) -> None:
         self._body = body
         self._max_bytes = max_bytes
         self._declared_gzip = declared_gzip
-        self._file = _Counted(())
+        self.file = _Counted(())
         self.decompressed = 0
-        #: How many transport encodings the file came in.
         self.encodings = 0
-
-    @property
-    def file_bytes(self) -> int:
-        """How many bytes the file has."""
-        return self._file.bytes
-
-    @property
-    def sha256(self) -> str:
-        """The file's SHA-256, in hexadecimal digits."""
-        return self._file.sha256
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._text():
             self.decompressed += len(piece)
             if self.decompressed > self._max_bytes:
-                raise too_large(self._max_bytes)
+                raise _too_large(self._max_bytes)
             yield piece
 
     def _text(self) -> Iterator[bytes]:
-        self._body.seek(0)
-        head, pieces = _look_ahead(iter(lambda: self._body.read(_PIECE_BYTES), b""))
+        head, pieces = _look_ahead(without_encodings(self._body, 0, self._max_bytes))
         if not head:
             raise FileError(FailureKind.TRUNCATED, "an answer without a single byte")
-        self._file = _Counted(pieces)
+        self.file = _Counted(pieces)
         if not head.startswith(_MAGIC[: len(head)]):
-            return _checked(self._file)
+            return _json_only(self.file)
         for _ in range(_MAX_LAYERS):
-            head, pieces = _look_ahead(_gunzip(self._file, self._max_bytes))
+            head, pieces = _look_ahead(_gunzip(self.file, self._max_bytes))
             if not head.startswith(_MAGIC):
-                if self._declared_gzip and _begins_with(head, b"<"):
-                    raise _no_file()
+                text = head.removeprefix(_BOM).lstrip(_WHITE_SPACE)
+                if self._declared_gzip and text.startswith(b"<"):
+                    raise _not_json()
                 return pieces
-            # There is gzip in the gzip: what was unpacked so far was a transport encoding, and
-            # the innermost gzip is the file.
-            self._file = _Counted(pieces)
+            # Gzip in gzip: the outer one was a transport encoding; the innermost is the file.
+            self.file = _Counted(pieces)
             self.encodings += 1
         raise FileError(FailureKind.CORRUPT, f"gzip in gzip, more than {_MAX_LAYERS} times")
 
 
-def file_pieces(body: BinaryIO, max_bytes: int) -> Iterator[bytes]:
-    """Yield the file in a body: its gzip without transport encodings, or what else came, as it is.
-
-    Where a layer is damaged, what lies under it is not looked for. Raises FileError (too_large)
-    where a transport encoding unpacks to more than `max_bytes`.
-    """
-    layers = 0
-    with contextlib.suppress(FileError):
-        while layers < _MAX_LAYERS and _look_ahead(unwrapped(body, layers, max_bytes))[
-            0
-        ].startswith(_MAGIC):
-            layers += 1
-    return unwrapped(body, max(0, layers - 1), max_bytes)
-
-
-def unwrapped(body: BinaryIO, encodings: int, max_bytes: int) -> Iterator[bytes]:
-    """Yield a body without so many transport encodings. Raises FileError as Unpacked does."""
+def without_encodings(body: BinaryIO, encodings: int, max_bytes: int) -> Iterator[bytes]:
+    """Yield a body without this number of transport encodings. Raises FileError as Unpacked."""
     body.seek(0)
     pieces = iter(lambda: body.read(_PIECE_BYTES), b"")
     for _ in range(encodings):
@@ -123,16 +99,23 @@ def unwrapped(body: BinaryIO, encodings: int, max_bytes: int) -> Iterator[bytes]
     return pieces
 
 
-def too_large(max_bytes: int) -> FileError:
-    """Return what to tell of a file that unpacks to more than is allowed."""
-    return FileError(
-        FailureKind.TOO_LARGE,
-        f"unpacks to more than {max_bytes} bytes; if that is right, raise limits.max_file_size",
-    )
+def damaged_file(body: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    """Yield the file in a body that cannot be decoded, without the encodings that can be removed.
+
+    Raises FileError (too_large) if a transport encoding unpacks to more than `max_bytes`.
+    """
+    layers = 0
+    with contextlib.suppress(FileError):
+        while layers < _MAX_LAYERS:
+            head, _ = _look_ahead(without_encodings(body, layers, max_bytes))
+            if not head.startswith(_MAGIC):
+                break
+            layers += 1
+    return without_encodings(body, max(0, layers - 1), max_bytes)
 
 
 def _look_ahead(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return the first bytes, at least two if there are so many, and all pieces as they were."""
+    """Return the first bytes, at least two if there are two, and all pieces."""
     seen: list[bytes] = []
     for piece in pieces:
         seen.append(piece)
@@ -141,91 +124,77 @@ def _look_ahead(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     return b"".join(seen), chain(seen, pieces)
 
 
-def _checked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Pass a plain body on, if it begins as JSON does."""
-    begun = False
-    first = True
-    for piece in pieces:
-        if not begun:
-            rest = (piece.removeprefix(_BOM) if first else piece).lstrip(_WHITE_SPACE)
-            if rest and rest[:1] not in b"{[":
+def _json_only(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a plain body if it starts as JSON does."""
+    started = False
+    for number, piece in enumerate(pieces):
+        if not started:
+            text = (piece if number else piece.removeprefix(_BOM)).lstrip(_WHITE_SPACE)
+            if text and text[:1] not in b"{[":
                 break
-            begun = bool(rest)
-            first = False
+            started = bool(text)
         yield piece
-    if not begun:
-        raise _no_file()
-
-
-def _begins_with(text: bytes, character: bytes) -> bool:
-    return text.removeprefix(_BOM).lstrip(_WHITE_SPACE).startswith(character)
-
-
-def _no_file() -> FileError:
-    return FileError(
-        FailureKind.CORRUPT, "the answer is neither gzip nor JSON (an error page, perhaps)"
-    )
+    if not started:
+        raise _not_json()
 
 
 def _gunzip(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    members = _Members()
-    total = 0
-    for piece in pieces:
-        for text in members.feed(piece):
-            total += len(text)
-            if total > max_bytes:
-                raise too_large(max_bytes)
-            yield text
-    members.end()
+    """Unpack the members of a gzip stream; zeros may follow each.
 
-
-class _Members:
-    """Unpacks the members of a gzip stream; zeros may stand behind each.
-
-    The decompressor checks length and CRC of each member but is silent when a trailer is missing
-    or when bytes are left over: only `eof` and `unused_data` tell.
+    The decompressor checks the length and the CRC of each member, but not whether a trailer is
+    missing or bytes are left over: only `eof` and `unused_data` show that.
     """
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        self._head = b""
-
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what so many more bytes unpack to. Raises FileError (corrupt)."""
+    member, head, total = _new_member(), b"", 0
+    for packed in pieces:
+        piece = packed
         while piece:
-            if self._member.eof:
+            if member.eof:
                 piece = piece.lstrip(b"\0")
                 if not piece:
-                    return
-                self._begin()
-            if len(self._head) < len(_MAGIC):
-                self._check_magic(piece)
-            yield from self._unpack(piece)
-            piece = self._member.unused_data if self._member.eof else b""
-
-    def _check_magic(self, piece: bytes) -> None:
-        # Looked at here, because the decompressor waits until it has a whole header.
-        self._head = (self._head + piece)[: len(_MAGIC)]
-        if not _MAGIC.startswith(self._head):
-            raise FileError(FailureKind.CORRUPT, "bytes other than zeros stand behind the gzip")
-
-    def _unpack(self, piece: bytes) -> Iterator[bytes]:
-        try:
-            text = self._member.decompress(piece, _TEXT_PIECE_BYTES)
-            while text:
+                    break
+                member, head = _new_member(), b""
+            if len(head) < len(_MAGIC):
+                # Checked here, because the decompressor waits until it has a whole header.
+                head = (head + piece)[: len(_MAGIC)]
+                if not _MAGIC.startswith(head):
+                    message = "bytes other than zeros stand behind the gzip"
+                    raise FileError(FailureKind.CORRUPT, message)
+            for text in _decompressed(member, piece):
+                total += len(text)
+                if total > max_bytes:
+                    raise _too_large(max_bytes)
                 yield text
-                if self._member.eof or len(text) < _TEXT_PIECE_BYTES:
-                    return
-                text = self._member.decompress(b"", _TEXT_PIECE_BYTES)
-        except IsalError as error:  # type: ignore[misc]  # its stub calls it a value
-            raise FileError(FailureKind.CORRUPT, f"damaged gzip: {error}") from None
-        except EOFError:
-            return  # the member's end came together with its last text
+            piece = member.unused_data if member.eof else b""
+    if not member.eof:
+        raise FileError(FailureKind.TRUNCATED, "the gzip in the answer ends too early")
 
-    def end(self) -> None:
-        """Raise FileError (truncated) unless the last member was whole."""
-        if not self._member.eof:
-            raise FileError(FailureKind.TRUNCATED, "the gzip in the answer ends too early")
+
+def _new_member() -> igzip_lib.IgzipDecompressor:
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
+def _decompressed(member: igzip_lib.IgzipDecompressor, piece: bytes) -> Iterator[bytes]:
+    try:
+        text = member.decompress(piece, _TEXT_PIECE_BYTES)
+        while text:
+            yield text
+            if member.eof or len(text) < _TEXT_PIECE_BYTES:
+                return
+            text = member.decompress(b"", _TEXT_PIECE_BYTES)
+    except IsalError as error:  # type: ignore[misc]  # its stub calls it a value
+        raise FileError(FailureKind.CORRUPT, f"damaged gzip: {error}") from None
+    except EOFError:
+        return  # the member's end came together with its last text
+
+
+def _too_large(max_bytes: int) -> FileError:
+    return FileError(
+        FailureKind.TOO_LARGE,
+        f"unpacks to more than {max_bytes} bytes; if that is right, raise limits.max_file_size",
+    )
+
+
+def _not_json() -> FileError:
+    return FileError(
+        FailureKind.CORRUPT, "the answer is neither gzip nor JSON (an error page, perhaps)"
+    )

@@ -27,7 +27,8 @@ from etl.api.transport import HttpCounts, Transport
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
 from etl.config.values import ShownValue
-from etl.decode import DecodeLimits, decode
+from etl.decode import DecodeLimits
+from etl.decode.file import decode
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, skips
 from etl.model.times import Window, rfc3339

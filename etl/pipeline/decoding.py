@@ -17,7 +17,8 @@ from etl.storage.scratch import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import LakeError
 
 if TYPE_CHECKING:
-    from etl.decode import Decoded, Scanner
+    from etl.decode.decoded import Decoded
+    from etl.decode.kernel import Scanner
 
 # A smaller file is decoded in the event loop: the way to a thread and back takes longer.
 _IN_LOOP_BYTES: Final = 2**15
@@ -56,7 +57,8 @@ class Decoder:
 
     def _decode(self, path: str, body: Body, limits: DecodeLimits) -> "Decoded":
         # Here, when the first file is there, and not before the first request: 0.1 s.
-        from etl.decode import Scanner, decode  # noqa: PLC0415
+        from etl.decode.file import decode  # noqa: PLC0415
+        from etl.decode.kernel import Scanner  # noqa: PLC0415
 
         try:
             scanner = self._scanners.pop()

@@ -20,7 +20,7 @@ from etl.pipeline.tally import Tally
 from etl.storage.store import LakeError, LakeUnusableError, StagedFile, Store
 
 if TYPE_CHECKING:
-    from etl.decode import Decoded
+    from etl.decode.decoded import Decoded
 
 # How long the files of an hour that are there wait for one that is not.
 _PATIENCE_S: Final = 60.0

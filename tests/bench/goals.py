@@ -16,7 +16,8 @@ from statistics import median
 from typing import Any, Final
 
 from etl.cli import GARBAGE_AFTER
-from etl.decode import DecodeLimits, decode
+from etl.decode import DecodeLimits
+from etl.decode.file import decode
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread, shapes
 from etl.emulator.dataset import units
 from etl.emulator.server import Request

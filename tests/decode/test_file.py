@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import DecodeLimits, decode, file
+from etl.decode import DecodeLimits, file, unpack
+from etl.decode.file import decode
 from etl.model.dataset import DECODED_SCHEMA, TIMESTAMP_COLUMNS
 from etl.model.errors import FileError
 from tests.decode.oracle import Truth, truth
@@ -36,7 +37,8 @@ ROWS = [{**ROW, "sequence": number} for number in range(1, 6)]
 
 @pytest.fixture(params=[2**20, 1, 7, 64], ids=lambda size: f"block={size}")
 def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "_BLOCK_BYTES", request.param)
+    monkeypatch.setattr(unpack, "_TEXT_PIECE_BYTES", request.param)
+    monkeypatch.setattr(unpack, "_PIECE_BYTES", max(3, request.param))  # not within a mark
 
 
 def load(body: bytes, limits: DecodeLimits = ANY_RATIO, scratch: Path = Path("/tmp")) -> Truth:
@@ -201,7 +203,7 @@ NOT_ROWS = [
 @pytest.mark.parametrize("text", NOT_ROWS, ids=lambda text: text[:40])
 def test_a_bad_row_is_kept_and_the_rest_of_its_file_loads(text: str) -> None:
     """Its raw text and its number are kept; the rows around it are as they were."""
-    if len(text) > 2**16 and file._BLOCK_BYTES < 64:
+    if len(text) > 2**16 and unpack._TEXT_PIECE_BYTES < 64:
         pytest.skip("slow and nothing new")
     body = (lines(ROWS[:2]) + text + "\r\n" + lines(ROWS[2:])).encode()
     rows = [{**row, "extras": None} for row in ROWS]
@@ -325,7 +327,7 @@ def _mutations(text: bytes) -> Iterator[bytes]:
 def test_any_text_gives_what_the_oracle_says(text: bytes, block: int) -> None:
     """Read in pieces of any size, each row and bad row is what reading it whole gives."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "_BLOCK_BYTES", block)
+        patch.setattr(unpack, "_TEXT_PIECE_BYTES", block)
         for mutation in _mutations(text):
             if not mutation.startswith(b"\x1f\x8b"):
                 assert truth(mutation) == load(gzip.compress(mutation)), mutation

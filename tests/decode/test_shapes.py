@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import DecodeLimits, decode, patient
+from etl.decode import DecodeLimits, reader
+from etl.decode.file import decode
 from tests.decode.oracle import truth
 from tests.decode.test_file import (
     ANY_RATIO,
@@ -177,7 +178,7 @@ LAYOUTS = {
 
 
 SCANNED = {**FAST, **SHAPES}
-# What the patient reader takes, because the scanner does not know it.
+# What the reader in Python takes, because the scanner does not know it.
 del SCANNED["exponents"]
 LEFT = {
     "array, a bad row",
@@ -189,7 +190,7 @@ LEFT = {
 
 @pytest.fixture
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where anything is left to the patient reader."""
+    """Fail where anything is left to the reader in Python."""
 
     def read_value(text: str, **_: Any) -> Any:
         raise AssertionError(text[:200])
@@ -199,14 +200,14 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[2**21, 1, 2, 7, 64, 300], ids=lambda size: f"block={size}")
 def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etl.decode.file._BLOCK_BYTES", request.param)
+    monkeypatch.setattr("etl.decode.unpack._TEXT_PIECE_BYTES", request.param)
     monkeypatch.setattr("etl.decode.file._HEAD_BYTES", max(1, request.param // 3))
 
 
 @pytest.mark.usefixtures("_no_patience", "_block")
 @pytest.mark.parametrize("shape", SCANNED)
 def test_the_scanner_takes_every_documented_shape(shape: str) -> None:
-    """Nothing is left to the patient reader, in pieces of whatever size."""
+    """Nothing is left to the reader in Python, in pieces of whatever size."""
     text = SCANNED[shape].encode()
     assert truth(text) == load(gzip.compress(text), STRICT)
 
@@ -287,7 +288,7 @@ def test_an_array_of_objects_is_rows_wherever_it_is_a_whole_value(name: str) -> 
     assert truth(text) == load(gzip.compress(text))
 
 
-# More than the patient reader may read again.
+# More than the reader in Python may read again.
 BAD_ONE = json.dumps([*ROWS * 3_000, {**ROW, "segmentId": None}, *ROWS], indent=1)
 LARGE_ARRAYS = {
     "a bad row in it": (BAD_ONE + "\n[{", 15_005, 2),
@@ -307,7 +308,7 @@ def test_text_that_is_no_json_takes_no_rows_of_a_large_array_away(name: str) -> 
 
 @pytest.mark.parametrize("levels", [498, 499, 500, 501, 800])
 def test_a_row_may_have_500_levels(levels: int) -> None:
-    """The scanner and the patient reader have one limit, however deep Python's own is."""
+    """The scanner and the reader in Python have one limit, however deep Python's own is."""
     deep = "[" * (levels - 1) + "]" * (levels - 1)
     for text in (
         f'{{"segmentId": "a", "u": {deep}}}',
@@ -341,10 +342,10 @@ def _reads(monkeypatch: pytest.MonkeyPatch, text: bytes) -> int:
     """Return how many characters of a text are given to Python's json."""
     characters = 0
 
-    def read_value(text: str, *, final: bool) -> patient.Value | patient.Unreadable:
+    def read_value(text: str, *, final: bool) -> reader.Found | None:
         nonlocal characters
         characters += len(text)
-        return patient.read_value(text, final=final)
+        return reader.read_value(text, final=final)
 
     monkeypatch.setattr("etl.decode.file.read_value", read_value)
     load(gzip.compress(text, 1))
@@ -394,10 +395,10 @@ def test_a_hostile_file_meets_bounded_time_and_memory(
     text = HOSTILE[name]
     read = 0
 
-    def read_value(text: str, *, final: bool) -> patient.Value | patient.Unreadable:
+    def read_value(text: str, *, final: bool) -> reader.Found | None:
         nonlocal read
         read += len(text)
-        return patient.read_value(text, final=final)
+        return reader.read_value(text, final=final)
 
     monkeypatch.setattr("etl.decode.file.read_value", read_value)
     body = io.BytesIO(gzip.compress(text, 1))
@@ -521,5 +522,5 @@ BLOCKS = st.sampled_from([1, 64, 2**21])
 def test_any_object_is_what_json_says_it_is(body: bytes, block: int) -> None:
     """Whatever the members of objects, the rows are those of an independent reader."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("etl.decode.file._BLOCK_BYTES", block)
+        patch.setattr("etl.decode.unpack._TEXT_PIECE_BYTES", block)
         assert truth(body) == load(body)

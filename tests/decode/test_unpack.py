@@ -42,7 +42,7 @@ def test_the_file_is_what_the_innermost_gzip_is(transport: Callable[[bytes], byt
     """Bytes and checksum are the gzip file's, whatever transport encoding lay around it."""
     text, unpacked = unpack(transport(FILE))
     expected = (TEXT, len(FILE), hashlib.sha256(FILE).hexdigest(), len(TEXT))
-    assert expected == (text, unpacked.file_bytes, unpacked.sha256, unpacked.decompressed)
+    assert expected == (text, unpacked.file.bytes, unpacked.file.sha256, unpacked.decompressed)
 
 
 @pytest.mark.parametrize("page", [b"<html>", b"\xef\xbb\xbf \r\n<!doctype html>"])
@@ -59,7 +59,7 @@ def test_a_plain_body_is_its_own_file() -> None:
     """Where the server sent no gzip, bytes and checksum are the plain body's."""
     text, unpacked = unpack(TEXT)
     expected = (TEXT, len(TEXT), hashlib.sha256(TEXT).hexdigest())
-    assert expected == (text, unpacked.file_bytes, unpacked.sha256)
+    assert expected == (text, unpacked.file.bytes, unpacked.file.sha256)
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 1000))
@@ -69,7 +69,7 @@ def test_several_members_and_zeros_behind_them(texts: list[bytes], zeros: int) -
     if b"".join(texts).startswith(b"\x1f\x8b"):
         return
     text, unpacked = unpack(body)
-    assert (b"".join(texts), len(body)) == (text, unpacked.file_bytes)
+    assert (b"".join(texts), len(body)) == (text, unpacked.file.bytes)
 
 
 @given(st.integers(1, len(FILE) - 1))

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from etl.api.responses import Body
-from etl.decode import Decoded, DecodeLimits, decode
+from etl.decode import DecodeLimits
+from etl.decode.decoded import Decoded
+from etl.decode.file import decode
 from etl.decode.unpack import Unpacked
 from etl.model.errors import FileError, RunError
 from etl.pipeline.decoding import Decoder
@@ -50,7 +52,6 @@ async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
                 now -= 1
 
     monkeypatch.setattr("etl.decode.file.decode", observed)
-    monkeypatch.setattr("etl.decode.decode", observed, raising=False)
     decoder = Decoder(LIMITS, Stop(), at_once=2)
     small = await decoder.decode("/small", body(SMALL))
     assert (5, {True}) == (small.rows, names)
@@ -83,7 +84,7 @@ async def test_an_error_that_is_not_the_files_own_is_explained(
 
     decoder = Decoder(LIMITS, Stop(), at_once=1)
     with monkeypatch.context() as patch:
-        patch.setattr("etl.decode.decode", broken, raising=False)
+        patch.setattr("etl.decode.file.decode", broken)
         with pytest.raises(becomes, match=says):
             await decoder.decode("/x", body(SMALL))
     assert 5 == (await decoder.decode("/x", body(SMALL))).rows

@@ -1,8 +1,8 @@
 """Compiles the scanner when the package is built: a hatchling build hook, not imported at run time.
 
-It uses the system's C compiler where there is one that works, else the `ziglang` wheel, which it
-then asks for as a build requirement. Environment variables: `CC` names a compiler;
-`AHT_ETL_TARGET` (`aarch64-linux-gnu`, `x86_64-linux-musl`, …) cross-compiles with zig.
+It uses the system's C compiler. If none works, it adds the `ziglang` wheel to the build
+requirements and uses that. Environment variables: `CC` names a compiler; `AHT_ETL_TARGET`
+(`aarch64-linux-gnu`, `x86_64-linux-musl`, …) cross-compiles with zig.
 """
 
 import os
@@ -22,21 +22,21 @@ _SOURCE = Path(__file__).parent / "scan.c"
 _LIBRARY = Path("etl/decode/kernel/scan.so")
 # Baseline instructions: one wheel runs on every processor of its architecture.
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
-#: Build requirement where no compiler of the system works.
+#: The build requirement if no compiler of the system works.
 ZIG = "ziglang>=0.17.1"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Puts the compiled scanner and the pages into wheels; an editable install has them here."""
+    """Puts the compiled scanner and the pages into wheels; editable installs have them in place."""
 
     def dependencies(self) -> list[str]:
-        """Return what the build needs: zig, unless a compiler of the system works."""
+        """Return the build requirements: zig, unless a compiler of the system works."""
         if self.target_name != "wheel" or _system_compiler():
             return []
         return [ZIG]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile. Raises RuntimeError where no compiler works."""
+        """Compile. Raises RuntimeError if no compiler works."""
         if self.target_name != "wheel":
             return
         if version == "editable":
@@ -48,7 +48,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
             build_data["force_include"][str(library)] = str(_LIBRARY)
             build_data["force_include"]["configs/docs"] = "etl/docs"  # for `aht-etl docs`
         build_data["pure_python"] = False
-        # ctypes loads the library: it knows no Python's ABI.
+        # ctypes loads the library, so it does not depend on the ABI of a Python version.
         build_data["tag"] = f"py3-none-{_platform()}"
 
 
@@ -63,7 +63,7 @@ def _platform() -> str:
 
 
 def _system_compiler() -> list[str]:
-    """Return the command of a C compiler that compiles the scanner; nothing if there is none."""
+    """Return the command of a C compiler that compiles the scanner; empty if there is none."""
     if _target():
         return []
     named = os.environ.get("CC")
@@ -85,9 +85,9 @@ def _compile(library: Path) -> None:
 
 
 def _run(command: list[str], library: Path) -> subprocess.CompletedProcess[str]:
-    # Beside its final name first: a process that has the old library loaded keeps it.
+    # Compiled under another name first: a process that has loaded the old library keeps it.
     new = library.with_suffix(f".{os.getpid()}")
-    # So that a library of other sources is found out when it is loaded.
+    # Loading compares this with the sources, so a library of other sources is an error.
     version = crc32(_SOURCE.with_suffix(".h").read_bytes() + _SOURCE.read_bytes())
     done = subprocess.run(  # noqa: S603 - the compiler
         [*command, *_FLAGS, f"-DAHT_VERSION={version}", "-o", str(new), str(_SOURCE)],

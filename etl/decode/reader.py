@@ -1,15 +1,15 @@
-"""The patient reader: what the native scanner leaves, one value at a time, by Python's json.
+"""The reader in Python, for what the native scanner leaves: one value at a time, by `json`.
 
-It alone decides which values are bad rows, and why (operations.md, "Bad rows"). A value that is a
-row becomes one line of JSON that the scanner takes (`Row.text`), so there is one way into columns.
+It alone decides which values are bad rows, and why (operations.md, "Bad rows"). It writes each row
+as one line of JSON that the scanner can read, so there is one way into columns.
 """
 
 import json
+import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from etl.model.dataset import (
     INTEGER_COLUMNS,
@@ -19,65 +19,48 @@ from etl.model.dataset import (
     TIMESTAMP_MIN_MS,
 )
 
-# An error this close to the end of what was read so far may vanish when more is read: the
-# longest that json looks ahead is a pair of \uXXXX escapes.
+# More text can remove an error this close to the end of the text: json looks ahead at most as far
+# as a pair of \uXXXX escapes is long.
 _LOOK_AHEAD: Final = 16
 _UNTERMINATED: Final = "Unterminated string"
 _DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _REPLACEMENT: Final = "\ufffd"
+_STRING_OR_NAN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|NaN')
 _RANGES: Final = {
     **dict.fromkeys(INTEGER_COLUMNS, (-(2**63), 2**63 - 1)),
     **dict.fromkeys(TIMESTAMP_COLUMNS, (TIMESTAMP_MIN_MS, TIMESTAMP_MAX_MS)),
 }
-# No number with more digits in front of its point is an int64; with an exponent it could still
-# be written in few characters and take for ever to convert.
+# An int64 has at most this many digits. Without this limit a number with an exponent, which has few
+# characters, could take very long to convert.
 _MOST_DIGITS: Final = 19
-
-
-class IncompleteError(Exception):
-    """The text ends before it is clear what its first value is: read on and try again."""
+_TOO_DEEP: Final = "not readable: nested too deeply"
 
 
 class BadRowError(Exception):
-    """A value that is no row; its text is the reason."""
+    """A value that is not a row; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A JSON value at the beginning of a text, and where in the text it ends."""
+class Found:
+    """The JSON value at the start of a text; `reason` says why there is none, else it is empty.
 
-    value: Any
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Why a text does not begin with JSON; `end` is about where reading it stopped."""
-
-    reason: str
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row as a JSON object on one line, no key twice.
-
-    `repaired` is whether half a surrogate pair in an unknown field was replaced by U+FFFD.
+    The value ends at `end`; without a value, `end` is about where reading stopped.
     """
 
-    text: str
-    repaired: bool
+    end: int
+    value: Any = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """A JSON number with a point or an exponent, or of very many digits: its text, exactly."""
+    """A JSON number with a point, an exponent or very many digits, exactly as written."""
 
     text: str
 
 
-# NaN and the infinities, which some writers write and JSON does not know.
+# NaN and the infinities: some writers write them, but they are not JSON.
 _NOT_A_NUMBER: Final = object()
 
 
@@ -94,10 +77,10 @@ _scan: Final = _decoder().raw_decode
 _scan_long_integers: Final = _decoder(parse_int=_integer).raw_decode
 
 
-def read_value(text: str, *, final: bool) -> Value | Unreadable:
-    """Return the JSON value that the text begins with, or why there is none.
+def read_value(text: str, *, final: bool) -> Found | None:
+    """Return the JSON value at the start of a text.
 
-    Raises IncompleteError where that depends on what follows the text, unless it is `final`.
+    Return None if that depends on what follows the text, unless the text is `final`.
     """
     try:
         try:
@@ -109,18 +92,22 @@ def read_value(text: str, *, final: bool) -> Value | Unreadable:
     except json.JSONDecodeError as error:
         near_end = error.pos >= len(text) - _LOOK_AHEAD or error.msg.startswith(_UNTERMINATED)
         if near_end and not final:
-            raise IncompleteError from None
+            return None
         what = error.msg.removesuffix(" at")
-        return Unreadable(f"not JSON: {what} at character {error.pos}", error.pos)
+        return Found(error.pos, reason=f"not JSON: {what} at character {error.pos}")
     except RecursionError:
-        return Unreadable("not readable: nested too deeply", len(text))
+        return Found(len(text), reason=_TOO_DEEP)
     if not final and end > len(text) - _LOOK_AHEAD and not isinstance(value, dict | list | str):
-        raise IncompleteError  # a number may go on
-    return Value(value, end)
+        return None  # a number may continue
+    return Found(end, value)
 
 
-def to_row(value: Any) -> Row:
-    """Return a JSON value as a row. Raises BadRowError where it is none."""
+def to_row(value: Any) -> tuple[str, bool]:
+    """Return a JSON value as a row: a JSON object on one line, without duplicate keys.
+
+    Also return whether half a surrogate pair in an unknown field was replaced by U+FFFD. Raises
+    BadRowError if the value is not a row.
+    """
     if not isinstance(value, dict):
         raise BadRowError("not an object")
     strings = {name: _to_string(name, value.pop(name, None)) for name in STRING_COLUMNS}
@@ -129,13 +116,13 @@ def to_row(value: Any) -> Row:
     integers = {name: _to_integer(name, value.pop(name, None)) for name in _RANGES}
     known = json.dumps({**strings, **integers}, ensure_ascii=False)
     if not value:
-        return Row(known, repaired=False)
+        return known, False
     try:
         extras = _to_json(value)
     except RecursionError:
-        raise BadRowError("not readable: nested too deeply") from None
-    whole = _HALF_PAIR.sub(_REPLACEMENT, extras)
-    return Row(f"{known[:-1]},{whole[1:]}", repaired=whole != extras)
+        raise BadRowError(_TOO_DEEP) from None
+    repaired = _HALF_PAIR.sub(_REPLACEMENT, extras)
+    return f"{known[:-1]},{repaired[1:]}", repaired != extras
 
 
 def _to_string(name: str, value: Any) -> str | None:
@@ -168,7 +155,7 @@ def _to_integer(name: str, value: Any) -> int | None:
 
 
 def _integral(name: str, text: str) -> int:
-    """Return a number that has nothing behind its point, by its digits, not by a float's."""
+    """Return a number without a fraction: by its digits, as a float would round it."""
     try:
         number = Decimal(text)
         if number and number.adjusted() >= _MOST_DIGITS:
@@ -180,39 +167,18 @@ def _integral(name: str, text: str) -> int:
     raise BadRowError(f"{name} is not an integer")
 
 
-class _NotPlainError(Exception):
-    """There is a number in it that json would not write as it was."""
-
-
-def _not_plain(_: Any) -> NoReturn:
-    raise _NotPlainError
-
-
 def _to_json(fields: dict[str, Any]) -> str:
     """Return the fields as JSON, each number as it was written."""
-    try:
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=_not_plain)
-    except _NotPlainError:
-        return "".join(_tokens(fields))
+    numbers: list[str] = []
 
-
-def _tokens(value: Any) -> Iterator[str]:
-    """Yield JSON with each number's own text."""
-    match value:
-        case _Number():
-            yield value.text
-        case dict():
-            for index, (key, item) in enumerate(value.items()):
-                yield "," if index else "{"
-                yield json.dumps(key, ensure_ascii=False) + ":"
-                yield from _tokens(item)
-            yield "}" if value else "{}"
-        case list():
-            for index, item in enumerate(value):
-                yield "," if index else "["
-                yield from _tokens(item)
-            yield "]" if value else "[]"
-        case _ if value is _NOT_A_NUMBER:
+    def hold_place(value: Any) -> float:
+        if value is _NOT_A_NUMBER:
             raise BadRowError("not JSON: NaN or Infinity")
-        case _:
-            yield json.dumps(value, ensure_ascii=False)
+        numbers.append(value.text)
+        return math.nan
+
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=hold_place)
+    if not numbers:
+        return text
+    number = iter(numbers)
+    return _STRING_OR_NAN.sub(lambda found: next(number) if found[0] == "NaN" else found[0], text)
