@@ -29,18 +29,18 @@ _BESIDE: Final = re.compile(
 )
 
 
-def name_beside(name: str, sha256: str) -> str:
+def version_name(name: str, sha256: str) -> str:
     """Return under which name a file is kept where another one has its own."""
     return f"{name}.sha256-{sha256[:_DIGITS]}"
 
 
-def note_of(name: str, sha256: str) -> str:
+def failure_note_name(name: str, sha256: str) -> str:
     """Return the name of the note that a file with this checksum cannot be decoded."""
     return f"{name}.failed-{sha256[:_DIGITS]}.txt"
 
 
 @dataclass(slots=True)
-class Copies:
+class Versions:
     """All that an archive has of one path."""
 
     path: BreakdownPath
@@ -72,27 +72,27 @@ class Copies:
         return name, not self.failed or sha256_of(name)[:_DIGITS] not in self.failed
 
 
-def by_path(files: Iterable[StoredFile]) -> dict[str, Copies]:
+def versions_by_path(files: Iterable[StoredFile]) -> dict[str, Versions]:
     """Sort an archive's files by the vendor's paths; what is no file of it is passed over."""
-    found: dict[str, Copies] = {}
+    found: dict[str, Versions] = {}
     for file in files:
         match = _BESIDE.fullmatch(file.name)
         try:
             path = BreakdownPath.parse(f"/{match['name'] if match else file.name}")
         except InvalidPathError:
             continue
-        copies = found.setdefault(path.text, Copies(path))
+        versions = found.setdefault(path.text, Versions(path))
         if match is None:
-            copies.first = file
+            versions.first = file
         elif match["other"]:
-            copies.others[match["other"]] = file
+            versions.others[match["other"]] = file
         elif file.bytes:
-            copies.failed.add(match["failed"])
+            versions.failed.add(match["failed"])
     # A note may be older than its file, and outlive it where an operator deletes that.
-    return {text: copies for text, copies in found.items() if copies.first or copies.others}
+    return {text: versions for text, versions in found.items() if versions.first or versions.others}
 
 
-def folders_of(window: Window) -> Iterator[str]:
+def folders_in(window: Window) -> Iterator[str]:
     """Yield the folders of the days, or months, that a window touches, however they are spelt."""
     by_day = window.end - window.start <= _BY_DAY
     day = window.start.date()

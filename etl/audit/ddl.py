@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from etl.lake.layout import lay_out
+from etl.lake.layout import read_layout
 from etl.model.dataset import INTEGER_COLUMNS, SCHEMA, TIMESTAMP_COLUMNS
 from etl.model.errors import RunError, UsageError
 from etl.storage.places import Place, is_remote
@@ -115,8 +115,8 @@ def read_facts(store: Store, account: str | None, this_year: int) -> Facts:
     holds nothing. Raises LakeError where the lake cannot be read, and UsageError where it is empty
     and no account is given.
     """
-    layout = lay_out(store)
-    partitions = [*layout.parts, *layout.shut]
+    layout = read_layout(store)
+    partitions = [*layout.parts, *layout.unlistable]
     accounts = {partition.account for partition in partitions} | ({account} if account else set())
     if not accounts:
         raise UsageError(

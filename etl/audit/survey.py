@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from etl.audit.gaps import HOUR, Gap, expected_spans, find_gaps, held_hours
-from etl.lake.layout import Damage, Selection, lay_out
+from etl.lake.layout import Damage, Selection, read_layout
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.model.paths import BreakdownPath, InvalidPathError, Partition, written_at
 from etl.storage.store import LakeError, Store, StoredFile
@@ -193,15 +193,15 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
     No files are expected after `now`. A lake that does not exist holds nothing. Raises LakeError
     where its root cannot be read.
     """
-    layout = lay_out(store)
-    hours = sorted({*layout.parts, *layout.shut})
-    chosen = [partition for partition in hours if selection.takes(partition)]
+    layout = read_layout(store)
+    hours = sorted({*layout.parts, *layout.unlistable})
+    chosen = [partition for partition in hours if selection.includes(partition)]
     parts = _read_parts(store, [file for p in chosen for file in layout.parts.get(p, ())])
     surveys = [
         PartitionSurvey(
             p,
             tuple(part for file in layout.parts.get(p, ()) if (part := parts[file.name])),
-            layout.shut.get(p),
+            layout.unlistable.get(p),
         )
         for p in chosen
     ]
@@ -215,8 +215,8 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
         layout.exists,
         selection,
         tuple(each for each in surveys if each.parts or each.refused),
-        tuple(find_gaps(held, spans, tuple(layout.above.values()))),
-        tuple(layout.above),
+        tuple(find_gaps(held, spans, tuple(layout.damaged_folders.values()))),
+        tuple(layout.damaged_folders),
     )
 
 

@@ -46,7 +46,7 @@ from etl.audit.proof import Finding, FindingKind, PartProof, home_of, misplaced,
 from etl.audit.side_by_side import in_order
 from etl.audit.verify_archive import ArchiveCheck
 from etl.lake.commit import read_state
-from etl.lake.layout import Layout, Selection, lay_out, to_minute, to_partition
+from etl.lake.layout import Layout, Selection, read_layout, to_minute, to_partition
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.model.machine import cores
 from etl.model.paths import Partition
@@ -90,12 +90,12 @@ def verify(
     memory. `on_part` hears how many of all bytes are done. Raises LakeError where the root of the
     lake, or of the archive, cannot be read.
     """
-    layout = lay_out(store)
+    layout = read_layout(store)
     result = Verification()
     todo = [
         (partition, file)
         for partition in sorted(layout.parts)
-        if selection.takes(partition)
+        if selection.includes(partition)
         for file in layout.parts[partition]
     ]
     _refusals(layout, selection, result)
@@ -155,8 +155,10 @@ def _no_more(_: Receipt) -> None:
 
 def _refusals(layout: Layout, selection: Selection, result: Verification) -> None:
     """Tell of folders that cannot be read."""
-    shut = [damage for partition, damage in layout.shut.items() if selection.takes(partition)]
-    for damage in (*layout.above, *shut):
+    shut = [
+        damage for partition, damage in layout.unlistable.items() if selection.includes(partition)
+    ]
+    for damage in (*layout.damaged_folders, *shut):
         message = f"{damage.message}; check its permissions and its disk"
         result.findings.append(Finding(FindingKind.UNREADABLE, damage.name, message))
 
@@ -230,7 +232,7 @@ def _doubles_of(
 def _stray(store: Store, file: StoredFile, selection: Selection, result: Verification) -> None:
     """Tell of a Parquet file that is no part by its name or its place, but readers read it."""
     partition = to_partition(file.name.rpartition("/")[0])
-    if not (selection.takes(partition) if partition else selection.everything):
+    if not (selection.includes(partition) if partition else selection.everything):
         return
     try:
         with store.open(file.name) as stream:

@@ -8,8 +8,14 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from etl.archive.keep import sha256_of
-from etl.archive.names import Copies, by_path, folders_of, name_beside, note_of
+from etl.archive.names import (
+    Versions,
+    failure_note_name,
+    folders_in,
+    version_name,
+    versions_by_path,
+)
+from etl.archive.writer import sha256_of
 from etl.audit.proof import Finding, FindingKind
 from etl.config.sections import LimitSettings
 from etl.decode import DecodeLimits
@@ -43,7 +49,7 @@ class ArchiveCheck:
         """Decode a source's archived file anew and compare it with its receipt."""
         name = receipt.path.removeprefix("/")
         finding: Finding | None = None
-        for kept_as in (name, name_beside(name, receipt.sha256)):
+        for kept_as in (name, version_name(name, receipt.sha256)):
             try:
                 with self._archive.open(kept_as) as body:
                     problem = self._compare(body, receipt)
@@ -101,12 +107,12 @@ class ArchiveCheck:
         # rows by now or never will, and the lake as it is read from here on tells.
         held = self._archive.is_held()
         recent = datetime.now(UTC) - _LONGEST_RUN
-        for copies in self._absent(lake, absent):
-            name = copies.path.text.removeprefix("/")
-            problem = self._unloadable(copies)
+        for versions in self._absent(lake, absent):
+            name = versions.path.text.removeprefix("/")
+            problem = self._unloadable(versions)
             if problem is not None:
                 (notes if problem.kind is FindingKind.UNLOADABLE else findings).append(problem)
-            elif held or (held is None and copies.modified > recent):
+            elif held or (held is None and versions.modified > recent):
                 active = "a run is active and may" if held else "a run may be active and"
                 message = (
                     f"is in the archive and not in the lake; {active} load it; if not, run over "
@@ -120,7 +126,7 @@ class ArchiveCheck:
                 )
                 findings.append(Finding(FindingKind.NOT_LOADED, name, message))
 
-    def _archived(self, selection: Selection, findings: list[Finding]) -> Iterator[Copies]:
+    def _archived(self, selection: Selection, findings: list[Finding]) -> Iterator[Versions]:
         """Yield the files of the archive, those of a partition together."""
 
         def refused(name: str, error: LakeError) -> None:
@@ -133,41 +139,43 @@ class ArchiveCheck:
         self._archive.check_readable()
         folders: Iterable[str] = [""]
         if selection.start and selection.end:
-            folders = folders_of(Window(selection.start, selection.end))
+            folders = folders_in(Window(selection.start, selection.end))
         walks = (self._archive.walk(refused, folder) for folder in folders)
         for _, files in groupby(chain.from_iterable(walks), key=_folder):
-            for text, copies in by_path(files).items():
-                if selection.takes(copies.path.partition) and not skips(self._skip, text):
-                    yield copies
+            for text, versions in versions_by_path(files).items():
+                if selection.includes(versions.path.partition) and not skips(self._skip, text):
+                    yield versions
 
-    def _absent(self, lake: Store, archived: Iterable[Copies]) -> Iterator[Copies]:
+    def _absent(self, lake: Store, archived: Iterable[Versions]) -> Iterator[Versions]:
         """Yield those that the lake does not hold; where a part is damaged nobody knows."""
-        for partition, group in groupby(archived, key=lambda copies: copies.path.partition):
+        for partition, group in groupby(archived, key=lambda versions: versions.path.partition):
             state = read_state(lake, partition.directory)
             if state.damage is None:
-                yield from (copies for copies in group if copies.path.text not in state.loaded)
+                yield from (
+                    versions for versions in group if versions.path.text not in state.loaded
+                )
 
-    def _unloadable(self, copies: Copies) -> Finding | None:
+    def _unloadable(self, versions: Versions) -> Finding | None:
         """Tell why a run cannot load an archived file, if so."""
-        name = copies.path.text.removeprefix("/")
+        name = versions.path.text.removeprefix("/")
         try:
-            name, decodable = copies.best(partial(sha256_of, self._archive))
+            name, decodable = versions.best(partial(sha256_of, self._archive))
             with (
                 self._archive.open(name) as body,
-                _decode(body, copies.path.text, self._limits),
+                _decode(body, versions.path.text, self._limits),
             ):
                 return None
         except FileNotFoundError:
             return None
         except FileError as error:
-            if decodable and error.kind in _DAMAGED and not self._is_noted(copies, name):
+            if decodable and error.kind in _DAMAGED and not self._is_noted(versions, name):
                 message = (
                     f"is damaged since it was kept, and not in the lake: {error.message}; get it "
                     "back from a backup, or delete it and run again"
                 )
                 return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
             message = f"is in the archive and not in the lake, for it is no rows: {error.message}"
-            return Finding(FindingKind.UNLOADABLE, copies.path.text.removeprefix("/"), message)
+            return Finding(FindingKind.UNLOADABLE, versions.path.text.removeprefix("/"), message)
         except (LakeError, OSError) as error:
             message = (
                 f"is in the archive and not in the lake, and cannot be read: {error}; mend it, or "
@@ -175,10 +183,12 @@ class ArchiveCheck:
             )
             return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
 
-    def _is_noted(self, copies: Copies, name: str) -> bool:
+    def _is_noted(self, versions: Versions, name: str) -> bool:
         """Look for a file's note, which a listing need not show though it is the older."""
         try:
-            note = note_of(copies.path.text.removeprefix("/"), sha256_of(self._archive, name))
+            note = failure_note_name(
+                versions.path.text.removeprefix("/"), sha256_of(self._archive, name)
+            )
             return self._archive.stat(note).bytes > 0
         except (FileNotFoundError, LakeError):
             return False

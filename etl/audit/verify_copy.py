@@ -25,7 +25,7 @@ from etl.audit.side_by_side import in_order
 from etl.audit.verify import Verification, verify
 from etl.lake.commit import read_state
 from etl.lake.compact import Day, days_of
-from etl.lake.layout import Selection, lay_out
+from etl.lake.layout import Selection, read_layout
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import SourceRows, source_rows
 from etl.model.dataset import DECODED_SCHEMA
@@ -49,15 +49,15 @@ def verify_copy(
     may copiers. Raises LakeError where one of the two places cannot be read.
     """
     # The lake first: what is copied meanwhile is then in both.
-    layout = lay_out(lake)
+    layout = read_layout(lake)
     if layout.is_copy:
         raise LakeError(f"{lake.place} is a coarse copy and no lake; check lake.uri")
-    days = [day for day in days_of(layout) if selection.takes(day.partition)]
+    days = [day for day in days_of(layout) if selection.includes(day.partition)]
     result = verify(copy, selection, None, on_part)
-    there = lay_out(copy)
+    there = read_layout(copy)
     if there.parts and not there.is_copy:
         raise LakeError(f"{copy.place} is a lake and no coarse copy; check compact.uri")
-    parts = {day: tuple(files) for day, files in there.parts.items() if selection.takes(day)}
+    parts = {day: tuple(files) for day, files in there.parts.items() if selection.includes(day)}
     of_lake = {day.partition: day for day in days}
     both = sorted({*of_lake, *parts})
 

@@ -18,7 +18,7 @@ import structlog
 
 from etl.config.sections import Compression
 from etl.lake.commit import Committed, PartitionState, commit, read_state
-from etl.lake.layout import Damage, Layout, Selection, lay_out
+from etl.lake.layout import Damage, Layout, Selection, read_layout
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
@@ -113,10 +113,10 @@ class Copier:
         places cannot be used at all; what goes wrong with one day is in `so_far`.
         """
         layout = self._open()
-        days = [day for day in days_of(layout) if selection.takes(day.partition)]
+        days = [day for day in days_of(layout) if selection.includes(day.partition)]
         settled = [day for day in days if day.partition.end <= settled_before]
         so_far.days_not_settled = len(days) - len(settled)
-        for damage in layout.above:
+        for damage in layout.damaged_folders:
             so_far.fail(damage)
         threads = max(cores(), self.lake.readers, self.copy.readers)
         threads = max(1, min(threads, self.memory_bytes // _BYTES_A_THREAD))
@@ -130,13 +130,13 @@ class Copier:
     def _open(self) -> Layout:
         """Return what the lake holds; make sure that the copy can be written to."""
         try:
-            layout = lay_out(self.lake)
+            layout = read_layout(self.lake)
         except LakeError as error:
             raise RunError(f"{error}; check lake.uri") from error
         if layout.is_copy:
             raise RunError(f"{self.lake.place} is a coarse copy and no lake; check lake.uri")
         try:
-            there = lay_out(self.copy)
+            there = read_layout(self.copy)
             if there.parts and not there.is_copy:
                 raise RunError(
                     f"{self.copy.place} is a lake and no coarse copy: a copy needs a place of its "
@@ -159,10 +159,10 @@ def days_of(layout: Layout) -> Iterator[Day]:
     def day_of(partition: Partition) -> Partition:
         return partition.day
 
-    hours = sorted({*layout.parts, *layout.shut})
+    hours = sorted({*layout.parts, *layout.unlistable})
     for day, group in groupby(sorted(hours, key=day_of), key=day_of):
         partitions = list(group)
-        shut = [layout.shut[each] for each in partitions if each in layout.shut]
+        shut = [layout.unlistable[each] for each in partitions if each in layout.unlistable]
         parts = (file for each in partitions for file in layout.parts.get(each, ()))
         yield Day(day, tuple(parts), shut[0] if shut else None)
 

@@ -43,7 +43,7 @@ class Selection:
             words.append(f"to {to_minute(self.end)}")
         return " ".join(words)
 
-    def takes(self, partition: Partition) -> bool:
+    def includes(self, partition: Partition) -> bool:
         """Tell whether this partition is looked at."""
         return (
             self.account in (None, partition.account)
@@ -62,12 +62,12 @@ class Damage:
 
 @dataclass(slots=True)
 class Layout:
-    """What a walk through the lake found; names that begin with `_` or `.` are passed over.
+    """The files and folders of a lake; names that begin with `_` or `.` are ignored.
 
-    `parts` are by partition, `strays` whatever else readers take for Parquet. `shut` are partitions
-    that cannot be listed, `above` folders over partitions, with the year, month, day and hour that
-    they stand for, as far as they go: what they hold is not known, but not nothing. `exists` tells
-    whether there is a lake at all.
+    `parts` are by partition; `strays` are other files that readers read as Parquet. `unlistable`
+    are partitions that cannot be listed. `damaged_folders` are such folders above partitions, each
+    with its year, month, day and hour as far as its name has them. Both may hold sources.
+    `exists` says whether there is a lake.
 
     All partitions are hours, or all are days: then this is a coarse copy (`is_copy`).
     """
@@ -75,13 +75,13 @@ class Layout:
     exists: bool = True
     parts: dict[Partition, list[StoredFile]] = field(default_factory=dict)
     strays: list[StoredFile] = field(default_factory=list)
-    shut: dict[Partition, Damage] = field(default_factory=dict)
-    above: dict[Damage, tuple[int, ...]] = field(default_factory=dict)
+    unlistable: dict[Partition, Damage] = field(default_factory=dict)
+    damaged_folders: dict[Damage, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def is_copy(self) -> bool:
         """Whether this is a coarse copy; a place that holds nothing is none."""
-        return any(partition.length == DAY for partition in (*self.parts, *self.shut))
+        return any(partition.length == DAY for partition in (*self.parts, *self.unlistable))
 
 
 def to_minute(at: datetime) -> str:
@@ -104,7 +104,7 @@ def to_partition(folder: str) -> Partition | None:
     return None
 
 
-def lay_out(store: Store) -> Layout:
+def read_layout(store: Store) -> Layout:
     """Walk through the lake; one that is not there is empty. Blocking.
 
     Raises LakeError where the root cannot be read. Folders that cannot be read and are none of
@@ -117,9 +117,11 @@ def lay_out(store: Store) -> Layout:
             raise error
         damage = Damage(name, str(error))
         if partition := to_partition(name):
-            layout.shut[partition] = damage
+            layout.unlistable[partition] = damage
         elif match := _TREE.fullmatch(name):
-            layout.above[damage] = tuple(int(number) for number in match.groups() if number)
+            layout.damaged_folders[damage] = tuple(
+                int(number) for number in match.groups() if number
+            )
 
     for file in store.walk(refused):
         folder, _, name = file.name.rpartition("/")
@@ -137,8 +139,8 @@ def lay_out(store: Store) -> Layout:
 
 def _of_one_kind(layout: Layout) -> None:
     """Where there are hours, no day is a partition: its parts are strays."""
-    days = [each for each in (*layout.parts, *layout.shut) if each.length == DAY]
-    if any(each.length == HOUR for each in (*layout.parts, *layout.shut)):
+    days = [each for each in (*layout.parts, *layout.unlistable) if each.length == DAY]
+    if any(each.length == HOUR for each in (*layout.parts, *layout.unlistable)):
         for day in days:
             layout.strays += layout.parts.pop(day, ())
-            layout.shut.pop(day, None)
+            layout.unlistable.pop(day, None)

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
-from etl.archive.keep import sha256_of
-from etl.archive.names import by_path
+from etl.archive.names import versions_by_path
+from etl.archive.writer import sha256_of
 from etl.lake.commit import PartitionState
 from etl.pipeline.gather import SourceFile
 from etl.pipeline.plan import PartitionPlan
@@ -30,9 +30,9 @@ def _read(store: Store, directory: str) -> PartitionState:
     def refused(_: str, error: LakeError) -> None:
         state.damage = str(error)
 
-    for text, copies in by_path(store.walk(refused, directory)).items():
+    for text, versions in versions_by_path(store.walk(refused, directory)).items():
         try:
-            _, decodable = copies.best(partial(sha256_of, store))
+            _, decodable = versions.best(partial(sha256_of, store))
         except FileNotFoundError:
             continue  # an operator deleted it
         except (LakeError, OSError) as error:

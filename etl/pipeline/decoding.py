@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from etl.api.responses import Body
-from etl.archive.keep import refused
+from etl.archive.writer import archive_error
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
@@ -85,10 +85,10 @@ class Decoder:
         if (reason := lack(error)) is not None:
             return RunError(reason)
         if isinstance(error, LakeError):  # an archived file, read while it is decoded
-            return refused(error)
+            return archive_error(error)
         if isinstance(error, OSError):
             archived = body.release is not None and error.errno not in CANNOT_WRITE
-            return refused(error) if archived else scratch_error(error)
+            return archive_error(error) if archived else scratch_error(error)
         # The boundary of a work item: one file that no decoder foresaw must not end the run.
         if not self._stop.requested():  # else its body may just have been closed
             log.debug("file.undecodable", path=path, exc_info=error)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 
 from etl.api.client import Client
-from etl.archive.replay import Replay
+from etl.archive.reader import ArchiveReader
 from etl.config.settings import Settings
 from etl.model.errors import UsageError
 from etl.pipeline.job import Job
@@ -13,7 +13,7 @@ from etl.pipeline.plan import Plan
 from etl.storage.store import Store
 
 #: Does what a plan says, as `etl.pipeline.load.load` does; the outcomes are in the job's tally.
-Engine = Callable[[Plan, Job, Client | Replay, Store], Awaitable[None]]
+Engine = Callable[[Plan, Job, Client | ArchiveReader, Store], Awaitable[None]]
 
 
 def require_engine(settings: Settings) -> None:

@@ -10,8 +10,8 @@ from typing import Final
 from etl.api.client import Client
 from etl.api.responses import Body
 from etl.api.retry import Unauthorized
-from etl.archive.keep import Archive, Download, Kept
-from etl.archive.replay import Replay
+from etl.archive.reader import ArchiveReader
+from etl.archive.writer import ArchiveWriter, Download
 from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
@@ -68,7 +68,7 @@ class Memory:
         )
 
 
-async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> None:
+async def load(plan: Plan, job: Job, client: Client | ArchiveReader, store: Store) -> None:
     """Fetch, decode and commit what the plan says, partition by partition, oldest first.
 
     `store` is the lake's; nothing is written to it in a job that fills the archive only.
@@ -81,7 +81,7 @@ async def load(plan: Plan, job: Job, client: Client | Replay, store: Store) -> N
         await stop.interruptible(_prepare("lake.uri", store, store.prepare))
     archive = None
     if (raw := open_archive(settings)) is not None and not job.from_archive:
-        archive = Archive(raw, settings.limits.max_file_size)
+        archive = ArchiveWriter(raw, settings.limits.max_file_size)
         await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
     files = sum(len(partition.to_load) for partition in todo)
     workers = min(settings.fetch.concurrency + _MORE_WORKERS, files)
@@ -208,10 +208,10 @@ class _Loader:
     def __init__(
         self,
         job: Job,
-        client: Client | Replay,
+        client: Client | ArchiveReader,
         room: _Room,
         decoder: Decoder,
-        archive: Archive | None,
+        archive: ArchiveWriter | None,
         sink: Sink | Landing,
         memory_bytes: int,
     ) -> None:
@@ -310,4 +310,4 @@ class _Loader:
 
     async def _keep(self, file: Download) -> bool:
         """Keep a file, if there is an archive; tell whether another run had kept it before."""
-        return self._archive is not None and await self._archive.keep(file) is Kept.BEFORE
+        return self._archive is not None and not await self._archive.keep(file)

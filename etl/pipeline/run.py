@@ -12,7 +12,7 @@ from etl.api.client import Client, connect
 from etl.api.limiter import Limiter
 from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.transport import Transport
-from etl.archive.replay import Replay, open_replay
+from etl.archive.reader import ArchiveReader, open_archive_reader
 from etl.config.settings import open_archive, open_lake
 from etl.lake.commit import read_states
 from etl.model.errors import RunError
@@ -128,14 +128,14 @@ async def _open(store: Store, job: Job) -> None:
         raise RunError(f"{error}; check {key}") from error
 
 
-async def _connect(job: Job, transport: Transport | None) -> Client | Replay:
+async def _connect(job: Job, transport: Transport | None) -> Client | ArchiveReader:
     if transport is None:
-        return await asyncio.to_thread(open_replay, job.settings)
+        return await asyncio.to_thread(open_archive_reader, job.settings)
     clock = asyncio.get_running_loop().time
     return await connect(transport, job.settings, job.account, clock, job.redactor.add)
 
 
-async def _list(job: Job, client: Client | Replay | None) -> Listing:
+async def _list(job: Job, client: Client | ArchiveReader | None) -> Listing:
     if job.saved_listing is not None:
         return await asyncio.to_thread(_read, job.saved_listing)
     window = job.window

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.archive.names import name_beside, note_of
+from etl.archive.names import failure_note_name, version_name
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import assert_lake_holds, receipts
@@ -70,9 +70,11 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
         assert (3, "malformed") == (ended.code, ended.report["failures"][0]["kind"])
     kept = archived(raw)
     notes = {name: kept.pop(name) for name in list(kept) if name.endswith(".txt")}
-    assert {note_of(path, sha256(content).hexdigest()) for content in (junk, other)} == set(notes)
+    assert {
+        failure_note_name(path, sha256(content).hexdigest()) for content in (junk, other)
+    } == set(notes)
     assert all(text.startswith(b"malformed: ") for text in notes.values())
-    assert {path: junk, name_beside(path, sha256(other).hexdigest()): other} == kept
+    assert {path: junk, version_name(path, sha256(other).hexdigest()): other} == kept
     assert "archive.differs" in [json.loads(line)["event"] for line in ended.err.splitlines()]
 
 
@@ -94,7 +96,7 @@ def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, k
     assert damaged == archived(raw)[path]
     assert 0 == run(serve(Dataset.of({path: good})), AHT_ETL_RAW__URI=str(raw)).code
     kept = archived(raw)
-    beside = name_beside(path, sha256(good).hexdigest())
+    beside = version_name(path, sha256(good).hexdigest())
     assert (damaged, good) == (kept[path], kept[beside])
     ended = run(
         serve(Dataset.of({})),

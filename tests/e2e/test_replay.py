@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import etl
-from etl.archive.names import name_beside
+from etl.archive.names import version_name
 from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
 from tests.conftest import COMMAND, Runner, Serve, environment, load
 from tests.lakes import assert_lake_holds, expected, receipts, through_duckdb, through_pyarrow
@@ -169,7 +169,7 @@ def test_of_several_files_the_newest_good_one_counts(folder: Path) -> None:
     """It is listed once, and that there are several is said."""
     path = next(iter(DATA.files))
     plain = folder / f"raw{path}"
-    beside = plain.with_name(name_beside(plain.name, "a" * 64))
+    beside = plain.with_name(version_name(plain.name, "a" * 64))
     beside.write_bytes(gzip.compress(b'{"segmentId":"new"}\n'))
     ended = command(folder, "run", "--from-archive", *WINDOW, "--lake", "again")
     events = [json.loads(line) for line in ended.stderr.splitlines()]

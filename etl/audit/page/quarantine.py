@@ -56,7 +56,7 @@ def _names(store: Store, selection: Selection, damage: list[str]) -> Iterator[st
         folder = file.name.removeprefix(f"{FOLDER}/").rpartition("/")[0]
         partition = to_partition(folder)
         if file.name.endswith(".ndjson") and (
-            selection.takes(partition) if partition else selection.everything
+            selection.includes(partition) if partition else selection.everything
         ):
             yield file.name
 

@@ -12,7 +12,7 @@ from etl.audit.page.part import PartFacts, read_part
 from etl.audit.page.quarantine import read_quarantine
 from etl.audit.page.segments import Segments
 from etl.audit.side_by_side import in_order
-from etl.lake.layout import Layout, Selection, lay_out
+from etl.lake.layout import Layout, Selection, read_layout
 from etl.model.machine import cores
 from etl.model.paths import Partition
 from etl.storage.store import LakeError, Store, StoredFile
@@ -27,14 +27,14 @@ def survey(store: Store, selection: Selection, now: datetime, clock: Clock) -> F
     What cannot be read is among them as damage. Raises LakeError if the lake itself is no folder
     that can be read; one that does not exist yet is empty.
     """
-    layout = lay_out(store)
+    layout = read_layout(store)
     if layout.is_copy:
         raise LakeError(f"{store.place} is a coarse copy: the page is drawn of the lake itself")
     facts = _expected(layout, selection, now)
     todo = [
         (partition, part)
         for partition in sorted(layout.parts)
-        if selection.takes(partition)
+        if selection.includes(partition)
         for part in layout.parts[partition]
     ]
 
@@ -60,17 +60,17 @@ def survey(store: Store, selection: Selection, now: datetime, clock: Clock) -> F
 
 def _expected(layout: Layout, selection: Selection, now: datetime) -> Facts:
     """Return facts that know of the hours which are held or expected, and of shut folders."""
-    there = (*layout.parts, *layout.shut)
-    chosen = [partition for partition in there if selection.takes(partition)]
+    there = (*layout.parts, *layout.unlistable)
+    chosen = [partition for partition in there if selection.includes(partition)]
     facts = Facts(
         held=held_hours(chosen),
         spans=expected_spans(held_hours(there), selection, now),
-        hidden=tuple(layout.above.values()),
+        hidden=tuple(layout.damaged_folders.values()),
         hours={partition.hour: Hour() for partition in chosen},
-        damage=[*layout.above],
+        damage=[*layout.damaged_folders],
     )
-    for partition, damage in layout.shut.items():
-        if selection.takes(partition):
+    for partition, damage in layout.unlistable.items():
+        if selection.includes(partition):
             facts.hours[partition.hour].damaged = True
             facts.damage.append(damage)
     return facts

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.api.client import Client
-from etl.archive.replay import Replay
+from etl.archive.reader import ArchiveReader
 from etl.config.sections import FetchSettings
 from etl.model.errors import RunError, describe
 from etl.model.events import log
@@ -43,7 +43,7 @@ _TAKEN_BACK_AFTER: Final = 3
 _WAITING_S: Final = 60.0
 
 
-async def load(plan: Plan, job: Job, _client: Client | Replay, store: Store) -> None:
+async def load(plan: Plan, job: Job, _client: Client | ArchiveReader, store: Store) -> None:
     """Do what `etl.pipeline.load.load` does, on the workers of a Dask cluster."""
     todo = [partition for partition in plan.partitions if partition.to_load]
     if not todo:

@@ -14,7 +14,7 @@ from typing import Final
 from etl.api.client import Client, connect
 from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
-from etl.archive.replay import Replay, open_replay
+from etl.archive.reader import ArchiveReader, open_archive_reader
 from etl.config.redact import Redactor
 from etl.config.settings import open_lake
 from etl.model import events
@@ -45,7 +45,7 @@ class Station:
     limiter: Limiter = field(init=False)
     transport: Transport = field(init=False)
     store: Store = field(init=False)
-    client: Client | Replay | None = None
+    client: Client | ArchiveReader | None = None
 
     async def open(self) -> None:
         """Make what needs no server."""
@@ -76,12 +76,12 @@ class Station:
         mine = self.order
         return (mine.run_id, mine.settings) == (order.run_id, order.settings)
 
-    async def connect(self) -> Client | Replay:
+    async def connect(self) -> Client | ArchiveReader:
         """Find the vendor's hosts, or the archive, once. Raises RunError."""
         if self.client is None:
             settings, account = self.order.settings, self.order.account
             if self.order.from_archive:
-                self.client = await asyncio.to_thread(open_replay, settings)
+                self.client = await asyncio.to_thread(open_archive_reader, settings)
             else:
                 clock, told = asyncio.get_running_loop().time, self.redactor.add
                 self.client = await connect(self.transport, settings, account, clock, told)

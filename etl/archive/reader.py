@@ -12,8 +12,8 @@ from functools import partial
 from etl.api.listing import Listing
 from etl.api.responses import Body
 from etl.api.retry import Attempts
-from etl.archive.keep import refused, sha256_of
-from etl.archive.names import Copies, by_path, folders_of
+from etl.archive.names import Versions, folders_in, versions_by_path
+from etl.archive.writer import archive_error, sha256_of
 from etl.config.settings import Settings, open_archive
 from etl.lake.layout import Selection
 from etl.model.errors import FailureKind, FileError, RunError
@@ -23,13 +23,13 @@ from etl.model.times import Window
 from etl.storage.store import LakeError, Store
 
 
-class Replay:
+class ArchiveReader:
     """Lists and reads an archive's files, of one account or of all."""
 
     def __init__(self, store: Store, account: str | None) -> None:
         self._store = store
         self._account = account
-        self._copies: dict[str, Copies] = {}
+        self._versions: dict[str, Versions] = {}
 
     async def list(self, windows: list[Window]) -> Listing:
         """List the hours that these windows, which follow each other, touch; RunError if refused.
@@ -39,22 +39,22 @@ class Replay:
         window = Window(windows[0].start, windows[-1].end)
         selection = Selection(self._account, window.start, window.end)
         found = await asyncio.gather(
-            *(asyncio.to_thread(self._below, folder) for folder in folders_of(window))
+            *(asyncio.to_thread(self._below, folder) for folder in folders_in(window))
         )
-        self._copies = {
-            text: copies
+        self._versions = {
+            text: versions
             for folder in found
-            for text, copies in folder.items()
-            if selection.takes(copies.path.partition)
+            for text, versions in folder.items()
+            if selection.includes(versions.path.partition)
         }
-        if not self._copies:
+        if not self._versions:
             await asyncio.to_thread(self._there)
-        several = [text for text, copies in self._copies.items() if copies.several]
+        several = [text for text, versions in self._versions.items() if versions.several]
         if several:
             reason = "the newest that can be decoded is taken of each"
             log.warning("archive.several", paths=len(several), first=several[0], reason=reason)
         listing = Listing()
-        listing.add(self._copies)
+        listing.add(self._versions)
         return listing
 
     def attempts(self, _path: BreakdownPath) -> Attempts:
@@ -65,12 +65,12 @@ class Replay:
         """Read a file, one of more than `memory_bytes` later, from where it lies. FileError."""
         return await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
 
-    def _below(self, folder: str) -> dict[str, Copies]:
+    def _below(self, folder: str) -> dict[str, Versions]:
         def stop(_: str, error: LakeError) -> None:
             # What is not seen must not pass for what is not there.
             raise RunError(f"the raw archive: {error}; check raw.uri") from error
 
-        return by_path(self._store.walk(stop, folder))
+        return versions_by_path(self._store.walk(stop, folder))
 
     def _there(self) -> None:
         """Raise RunError where there is no archive at all: its name may be wrong."""
@@ -83,8 +83,8 @@ class Replay:
 
     def _open(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         try:
-            copies = self._copies.get(path.text) or self._look_up(path)
-            name, _ = copies.best(partial(sha256_of, self._store))
+            versions = self._versions.get(path.text) or self._look_up(path)
+            name, _ = versions.best(partial(sha256_of, self._store))
             with ExitStack() as stack:
                 stream = stack.enter_context(self._store.open(name))
                 size = stream.seek(0, io.SEEK_END)
@@ -101,18 +101,18 @@ class Replay:
         except FileNotFoundError:
             raise FileError(FailureKind.NOT_FOUND, "not in the raw archive") from None
         except (LakeError, OSError, RunError) as error:
-            raise refused(error) from error
+            raise archive_error(error) from error
 
-    def _look_up(self, path: BreakdownPath) -> Copies:
+    def _look_up(self, path: BreakdownPath) -> Versions:
         """Find a path that was not listed, and its neighbours, which will be asked for too."""
         found = self._below(path.partition.directory)
-        self._copies.update(found)
+        self._versions.update(found)
         if path.text not in found:
             raise FileNotFoundError
         return found[path.text]
 
 
-def open_replay(settings: Settings) -> Replay:
+def open_archive_reader(settings: Settings) -> ArchiveReader:
     """Return the archive of the settings, which must name one. Blocking. Raises RunError."""
     archive = open_archive(settings)
     assert archive is not None  # noqa: S101 - whoever made the job has seen to it
@@ -123,4 +123,4 @@ def open_replay(settings: Settings) -> Replay:
     with suppress(OSError):  # an archive that cannot be written to will do
         # Until the end: whoever compares it with the lake must know that more may be loaded.
         archive.hold()
-    return Replay(archive, settings.account)
+    return ArchiveReader(archive, settings.account)

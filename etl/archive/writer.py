@@ -10,13 +10,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from aiofiles.os import wrap
 
 from etl.api.responses import Body
-from etl.archive.names import name_beside, note_of
+from etl.archive.names import failure_note_name, version_name
 from etl.decode.unpack import damaged_file, without_encodings
 from etl.model.errors import FailureKind, FileError
 from etl.model.events import log
@@ -44,13 +43,6 @@ class Download:
     outcome: "Decoded | FileError"
 
 
-class Kept(Enum):
-    """How a file that counts came to be in the archive: by this run, or another one kept it."""
-
-    ANEW = auto()
-    BEFORE = auto()
-
-
 @dataclass(frozen=True, slots=True)
 class _Staged:
     """A file of the archive, written and without its name; `failed` if it cannot be decoded."""
@@ -66,7 +58,7 @@ class _Staged:
         return self.path.removeprefix("/")
 
 
-class Archive:
+class ArchiveWriter:
     """A folder of raw files.
 
     A file appears whole and synced or not at all, and is never replaced: the same again changes
@@ -76,7 +68,7 @@ class Archive:
     def __init__(self, store: Store, max_file_size: int) -> None:
         self._store = store
         self._max_file_size = max_file_size
-        self._waiting: list[tuple[Download, asyncio.Future[FileError | Kept]]] = []
+        self._waiting: list[tuple[Download, asyncio.Future[FileError | bool]]] = []
         self._keeping: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
@@ -90,13 +82,13 @@ class Archive:
         except OSError as error:
             raise LakeError.of("writing to", "raw.uri", error) from error
 
-    async def keep(self, file: Download) -> Kept:
-        """Keep a file, any transport encoding taken off, and return how; it is durable then.
+    async def keep(self, file: Download) -> bool:
+        """Store a file without transport encodings; return whether it is new. It is durable then.
 
         Files that come while others are written are written together after them: what makes a
         folder durable is paid once for all. Raises FileError where the archive refuses.
         """
-        done: asyncio.Future[FileError | Kept] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[FileError | bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((file, done))
         if self._keeping is None:
             self._keeping = asyncio.ensure_future(self._keep_waiting())
@@ -123,22 +115,22 @@ class Archive:
         finally:
             self._keeping = None
 
-    def _keep(self, files: Sequence[Download]) -> list[FileError | Kept]:
-        kept: list[FileError | Kept] = [Kept.ANEW] * len(files)
+    def _keep(self, files: Sequence[Download]) -> list[FileError | bool]:
+        kept: list[FileError | bool] = [True] * len(files)
         staged: dict[int, _Staged] = {}
         with ExitStack() as closing:
             for number, file in enumerate(files):
                 try:
                     staged[number] = self._stage(file, closing)
                 except (LakeError, OSError) as error:
-                    kept[number] = refused(error)
+                    kept[number] = archive_error(error)
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
                 try:
                     if refusal is not None:
                         kept[number] = self._keep_refused(one, refusal)
                 except (LakeError, OSError) as error:
-                    kept[number] = refused(error)
+                    kept[number] = archive_error(error)
         return kept
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
@@ -174,7 +166,7 @@ class Archive:
             return _copy(without_encodings(body.stream, 0, self._max_file_size), staged)
 
     def _note(self, one: _Staged, text: str) -> None:
-        name = note_of(one.name, one.sha256)
+        name = failure_note_name(one.name, one.sha256)
         note = self._store.stage()
         try:
             note.stream.write(text.encode())
@@ -186,25 +178,25 @@ class Archive:
         finally:
             note.close()
 
-    def _keep_refused(self, one: _Staged, refusal: LakeError) -> Kept:
+    def _keep_refused(self, one: _Staged, refusal: LakeError) -> bool:
         """Keep a file whose creation was refused, unless it has its name all the same."""
-        kept = Kept.BEFORE
+        new = False
         if isinstance(refusal, LakeUnusableError):
             raise refusal
         same = self._is(one, one.name)
         if same is None and isinstance(refusal, AlreadyExistsError):
             # What was there is gone, or never was.
             same = self._create(one, one.name)
-            kept = Kept.ANEW
+            new = True
         if same:
-            return Kept.ANEW if self._forgive(one) else kept
+            return self._forgive(one) or new
         if same is False and isinstance(refusal, AlreadyExistsError):
-            beside = name_beside(one.name, one.sha256)
+            beside = version_name(one.name, one.sha256)
             log.warning("archive.differs", path=one.path, kept_as=beside)
             if not self._create(one, beside):
                 raise LakeError(f"creating {beside}: another file has this name")
             self._forgive(one)
-            return Kept.ANEW
+            return True
         raise refusal
 
     def _create(self, one: _Staged, name: str) -> bool:
@@ -233,7 +225,7 @@ class Archive:
         if one.failed is not None:
             return False
         try:
-            noted = self._store.stat(note_of(one.name, one.sha256)).bytes > 0
+            noted = self._store.stat(failure_note_name(one.name, one.sha256)).bytes > 0
         except FileNotFoundError:
             return False
         if noted:
@@ -258,7 +250,7 @@ def sha256_of(store: Store, name: str) -> str:
         return digest.hexdigest()
 
 
-def refused(error: Exception) -> FileError:
+def archive_error(error: Exception) -> FileError:
     """Return what to tell of a file when the archive refuses; raise what ends the run."""
     if isinstance(error, LakeUnusableError):
         raise error

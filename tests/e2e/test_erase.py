@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from etl.archive.names import name_beside
+from etl.archive.names import version_name
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import expected, through_duckdb, through_pyarrow
 
-SCRIPT = Path(__file__).parent.parent / "configs" / "erase.py"
+SCRIPT = Path(__file__).parents[2] / "configs" / "erase.py"
 HOUR = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
 GENERATED = Dataset.generate(
     4,
@@ -95,7 +95,7 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     raw = run.folder / "raw"
     emulator = serve(DATA)
     assert 3 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
-    beside = raw / name_beside(f"{HOUR}lines.json.gz"[1:], "0" * 64)
+    beside = raw / version_name(f"{HOUR}lines.json.gz"[1:], "0" * 64)
     beside.write_bytes(gzip.compress(ROW + b"\n" + OTHER))
     assert mentions(raw, SEGMENT)
     assert mentions(run.lake, SEGMENT)
