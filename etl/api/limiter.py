@@ -9,9 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Self
-
-from etl.config.sections import FetchSettings, RetrySettings
+from typing import Final
 
 # The rate is that of the last second before a refusal, less a little for the server's clock.
 _MEASURED_S: Final = 1.0
@@ -35,7 +33,6 @@ _OVERLOADED_SHARE: Final = 0.1
 # of requests in flight, as it looks from here. (Any number of them, judged by the highest place
 # alone, took 20 a second for 3 at once and left it at 15.)
 _BEYOND_SHARE: Final = 0.02
-_THROTTLE_DELAY_LEAST_S: Final = 0.05
 
 
 class _Probed:
@@ -114,19 +111,6 @@ class Limiter:
         self._start = asyncio.Lock()
         self._freed = asyncio.Event()
 
-    @classmethod
-    def of(
-        cls,
-        fetch: FetchSettings,
-        retry: RetrySettings,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> Self:
-        """Return the limiter that the settings ask for."""
-        # One request for each pause after a 429: what the vendor asks for is enough.
-        least = 1 / max(retry.throttle_delay, _THROTTLE_DELAY_LEAST_S)
-        return cls(fetch.concurrency, fetch.rate, clock, sleep, rate_least=least)
-
     @property
     def allowed(self) -> int:
         """How many requests may be in flight now."""
@@ -161,8 +145,8 @@ class Limiter:
             self._in_flight -= 1
             self._freed.set()
 
-    async def gate(self) -> Slot:
-        """Wait out pauses and the rate, without a place: for whoever holds a place already."""
+    async def wait_to_start(self) -> Slot:
+        """Wait as the rate and pauses ask, without a place: for a caller that has one already."""
         async with self._start:
             await self._open()
             return self._pass()

@@ -1,21 +1,22 @@
-"""Windows or saved answers → the listed paths (the vendor's Breakdown API)."""
+"""The vendor's Breakdown API: windows, or saved responses, to listed paths."""
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
 from etl.api.auth import Authenticator
-from etl.api.responses import Answer, ForeignError, read_begin, read_json
+from etl.api.responses import ForeignResponseError, Response, read_json, read_start
 from etl.api.transport import Transport
+from etl.config.redact import Redactor
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.printable import one_line
 from etl.model.times import Window, rfc3339, to_millis
 
 _BOM: Final = "\ufeff"
-_ANSWERS: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND})
+_ACCEPTED: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND})
 _404_MAX_BYTES: Final = 2**16
 # "no paths were found in hdfs for the given timeframe" (Actual Handle Time API, "Breakdown").
 _NO_PATHS: Final = "no paths"
@@ -24,20 +25,20 @@ _SHOWN_CHARS: Final = 80
 
 @dataclass(slots=True)
 class Listing:
-    """What was listed: each entry once, in the order in which it first came.
+    """The listed entries, each once, in the order in which they came.
 
-    An entry is the text as it was listed, not yet parsed; what was no text stands as its JSON.
+    An entry is the text as it was listed, not yet parsed; any other JSON value is kept as JSON.
     """
 
     entries: dict[str, None] = field(default_factory=dict)
     requests: int = 0
     empty_windows: list[Window] = field(default_factory=list)
     partial_windows: list[Window] = field(default_factory=list)
-    #: Windows to which something else than the API answered, and how.
-    unanswered: dict[Window, ForeignError] = field(default_factory=dict)
+    #: Windows for which something else than the API responded, and its response.
+    unanswered: dict[Window, ForeignResponseError] = field(default_factory=dict)
 
     def add(self, files: Iterable[Any]) -> None:
-        """Add listed entries; one that is there already changes nothing."""
+        """Add entries; one that is already listed changes nothing."""
         for entry in files:
             self.entries[entry if isinstance(entry, str) else json.dumps(entry)] = None
 
@@ -51,16 +52,16 @@ async def list_windows(
     *,
     any_404_is_empty: bool = False,
 ) -> Listing:
-    """Ask the Breakdown API at `endpoint` for each window; the entries come in window order.
+    """List each window at `endpoint`; the entries come in the order of the windows.
 
-    206 is a partial window. 404 is an empty one if the answer can be the vendor's, or
-    `any_404_is_empty`; any other 404, and a 200 or 206 that is no Breakdown answer, is asked for
-    again and then left unanswered. Everything else that is not a good answer raises RunError: a
-    listing that failed is never an empty window.
+    206 is a partial window. 404 is an empty window if the response can be the vendor's, or with
+    `any_404_is_empty`. Any other 404, and a 200 or 206 without a list of files, is retried; if it
+    stays, the window is unanswered. Every other failure raises RunError: a failed listing is never
+    an empty window.
     """
     listing = Listing()
 
-    async def ask(window: Window) -> list[Any]:
+    async def list_window(window: Window) -> list[Any]:
         url = (
             f"{endpoint}?fromMillis={to_millis(window.start)}&toMillis={to_millis(window.end)}"
             f"&source={source}"
@@ -71,16 +72,16 @@ async def list_windows(
             async for attempt in transport.attempts(where):
                 with attempt:
                     listing.requests += 1
-                    async with transport.get(url, auth, _ANSWERS) as answer:
-                        if answer.status == HTTPStatus.NOT_FOUND:
+                    async with transport.get(url, auth, _ACCEPTED) as response:
+                        if response.status == HTTPStatus.NOT_FOUND:
                             if not any_404_is_empty:
-                                await _require_the_vendors_404(answer, transport.redact)
+                                await _require_vendors_404(response, transport.redactor)
                             listing.empty_windows.append(window)
                         else:
-                            files = _files(await read_json(answer))
-                        if answer.status == HTTPStatus.PARTIAL_CONTENT:
+                            files = _files(await read_json(response))
+                        if response.status == HTTPStatus.PARTIAL_CONTENT:
                             listing.partial_windows.append(window)
-        except ForeignError as error:
+        except ForeignResponseError as error:
             listing.unanswered[window] = error
         except FileError as error:
             raise RunError(f"{where}: {error.message}{_advice(error)}") from error
@@ -88,12 +89,12 @@ async def list_windows(
 
     try:
         async with asyncio.TaskGroup() as group:
-            answers = [group.create_task(ask(window)) for window in windows]
+            tasks = [group.create_task(list_window(window)) for window in windows]
     except BaseExceptionGroup as failed:
-        first = failed.exceptions[0]  # the others were cancelled
+        first = failed.exceptions[0]  # the group cancelled the other tasks
         raise first from first.__cause__
-    for answer in answers:
-        listing.add(answer.result())
+    for task in tasks:
+        listing.add(task.result())
     listing.empty_windows.sort()
     listing.partial_windows.sort()
     listing.unanswered = dict(sorted(listing.unanswered.items()))
@@ -101,7 +102,7 @@ async def list_windows(
 
 
 def require_an_answer(listing: Listing, windows: list[Window]) -> None:
-    """Raise RunError where the API answered for none of the windows that were asked for."""
+    """Raise RunError if the API answered for no window."""
     if windows and len(listing.unanswered) == len(windows):
         window, error = next(iter(listing.unanswered.items()))
         raise RunError(
@@ -110,13 +111,13 @@ def require_an_answer(listing: Listing, windows: list[Window]) -> None:
         ) from error
 
 
-async def _require_the_vendors_404(answer: Answer, redact: Callable[[str], str]) -> None:
-    """Raise ForeignError for a 404 that cannot be the vendor's.
+async def _require_vendors_404(response: Response, redactor: Redactor) -> None:
+    """Raise ForeignResponseError for a 404 that cannot be the vendor's.
 
-    The vendor documents the status alone; its errors are JSON objects, and the documented words
-    may come as a text.
+    The vendor documents only the status. Its other errors are JSON objects, and the documented
+    words may come as plain text.
     """
-    body = await read_begin(answer, _404_MAX_BYTES)
+    body = await read_start(response, _404_MAX_BYTES)
     text = body.decode("utf-8", "replace")
     if not text.strip() or _NO_PATHS in text.lower():
         return
@@ -125,8 +126,8 @@ async def _require_the_vendors_404(answer: Answer, redact: Callable[[str], str])
             return
     except (ValueError, RecursionError):
         pass
-    shown = one_line(redact(text))[:_SHOWN_CHARS]  # redacted whole, before it is cut
-    raise ForeignError(
+    shown = one_line(redactor.text(text))[:_SHOWN_CHARS]  # redact the whole text before the cut
+    raise ForeignResponseError(
         f"404, but not the vendor's, which is empty, a JSON object or says '{_NO_PATHS}': "
         f"'{shown}' (api.any_404_is_empty takes every 404 for an empty window)",
         status=HTTPStatus.NOT_FOUND,
@@ -134,9 +135,9 @@ async def _require_the_vendors_404(answer: Answer, redact: Callable[[str], str])
 
 
 def read_listing(text: str) -> Listing:
-    """Read saved Breakdown API answers, one after another, or one path a line.
+    """Read saved responses of the Breakdown API, one after another, or one path a line.
 
-    Raises RunError where an answer is not a good one; blank lines do not count.
+    Ignores blank lines. Raises RunError if a response is damaged.
     """
     listing = Listing()
     text = text.removeprefix(_BOM)
@@ -170,7 +171,7 @@ def _skip_space(text: str, position: int) -> int:
 def _files(answer: Any) -> list[Any]:
     files = answer.get("files") if isinstance(answer, dict) else None
     if not isinstance(files, list):
-        raise ForeignError("the answer has no list of files", status=HTTPStatus.OK)
+        raise ForeignResponseError("the answer has no list of files", status=HTTPStatus.OK)
     return files
 
 

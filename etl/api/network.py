@@ -8,7 +8,6 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from yarl import URL
@@ -16,10 +15,10 @@ from yarl import URL
 from etl.model.errors import RunError
 from etl.model.machine import is_loopback
 
-# X509_V_ERR_… of OpenSSL: the host's name, or its address, is not in the certificate; its end.
+# X509_V_ERR_… of OpenSSL: the certificate is not for this host name or address; it has expired.
 _OTHER_HOST: Final = {62, 64}
 _EXPIRED: Final = 10
-# What OpenSSL says where the other side does not speak TLS, or none of its versions that we speak.
+# OpenSSL's reasons if the other side does not speak TLS, or only versions that we do not speak.
 _NO_TLS: Final = {
     "HTTP_REQUEST",
     "NO_PROTOCOLS_AVAILABLE",
@@ -30,9 +29,8 @@ _NO_TLS: Final = {
     "UNSUPPORTED_PROTOCOL",
     "WRONG_VERSION_NUMBER",
 }
-_PORTS: Final = {"https": 443, "http": 80}
-_SOON: Final = timedelta(days=14)
-# RFC 8305, "Happy Eyeballs": where IPv6 leads nowhere, IPv4 is not waited for.
+_EXPIRES_SOON: Final = timedelta(days=14)
+# RFC 8305, "Happy Eyeballs": if IPv6 gets no answer, try IPv4 after this time.
 _NEXT_ADDRESS_AFTER_S: Final = 0.25
 
 
@@ -45,7 +43,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What tells the proxy who is calling, if its URL has a user."""
+        """The header that authenticates us to the proxy, if its URL has a user."""
         if not self.url.user:
             return {}
         credentials = f"{self.url.user}:{self.url.password or ''}".encode()
@@ -56,20 +54,23 @@ class Proxy:
         """The proxy's host and port, for people."""
         return f"{self.url.host}:{self.url.port}"
 
+    def __str__(self) -> str:
+        return f"the proxy {self.place} ({self.variable})"
+
 
 def proxy_for(url: URL) -> Proxy | None:
-    """Return the proxy that the environment names for this URL, unless NO_PROXY exempts its host.
+    """Return the proxy that the environment names for this URL; None if NO_PROXY has its host.
 
-    Names are read as urllib reads them: in small letters too, which win. Raises RunError where what
-    is named is no URL of a proxy; its text is not shown, since it may hold a password.
+    The variables are HTTP_PROXY and HTTPS_PROXY. As in urllib, their lower-case forms win. Raises
+    RunError if the value is not a proxy's URL; the value is not shown, it may hold a password.
     """
     name = f"{url.scheme}_proxy"
-    named = getproxies_environment().get(url.scheme)
-    if not named or proxy_bypass(url.host or ""):
+    value = getproxies_environment().get(url.scheme)
+    if not value or proxy_bypass(url.host or ""):
         return None
     variable = name if os.environ.get(name) else name.upper()
     try:
-        proxy = URL(named if "://" in named else f"http://{named}")
+        proxy = URL(value if "://" in value else f"http://{value}")
         usable = proxy.scheme == "http" and bool(proxy.host) and proxy.port is not None
     except ValueError:
         usable = False
@@ -78,17 +79,17 @@ def proxy_for(url: URL) -> Proxy | None:
     return Proxy(variable, proxy)
 
 
-def variables_set() -> list[str]:
-    """Return the variables that name a proxy, whatever it is for."""
+def proxy_variables() -> list[str]:
+    """Return the environment variables that name a proxy for any scheme."""
     names = ("http_proxy", "https_proxy", "all_proxy")
     return [each for name in names for each in (name, name.upper()) if os.environ.get(each)]
 
 
 def import_aiohttp() -> None:
-    """Import aiohttp without the machine's certificates; for a process that is this package's.
+    """Import aiohttp without the machine's certificates; only for a process that is our own.
 
-    aiohttp reads them when it is imported, twice: 45 of the 320 ms before the first request. Its
-    own defaults trust nobody then: requests bring what `trusted` returns.
+    aiohttp reads them twice when it is imported: 45 of the 320 ms before the first request. Its
+    default contexts then trust no server: requests use what `trusted_certificates` returns.
     """
     given = os.environ.get("SSL_CERT_FILE")
     os.environ["SSL_CERT_FILE"] = os.devnull
@@ -100,17 +101,17 @@ def import_aiohttp() -> None:
             os.environ["SSL_CERT_FILE"] = given
 
 
-def trusted() -> ssl.SSLContext:
-    """Return what judges a server; it is read from disk, some 20 ms.
+def trusted_certificates() -> ssl.SSLContext:
+    """Read the certificates to trust from disk, in about 20 ms.
 
-    `SSL_CERT_FILE` and `SSL_CERT_DIR` name the certificates, if not the machine's. Raises RunError
-    where there are none by these names: nobody would be trusted.
+    They are the machine's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Raises RunError
+    if these name none: no server would be trusted.
     """
     try:
         if file := os.environ.get("SSL_CERT_FILE"):
             ssl.create_default_context(cafile=file)
         if (folder := os.environ.get("SSL_CERT_DIR")) and not any(
-            os.path.isdir(each)  # noqa: PTH112 - as OpenSSL takes it
+            os.path.isdir(each)  # noqa: PTH112 - as OpenSSL reads it
             for each in folder.split(os.pathsep)
         ):
             raise RunError(f"SSL_CERT_DIR={folder}: there is no such folder; correct or unset it")
@@ -126,7 +127,7 @@ def trusted() -> ssl.SSLContext:
 
 
 def explain_handshake(host: str, port: int, error: ssl.SSLError) -> str:
-    """Return why there is no TLS connection, and what to do."""
+    """Return why a TLS handshake failed, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _OTHER_HOST:
             advice = "check the URL, and whether a proxy is in the way"
@@ -143,65 +144,71 @@ def explain_handshake(host: str, port: int, error: ssl.SSLError) -> str:
 
 
 def may_pass(error: ssl.SSLError) -> bool:
-    """Tell whether a handshake that failed may succeed the next time."""
+    """Return whether the next handshake may succeed."""
     return not isinstance(error, ssl.SSLCertVerificationError) and error.reason not in _NO_TLS
 
 
-async def resolve(origin: str, timeout_s: float) -> str:
-    """Look the name of `https://host` up; return the origin with its first address. RunError."""
-    host, port = _host_and_port(origin)
+async def resolve(origin: str, proxy: Proxy | None, timeout_s: float) -> str:
+    """Look up the name of `https://host`, or of the proxy; return the origin and what was found.
+
+    A name behind a proxy is the proxy's to look up. Raises RunError.
+    """
+    url = proxy.url if proxy else URL(origin)
+    host = url.raw_host or ""
     try:
         async with asyncio.timeout(timeout_s):
             found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
+                host, url.port, type=socket.SOCK_STREAM
             )
     except (OSError, UnicodeError) as error:
         raise RunError(
             f"the name {host} cannot be looked up: {_reason(error)}; check it, and this machine's "
             "DNS"
         ) from error
+    if proxy:
+        return f"{origin} (by the proxy {proxy.place}, {proxy.variable})"
     address = str(found[0][4][0])
     return origin if address == host else f"{origin} ({address})"
 
 
-async def greet(origin: str, timeout_s: float, proxy: Proxy | None = None) -> str:
-    """Connect to `https://host` and shake hands as every request does; return what was seen.
+async def connect_once(origin: str, proxy: Proxy | None, timeout_s: float) -> str:
+    """Connect to `https://host` as a request does, then close; return what was seen.
 
-    The certificate is judged as the API client judges it. By a `proxy` if there is one. Raises
-    RunError.
+    The certificate is verified as for requests. Raises RunError.
     """
-    host, port = _host_and_port(origin)
-    place = (proxy.url.host or "", proxy.url.port or 80) if proxy else (host, port)
-    context = trusted() if origin.startswith("https:") else None
+    target = URL(origin)
+    host, port = target.raw_host or "", target.port or 0
+    first = proxy.url if proxy else target
+    context = trusted_certificates() if target.scheme == "https" else None
     name = host.rstrip(".")
+    direct = context if proxy is None else None
     writer = None
     try:
         async with asyncio.timeout(timeout_s):
-            direct = context if proxy is None else None
             reader, writer = await asyncio.open_connection(
-                *place,
+                first.raw_host,
+                first.port,
                 ssl=direct,
                 server_hostname=name if direct else None,
                 happy_eyeballs_delay=_NEXT_ADDRESS_AFTER_S,
             )
             if proxy is not None and context is not None:
-                await _tunnel(proxy, URL(origin), reader, writer)
+                await _open_tunnel(proxy, target, reader, writer)
                 await writer.start_tls(context, server_hostname=name)
-        return _seen(host, writer.get_extra_info("ssl_object"))
+        return _describe_connection(host, writer.get_extra_info("ssl_object"))
     except ssl.SSLError as error:
         raise RunError(explain_handshake(host, port, error)) from error
     except OSError as error:
-        where = f"the proxy {proxy.place} ({proxy.variable})" if proxy else f"{host} on port {port}"
         raise RunError(
-            f"no connection to {where}: {_reason(error)}; check the URL, and whether a firewall or "
-            "a proxy is in the way"
+            f"no connection to {proxy or f'{host} on port {port}'}: {_reason(error)}; check the "
+            "URL, and whether a firewall or a proxy is in the way"
         ) from error
     finally:
         if writer is not None:
             writer.transport.abort()
 
 
-async def _tunnel(
+async def _open_tunnel(
     proxy: Proxy, target: URL, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """Ask a proxy for a connection to a server (RFC 9110, section 9.3.6). Raises RunError."""
@@ -214,24 +221,23 @@ async def _tunnel(
         head = "no answer"
     if head.split()[1:2] != ["200"]:
         raise RunError(
-            f"the proxy {proxy.place} ({proxy.variable}) makes no connection to {place}: "
-            f"{head.splitlines()[0][:100]}; check its address, user and password"
+            f"{proxy} makes no connection to {place}: {head.splitlines()[0][:100]}; check its "
+            "address, user and password"
         )
 
 
-def _seen(host: str, tls: ssl.SSLObject | None) -> str:
+def _describe_connection(host: str, tls: ssl.SSLObject | None) -> str:
     if tls is None:
         if is_loopback(host):
             return f"connected to {host}; plain http, which does not leave this machine"
         return f"connected to {host}; plain http: the keys can be read on the way"
-    seen = f"{tls.version()} with {host}"
-    certificate = tls.getpeercert() or {}
-    ends = certificate.get("notAfter")
-    if not isinstance(ends, str):
-        return seen
-    until = datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC)
-    soon = ", which is soon" if until - datetime.now(UTC) < _SOON else ""
-    return f"{seen}, its certificate is good until {until:%Y-%m-%d}{soon}"
+    version = f"{tls.version()} with {host}"
+    expires = (tls.getpeercert() or {}).get("notAfter")
+    if not isinstance(expires, str):
+        return version
+    until = datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC)
+    soon = ", which is soon" if until - datetime.now(UTC) < _EXPIRES_SOON else ""
+    return f"{version}, its certificate is good until {until:%Y-%m-%d}{soon}"
 
 
 def _reason(error: Exception) -> str:
@@ -240,8 +246,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(getattr(error, "strerror", None) or error)
-
-
-def _host_and_port(origin: str) -> tuple[str, int]:
-    url = urlsplit(origin)
-    return url.hostname or "", url.port or _PORTS[url.scheme]

@@ -1,4 +1,4 @@
-"""The bytes of an answer: small ones whole in memory, files in memory or spooled to disk."""
+"""The bodies of responses: JSON read whole, files in memory or spooled to disk."""
 
 import asyncio
 import gzip
@@ -7,6 +7,7 @@ import json
 import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Self
 
@@ -15,24 +16,24 @@ from aiofiles.threadpool import wrap
 from etl.model.errors import FailureKind, FileError
 from etl.storage.scratch import scratch_error, scratch_folder
 
-# An answer that is read whole: a million paths are about 130 MB.
+# The limit of a response that is read whole: a million paths are about 130 MB.
 _JSON_MAX_BYTES: Final = 256 * 2**20
 # Each write is a hand-over to a thread and back.
 _SPOOLED_AT_ONCE_BYTES: Final = 2**20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_A_PAGE: Final = (
+_WEB_PAGE: Final = (
     "a web page, not the API's answer: a proxy, a login page or another server answers in its place"
 )
-# What is looked at to tell a web page from a file.
-_BEGIN_BYTES: Final = 256
-#: The span over which the least rate of an answer is judged.
+# How much of a body shows whether it is a web page.
+_START_BYTES: Final = 256
+#: The span over which the least rate of a response is judged.
 MINUTE_S: Final = 60.0
 
 
-class ForeignError(FileError):
-    """The answer is not the API's: its status or its body shows that something else gave it.
+class ForeignResponseError(FileError):
+    """The status or the body shows that something else than the API responded.
 
-    It is asked for again: what is in between may go away.
+    The request is sent again: the fault may pass.
     """
 
     def __init__(
@@ -42,21 +43,21 @@ class ForeignError(FileError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answered; `chunks` is its body, which is read once."""
+class Response:
+    """A server's response; `chunks` is its body, which can be read once."""
 
     status: int
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
 
 
-async def paced(
+async def require_rate(
     chunks: AsyncIterator[bytes], least_rate: float, clock: Callable[[], float]
 ) -> AsyncIterator[bytes]:
-    """Yield the chunks as long as `least_rate` bytes a second arrive, judged once a minute.
+    """Yield the chunks while at least `least_rate` bytes a second arrive, judged once a minute.
 
-    Raises FileError (timeout): a server that sends a byte now and then would never be given up.
-    How long the first byte may take is another limit.
+    Raises FileError (timeout): no other limit ends a response that sends a byte now and then. The
+    first minute starts with the first chunk.
     """
     since, size = float("inf"), 0
     async for chunk in chunks:
@@ -78,15 +79,15 @@ async def paced(
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A downloaded answer, seekable; closing it frees memory and disk."""
+    """A downloaded file, seekable. Closing it frees memory and disk."""
 
     size: int
-    #: How many of its bytes are held in memory, not on disk.
-    in_memory: int
     stream: BinaryIO
-    #: Whether the answer said that gzip is its transport encoding.
-    declared_gzip: bool
-    #: What lets go of the stream of an archived file, which is read where it lies.
+    #: False if the bytes are on disk, or still in the archive.
+    in_memory: bool
+    #: Whether the response names gzip as its transport encoding.
+    declared_gzip: bool = False
+    #: Closes the archive's stream, for an archived file that is read from its place.
     release: Callable[[], None] | None = None
 
     def close(self) -> None:
@@ -102,20 +103,20 @@ class Body:
         self.close()
 
 
-async def download(answer: Answer, memory_bytes: int, max_bytes: int) -> Body:
-    """Read a file's answer to its end, beyond `memory_bytes` into an unnamed temporary file.
+async def download(response: Response, memory_bytes: int, max_bytes: int) -> Body:
+    """Read a file to its end; if it is larger than `memory_bytes`, into a temporary file.
 
-    Raises FileError (too_large) beyond `max_bytes`, ForeignError (corrupt) for a web page. Whether
-    the answer was whole is known to the transport (the length on the wire) and to the decoder (the
-    gzip trailer), not here.
+    Raises FileError (too_large) beyond `max_bytes`, ForeignResponseError (corrupt) for a web page.
+    Whether the file is whole is checked elsewhere: the transport checks the length on the wire,
+    the decoder the trailer of the gzip.
     """
     memory = io.BytesIO()
-    raw: BinaryIO | None = None
+    spooled: BinaryIO | None = None
     size = 0
-    try:
-        async for chunk in answer.chunks:
-            if not size and _is_page(chunk):
-                raise ForeignError(_A_PAGE, kind=FailureKind.CORRUPT)
+    with ExitStack() as on_error:
+        async for chunk in response.chunks:
+            if not size and _is_web_page(chunk):
+                raise ForeignResponseError(_WEB_PAGE, kind=FailureKind.CORRUPT)
             size += len(chunk)
             if size > max_bytes:
                 raise FileError(
@@ -123,78 +124,75 @@ async def download(answer: Answer, memory_bytes: int, max_bytes: int) -> Body:
                     f"more than {max_bytes} bytes came; if right, raise limits.max_file_size",
                 )
             memory.write(chunk)
-            if memory.tell() <= (memory_bytes if raw is None else _SPOOLED_AT_ONCE_BYTES):
-                continue
-            if raw is None:
-                raw = _scratch_file()
-            await _spool(memory, raw)
-        if raw is not None:
-            await _spool(memory, raw)
-    except BaseException:
-        if raw is not None:
-            raw.close()
-        raise
-    declared_gzip = "gzip" in answer.headers.get("Content-Encoding", "").lower()
-    if raw is not None:
-        return Body(size, 0, raw, declared_gzip)
-    return Body(size, size, memory, declared_gzip)
+            if memory.tell() > (_SPOOLED_AT_ONCE_BYTES if spooled else memory_bytes):
+                spooled = spooled or on_error.enter_context(_scratch_file())
+                await _spool(memory, spooled)
+        if spooled:
+            await _spool(memory, spooled)
+        on_error.pop_all()
+    return Body(
+        size,
+        spooled or memory,
+        in_memory=spooled is None,
+        declared_gzip="gzip" in response.headers.get("Content-Encoding", "").lower(),
+    )
 
 
 def _scratch_file() -> BinaryIO:
-    """Return an unnamed file: a killed run leaves nothing behind. Raises FileError."""
+    """Return a file without a name: a killed run leaves nothing behind. Raises FileError."""
     try:
         return tempfile.TemporaryFile(dir=scratch_folder())
     except OSError as error:
         raise scratch_error(error) from error
 
 
-async def _spool(memory: io.BytesIO, raw: BinaryIO) -> None:
-    """Move what memory holds to the end of a file. Raises FileError."""
+async def _spool(memory: io.BytesIO, file: BinaryIO) -> None:
+    """Move the bytes in memory to the end of the file. Raises FileError."""
     try:
-        await wrap(raw).write(memory.getvalue())
+        await wrap(file).write(memory.getvalue())
     except OSError as error:
         raise scratch_error(error) from error
     memory.seek(0)
     memory.truncate()
 
 
-async def read_json(answer: Answer) -> Any:
-    """Read an answer that should be JSON, packed by gzip or not, whatever its headers say.
+async def read_json(response: Response) -> Any:
+    """Read a response that should be JSON, gzipped or not, whatever its headers say.
 
-    Raises ForeignError where it is no JSON, FileError where nothing or half of its gzip came.
+    Raises ForeignResponseError if it is not JSON, FileError if it is too large, empty, cut off or
+    damaged.
     """
-    body = bytearray()
-    async for chunk in answer.chunks:
-        body += chunk
-        if len(body) > _JSON_MAX_BYTES:
-            raise FileError(
-                FailureKind.TOO_LARGE, f"an answer of more than {_JSON_MAX_BYTES} bytes"
-            )
-    return await asyncio.to_thread(_parse, bytes(body))
+    return await asyncio.to_thread(_parse, await _read(response, _JSON_MAX_BYTES + 1))
 
 
-async def read_begin(answer: Answer, most_bytes: int) -> bytes:
-    """Read this much of an answer, unpacked where it is gzip; what is damaged is left out."""
-    body = bytearray()
-    async for chunk in answer.chunks:
-        body += chunk
-        if len(body) >= most_bytes:
-            break
+async def read_start(response: Response, max_bytes: int) -> bytes:
+    """Read at most this much of a response, decompressed; b"" if its gzip is damaged."""
+    body = await _read(response, max_bytes)
     if body.startswith(_GZIP_MAGIC):
         try:
-            return zlib.decompressobj(wbits=31).decompress(bytes(body), most_bytes)
+            return zlib.decompressobj(wbits=31).decompress(body, max_bytes)
         except zlib.error:
             return b""
-    return bytes(body[:most_bytes])
+    return body[:max_bytes]
+
+
+async def _read(response: Response, enough_bytes: int) -> bytes:
+    """Read chunks until there are this many bytes."""
+    body = bytearray()
+    async for chunk in response.chunks:
+        body += chunk
+        if len(body) >= enough_bytes:
+            break
+    return bytes(body)
 
 
 def _parse(body: bytes) -> Any:
     if not body:
         raise FileError(FailureKind.TRUNCATED, "an answer without a body")
     try:
-        if body.startswith(_GZIP_MAGIC):
-            with gzip.GzipFile(fileobj=io.BytesIO(body)) as unpacked:
-                body = unpacked.read(_JSON_MAX_BYTES + 1)
+        if body.startswith(_GZIP_MAGIC) and len(body) <= _JSON_MAX_BYTES:
+            with gzip.GzipFile(fileobj=io.BytesIO(body)) as decompressed:
+                body = decompressed.read(_JSON_MAX_BYTES + 1)
     except EOFError:
         raise FileError(FailureKind.TRUNCATED, "an answer whose gzip ends too early") from None
     except (OSError, zlib.error):
@@ -204,10 +202,10 @@ def _parse(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        message = _A_PAGE if _is_page(body) else "an answer that is not JSON"
-        raise ForeignError(message, kind=FailureKind.CORRUPT) from None
+        message = _WEB_PAGE if _is_web_page(body) else "an answer that is not JSON"
+        raise ForeignResponseError(message, kind=FailureKind.CORRUPT) from None
 
 
-def _is_page(begin: bytes) -> bool:
-    """Tell whether a body is HTML or XML: no answer of the API begins so."""
-    return begin[:_BEGIN_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+def _is_web_page(start: bytes) -> bool:
+    """Return whether a body is HTML or XML: no response of the API starts with a tag."""
+    return start[:_START_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"

@@ -3,33 +3,34 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self
 
-from etl.api.auth import Hope
+from etl.api.auth import Resend
 from etl.model.errors import FailureKind, FileError
 
-# Tokens that end while a request with them is in flight, one after another: more is no accident.
-_NEWER_TOKENS: Final = 3
+# How often a request is sent again after its 401s. A token that expires while a request is in
+# flight is bad luck; more than three in a row are not.
+_RESENDS: Final = {Resend.NO: 0, Resend.WITH_NEW: 1, Resend.WITH_NEWER: 3}
 
 
-class Unauthorized(FileError):  # noqa: N818 - the status's own name
-    """The server said 401; `hope` tells what another attempt would be sent with."""
+class UnauthorizedError(FileError):
+    """The status was 401."""
 
-    def __init__(self, message: str, hope: Hope) -> None:
+    def __init__(self, message: str, resend: Resend) -> None:
         super().__init__(FailureKind.HTTP, message, status=401)
-        self.hope = hope
+        self.resend = resend
 
 
 class Attempts:
     """The attempts of one request, used as `async for attempt in attempts: with attempt:`.
 
-    After a passing fault there are as many retries as `server_delays` has entries (seconds), after
-    a 429 as many as `throttle_attempts`, and one after a 401 if a new token can be had; any other
-    error is raised at once. A 401 to a token that was replaced while the request was in flight is
-    tried again with the newer one. FileErrors leave with `attempts` set. `on_retry` hears of each
-    error that is tried again and its attempt's number.
+    Retries after a passing fault: one for each of `server_delays`, after that many seconds. After
+    a 429: `throttle_attempts`. After a 401: one with a new token, if there are tokens; if the token
+    was replaced while the request was in flight, with the newer one. Any other error is raised at
+    once. FileErrors leave with `attempts` set. `on_retry` receives each error that is followed by a
+    retry, and the number of its attempt.
     """
 
-    # Of its own: a library for retries takes 0.06 ms a file, half of what it takes to download a
-    # small one, and the policy is the vendor's, not one that it knows.
+    # Not a library: one costs 0.06 ms a file, half the time of downloading a small file, and none
+    # has the vendor's policy.
 
     def __init__(
         self,
@@ -42,17 +43,17 @@ class Attempts:
         self._throttle_attempts = throttle_attempts
         self._sleep = sleep
         self._on_retry = on_retry
-        #: Which attempt this is, from 1.
+        #: The number of this attempt, from 1.
         self.number = 0
         self._retries = 0
         self._throttles = 0
-        self._renewals = 0
+        self._unauthorized = 0
         self._delay_s = 0.0
         self._done = False
 
     @property
     def last(self) -> bool:
-        """Whether a passing fault of this attempt would be the end of them."""
+        """Whether no retry follows a passing fault of this attempt."""
         return self._retries >= len(self._delays)
 
     def __aiter__(self) -> Self:
@@ -83,13 +84,12 @@ class Attempts:
         return True
 
     def _delay_after(self, error: FileError) -> float | None:
-        """Return the seconds after which to try again; None if that is not to be done."""
-        if isinstance(error, Unauthorized):
-            self._renewals += 1
-            most = {Hope.NONE: 0, Hope.RENEWED: 1, Hope.NEWER: _NEWER_TOKENS}[error.hope]
-            return 0.0 if self._renewals <= most else None
+        """Return the seconds to wait before the next attempt; None if there is none."""
+        if isinstance(error, UnauthorizedError):
+            self._unauthorized += 1
+            return 0.0 if self._unauthorized <= _RESENDS[error.resend] else None
         if error.kind is FailureKind.THROTTLED:
-            # No delay of its own: the limiter holds back every request, this one too.
+            # No delay here: the limiter pauses all requests, this one too.
             self._throttles += 1
             return 0.0 if self._throttles <= self._throttle_attempts else None
         if not error.passing or self.last:

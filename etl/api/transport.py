@@ -1,4 +1,4 @@
-"""One HTTP attempt: limited, signed, sent once, its status and its errors made sense of."""
+"""One attempt of a request: limited, signed, sent once; its status and its errors explained."""
 
 import asyncio
 import ipaddress
@@ -16,44 +16,51 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from etl.api.auth import Anonymous, Authenticator
-from etl.api.error_responses import clock_off, read_refusal, retry_after_s, why_unauthorized
+from etl.api.error_responses import (
+    clock_offset,
+    explain_401,
+    read_error_details,
+    retry_after_s,
+)
 from etl.api.limiter import Limiter, Slot
-from etl.api.network import Proxy, explain_handshake, may_pass, proxy_for, trusted
-from etl.api.responses import MINUTE_S, Answer, paced
-from etl.api.retry import Attempts, Unauthorized
-from etl.config.sections import FetchSettings, RetrySettings
+from etl.api.network import Proxy, explain_handshake, may_pass, proxy_for, trusted_certificates
+from etl.api.responses import MINUTE_S, Response, require_rate
+from etl.api.retry import Attempts, UnauthorizedError
+from etl.config.redact import Redactor
+from etl.config.settings import Settings
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import lack
 from etl.model.printable import one_line
 from etl.model.version import __version__
 
-# Servers close idle connections after five seconds or more; a request that meets the close would
-# be sent in vain.
+# Servers close idle connections after five seconds or more. A request on a connection that closes
+# is lost, so we close them earlier.
 _KEEPALIVE_S: Final = 4.0
 _MESSAGE_MAX_CHARS: Final = 300
+_THROTTLE_DELAY_LEAST_S: Final = 0.05
 
 
 @dataclass(slots=True)
 class HttpCounts:
-    """What was sent, for the report."""
+    """How many requests were sent, for the report."""
 
     requests: int = 0
     retries: int = 0
     throttled: int = 0
-    #: Where the limiter settled: requests in flight at most, requests a second if it found a limit.
+    #: The limiter's last values: requests in flight, and requests a second if it found a limit.
     concurrency: int = 0
     rate: float | None = None
 
     def add(self, more: "HttpCounts") -> None:
-        """Count what another sent as well."""
+        """Add the counts of another sender."""
         self.requests += more.requests
         self.retries += more.retries
         self.throttled += more.throttled
 
 
-class _NotRepeatedError(Exception):
-    """Wraps a broken connection so that aiohttp does not send the request again by itself."""
+class _BrokenConnectionError(Exception):
+    """Hides a broken connection from aiohttp, which would send the request again by itself."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -61,22 +68,22 @@ class _NotRepeatedError(Exception):
 
 
 async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    # aiohttp repeats a GET whose kept-alive connection was dropped, with the same headers: a used
-    # nonce. It does so for the two errors below only; under another name they reach `_send`, which
-    # signs anew.
+    # If a kept connection was dropped, aiohttp sends a GET again with the same headers: with a
+    # nonce that is used. It does so only for these two errors, so they get another type here.
+    # `_send` signs and sends again.
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _NotRepeatedError(error) from error
+        raise _BrokenConnectionError(error) from error
 
 
 async def _note_reuse(_: object, request: SimpleNamespace, __: object) -> None:
-    request.trace_request_ctx.kept = True
+    request.trace_request_ctx.reused = True
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A request that was answered: with what it was sent, and its place at the limiter."""
+    """A request that got a response: its Authorization header, its slot at the limiter."""
 
     response: ClientResponse
     header: str | None
@@ -84,46 +91,48 @@ class _Sent:
 
 
 class Transport:
-    """The session, its limits and counts; an async context manager.
+    """The HTTP session, its limiter and its counts. An async context manager.
 
-    Redirects are never followed, bodies never decompressed, cookies never kept. What a server says
-    in an error passes `redact`: it may quote what it was sent. `clock` is monotonic, in seconds.
+    It follows no redirects, decompresses no bodies and keeps no cookies. `redactor` hides secrets
+    in the messages of errors, because a server may quote them. `clock` is monotonic, in seconds.
     """
 
     def __init__(
         self,
-        limiter: Limiter,
-        retry: RetrySettings,
-        fetch: FetchSettings,
+        settings: Settings,
         counts: HttpCounts,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        redact: Callable[[str], str] = str,
-        *,
-        use_proxy: bool = False,
+        redactor: Redactor,
     ) -> None:
-        self._sleep = sleep
-        #: Takes secrets out of what a server says.
-        self.redact = redact
-        self.counts = counts
-        self._last_head: tuple[Mapping[str, str], datetime] | None = None
-        self._limiter = limiter
-        self._retry = retry
+        fetch, self._retry = settings.fetch, settings.retry
         self._timeout_s = fetch.timeout.total_seconds()
         self._least_rate = float(fetch.least_rate)
-        self._clock = clock
-        self._use_proxy = use_proxy
-        self._trusted: asyncio.Future[ssl.SSLContext] | None = None
+        self._use_proxy = settings.api.use_proxy
+        self._sleep = sleep
+        self.counts = counts
+        self.clock = clock
+        self.redactor = redactor
+        self.limiter = Limiter(
+            fetch.concurrency,
+            fetch.rate,
+            clock,
+            sleep,
+            # One request per pause after a 429 obeys the vendor: the rate need not be lower.
+            rate_least=1 / max(self._retry.throttle_delay, _THROTTLE_DELAY_LEAST_S),
+        )
+        self._last_head: tuple[Mapping[str, str], datetime] | None = None
+        self._certificates: asyncio.Future[ssl.SSLContext] | None = None
 
     async def __aenter__(self) -> Self:
         self._session = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S))
-        # For what is sent again because its kept connection was closed: no other kept one.
-        self._afresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
+        # For a request whose kept connection was closed: another kept one may be closed, too.
+        self._fresh_session = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
-        await self._afresh.close()
+        await self._fresh_session.close()
 
     def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
@@ -145,12 +154,12 @@ class Transport:
         )
 
     @property
-    def clock_off_s(self) -> float | None:
-        """How many seconds this clock was ahead of the server's at the last answer, if known."""
-        return None if self._last_head is None else clock_off(*self._last_head)
+    def clock_offset_s(self) -> float | None:
+        """How many seconds this clock was ahead of the server's at the last response, if known."""
+        return None if self._last_head is None else clock_offset(*self._last_head)
 
     def attempts(self, what: str) -> Attempts:
-        """Return the attempts of one request by the vendor's policy; `what` is for the log."""
+        """Return the attempts of one request, by the retry policy; the log names it `what`."""
 
         def on_retry(error: FileError, attempt: int) -> None:
             self.counts.retries += 1
@@ -172,46 +181,47 @@ class Transport:
         url: str,
         auth: Authenticator,
         accept: frozenset[int] = frozenset({200}),
-    ) -> AsyncIterator[Answer]:
-        """Send one request and yield the answer, its status among `accept`, its body not yet read.
+    ) -> AsyncIterator[Response]:
+        """Send one request; yield the response, its status in `accept`, its body not yet read.
 
-        `url` is sent as it stands: it must be percent-encoded already. Any other status, a broken
-        connection or a timeout, also while the body is read inside the block, is a FileError of
-        its kind, or Unauthorized. Nothing is retried here, except a request that met a kept
-        connection which the server had closed: it is sent again at once, signed anew.
+        `url` must be percent-encoded already. Any other status, a broken connection or a timeout,
+        also while the block reads the body, raises a FileError of its kind, or UnauthorizedError.
+        This method does not retry, with one exception: if the server had closed the kept
+        connection, it signs the request again and sends it at once.
         """
         async with (
-            self._limiter.slot() as slot,
-            self._answered(await self._send("GET", url, auth, None, slot), auth, accept) as answer,
+            self.limiter.slot() as slot,
+            self._received(
+                await self._send("GET", url, auth, None, slot), auth, accept
+            ) as response,
         ):
-            yield answer
+            yield response
 
     @asynccontextmanager
-    async def post(self, url: str, form: dict[str, str]) -> AsyncIterator[Answer]:
-        """Send one form without credentials in the header; all else as `get`.
+    async def post(self, url: str, form: dict[str, str]) -> AsyncIterator[Response]:
+        """Send one form, whose fields have the credentials; otherwise as `get`.
 
-        It takes no place of its own among the requests in flight: it is sent for the sake of a
-        request that holds one and waits for it.
+        It does not count as another request in flight: a request that has a slot waits for it.
         """
-        slot = await self._limiter.gate()
+        slot = await self.limiter.wait_to_start()
         sent = await self._send("POST", url, Anonymous(), form, slot)
-        async with self._answered(sent, None, frozenset({200})) as answer:
-            yield answer
+        async with self._received(sent, None, frozenset({200})) as response:
+            yield response
 
     @asynccontextmanager
-    async def _answered(
+    async def _received(
         self, sent: _Sent, auth: Authenticator | None, accept: frozenset[int]
-    ) -> AsyncIterator[Answer]:
-        response = sent.response
-        chunks = paced(response.content.iter_any(), self._least_rate, self._clock)
-        answer = Answer(response.status, response.headers, chunks)
+    ) -> AsyncIterator[Response]:
+        received = sent.response
+        chunks = require_rate(received.content.iter_any(), self._least_rate, self.clock)
+        response = Response(received.status, received.headers, chunks)
         try:
-            async with response:
-                if answer.status not in accept:
-                    raise await self._refusal(answer, auth, sent)
-                yield answer
+            async with received:
+                if response.status not in accept:
+                    raise await self._status_error(response, auth, sent)
+                yield response
         except TimeoutError as error:
-            raise self._silent() from error
+            raise self._timeout_error() from error
         except (aiohttp.ClientError, ConnectionError) as error:
             if (reason := lack(error)) is not None:
                 raise RunError(reason) from error
@@ -221,83 +231,82 @@ class Transport:
     async def _send(
         self, method: str, url: str, auth: Authenticator, form: dict[str, str] | None, slot: Slot
     ) -> _Sent:
-        """Send a request until it is answered, or fails on a new connection."""
+        """Send a request until it gets a response, or fails on a new connection."""
         target = URL(url, encoded=True)
         host = _host_header(target)
         https = target.scheme == "https"
-        judge = await self._judge() if https else True
+        certificates = await self._read_certificates() if https else True
         proxy = proxy_for(target) if self._use_proxy else None
         if proxy is not None:
             # A proxy sends the host of the target, not that of the header (RFC 9112, 3.2.2).
             target = URL(f"{target.scheme}://{host}{target.raw_path_qs}", encoded=True)
         session = self._session
         while True:
-            # What is signed is what is sent: the host as the server will see it.
+            # Sign the host as the server sees it.
             header = await auth.header(f"{target.scheme}://{host}{target.raw_path_qs}")
             headers = {"Host": host} | ({"Authorization": header} if header else {})
             if proxy is not None and not https:
                 headers |= proxy.headers
-            await self._sleep(0)  # which nothing does that is told to end
+            await self._sleep(0)  # raises if the run has a stop request
             self.counts.requests += 1
-            connection = SimpleNamespace(kept=False)
+            connection = SimpleNamespace(reused=False)
             try:
-                # A server that drips the head of its answer is given up as well.
+                # This limit ends a response whose head arrives byte by byte.
                 async with asyncio.timeout(2 * self._timeout_s + MINUTE_S):
                     response = await session.request(
                         method,
                         target,
                         data=form,
                         headers=headers,
-                        ssl=judge,
+                        ssl=certificates,
                         allow_redirects=False,
                         trace_request_ctx=connection,
                         proxy=proxy.url.with_user(None) if proxy else None,
                         proxy_headers=proxy.headers if proxy and https else None,
                     )
             except TimeoutError as error:
-                raise self._silent() from error
-            except (_NotRepeatedError, aiohttp.ClientError, ConnectionError) as error:
-                cause = error.cause if isinstance(error, _NotRepeatedError) else error
+                raise self._timeout_error() from error
+            except (_BrokenConnectionError, aiohttp.ClientError, ConnectionError) as error:
+                cause = error.cause if isinstance(error, _BrokenConnectionError) else error
                 if (reason := lack(cause)) is not None:
                     raise RunError(reason) from error
-                if not (connection.kept and session is self._session and _unanswered(cause)):
-                    raise self._broken(cause, proxy) from error
-                # Servers close connections when they like. The token's POST may be repeated too:
-                # another token does no harm.
-                session = self._afresh
-                slot = await self._limiter.gate()
+                may_be_closed = connection.reused and session is self._session
+                if not (may_be_closed and _ended_before_response(cause)):
+                    raise self._connection_error(cause, proxy) from error
+                # Servers close connections at any time. Sending the POST for a token again does
+                # no harm: the server issues another token.
+                session = self._fresh_session
+                slot = await self.limiter.wait_to_start()
                 continue
             self._last_head = response.headers, datetime.now(UTC)
             return _Sent(response, header, slot)
 
-    async def _judge(self) -> ssl.SSLContext:
-        """Return what judges servers; the first who asks has it read, by a thread."""
-        if self._trusted is None:
-            self._trusted = asyncio.ensure_future(asyncio.to_thread(trusted))
-        return await asyncio.shield(self._trusted)
+    async def _read_certificates(self) -> ssl.SSLContext:
+        """Return the certificates to trust; the first request reads them, in a thread."""
+        if self._certificates is None:
+            self._certificates = asyncio.ensure_future(asyncio.to_thread(trusted_certificates))
+        return await asyncio.shield(self._certificates)
 
-    def _silent(self) -> FileError:
+    def _timeout_error(self) -> FileError:
         return FileError(
             FailureKind.TIMEOUT,
             f"no byte arrived for {self._timeout_s:g} s; raise fetch.timeout if that is normal",
         )
 
-    def _broken(self, cause: Exception, proxy: Proxy | None) -> FileError:
-        text, passing = _unconnected(cause, proxy) or (
-            f"no answer: {cause or type(cause).__name__}",
-            True,
-        )
-        message = one_line(self.redact(text))[:_MESSAGE_MAX_CHARS]
+    def _connection_error(self, cause: Exception, proxy: Proxy | None) -> FileError:
+        text, passing = _explain_connection_error(cause, proxy)
+        message = one_line(self.redactor.text(text))[:_MESSAGE_MAX_CHARS]
         return FileError(FailureKind.CONNECTION, message, passing=passing)
 
-    async def _refusal(self, answer: Answer, auth: Authenticator | None, sent: _Sent) -> FileError:
-        status = answer.status
-        wait_s = retry_after_s(
-            answer.headers.get("Retry-After"), answer.headers.get("Date"), datetime.now(UTC)
-        )
+    async def _status_error(
+        self, response: Response, auth: Authenticator | None, sent: _Sent
+    ) -> FileError:
+        """Return the error for a status; a 429 or 503 slows all requests down."""
+        status = response.status
+        wait_s = retry_after_s(response.headers, datetime.now(UTC))
         if status == 429:
             self.counts.throttled += 1
-            self._limiter.refused(sent.slot, throttled=True)
+            self.limiter.refused(sent.slot, throttled=True)
             self._pause(max(self._retry.throttle_delay, wait_s))
             return FileError(
                 FailureKind.THROTTLED,
@@ -305,30 +314,30 @@ class Transport:
                 status=status,
             )
         if status == 503:
-            self._limiter.refused(sent.slot, throttled=False)
+            self.limiter.refused(sent.slot, throttled=False)
             self._pause(wait_s)
-        said = await read_refusal(answer, self.redact)
+        details = await read_error_details(response, self.redactor.text)
         if status == 401:
             keys_sent = auth is None or sent.header is not None
-            why = why_unauthorized(said, keys_sent=keys_sent, clock_off_s=self.clock_off_s)
-            hope = await (auth or Anonymous()).refused(sent.header)
-            return Unauthorized(f"status 401{said}; {why}", hope)
+            why = explain_401(details, keys_sent=keys_sent, clock_offset_s=self.clock_offset_s)
+            resend = await (auth or Anonymous()).refused(sent.header)
+            return UnauthorizedError(f"status 401{details}; {why}", resend)
         if status == 404:
-            return FileError(FailureKind.NOT_FOUND, f"404, not found{said}", status=status)
-        shown = ", a redirect, which is never followed" if 300 <= status < 400 else said
+            return FileError(FailureKind.NOT_FOUND, f"404, not found{details}", status=status)
+        shown = ", a redirect, which is never followed" if 300 <= status < 400 else details
         return FileError(FailureKind.HTTP, f"status {status}{shown}", status=status)
 
     def _pause(self, seconds: float) -> None:
         if seconds > 60:
             log.warning("throttle.long", seconds=seconds, reason="the server asked to wait")
-        self._limiter.pause(seconds)
+        self.limiter.pause(seconds)
 
 
 def _host_header(url: URL) -> str:
     """Return the host as it is sent and signed: RFC 9110 section 4.2.3, RFC 5849 section 3.4.1.2.
 
-    In small letters, without the last dot of a full name, an address in its short form, and
-    without the scheme's own port.
+    In lower case, without the last dot of a full name and without the scheme's default port; an
+    IPv6 address in its short form.
     """
     host = (url.raw_host or "").rstrip(".").lower()
     if ":" in host:
@@ -336,33 +345,32 @@ def _host_header(url: URL) -> str:
     return host if url.is_default_port() else f"{host}:{url.port}"
 
 
-def _unanswered(cause: Exception) -> bool:
-    """Tell whether a connection ended before the answer began."""
+def _ended_before_response(cause: Exception) -> bool:
+    """Return whether a connection ended before the first byte of the response."""
     if isinstance(cause, aiohttp.ServerDisconnectedError):
-        return isinstance(cause.message, str)  # else it is the head that has come so far
+        return isinstance(cause.message, str)  # otherwise it is the part of the head that came
     return isinstance(cause, aiohttp.ClientOSError | ConnectionError)
 
 
-def _unconnected(cause: Exception, proxy: Proxy | None) -> tuple[str, bool] | None:
-    """Say why there is no connection and whether to try again; None if it is not that."""
-    by = f" by the proxy {proxy.place} ({proxy.variable})" if proxy else ""
-    if isinstance(cause, aiohttp.ClientHttpProxyError):
-        # Its own text has the proxy's URL.
-        return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
-        error = cause.certificate_error
-        if isinstance(error, ssl.SSLError):
+def _explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str, bool]:
+    """Return what went wrong before the response, and whether to try again."""
+    by = f" by {proxy}" if proxy else ""
+    match cause:
+        case aiohttp.ClientHttpProxyError():
+            # Its own text has the proxy's URL.
+            return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
+        case (
+            aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as error)
+            | aiohttp.ClientConnectorError(os_error=ssl.SSLError() as error)
+        ):
             return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
-    if not isinstance(cause, aiohttp.ClientConnectorError):
-        return None
-    if isinstance(cause.os_error, ssl.SSLError):
-        error = cause.os_error
-        return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
-    number = cause.os_error.errno or 0
-    if isinstance(cause, aiohttp.ClientConnectorDNSError):
-        reason = "the name cannot be looked up"
-    else:
-        reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
+        case aiohttp.ClientConnectorDNSError():
+            reason = "the name cannot be looked up"
+        case aiohttp.ClientConnectorError():
+            number = cause.os_error.errno or 0
+            reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
+        case _:
+            return f"no answer: {cause or type(cause).__name__}", True
     place = f"{cause.host}:{cause.port}{by}"
     advice = f"check {proxy.variable}" if proxy else "check api.base_url"
     return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True

@@ -95,9 +95,9 @@ class ArchiveReader:
                         f"has more than {max_bytes} bytes; if right, raise limits.max_file_size",
                     )
                 if size <= memory_bytes:
-                    return Body(size, size, io.BytesIO(stream.read()), declared_gzip=False)
+                    return Body(size, io.BytesIO(stream.read()), in_memory=True)
                 release = stack.pop_all().close
-                return Body(size, 0, stream, declared_gzip=False, release=release)
+                return Body(size, stream, in_memory=False, release=release)
         except FileNotFoundError:
             raise FileError(FailureKind.NOT_FOUND, "not in the raw archive") from None
         except (LakeError, OSError, RunError) as error:

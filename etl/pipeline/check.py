@@ -17,12 +17,11 @@ from pydantic import ByteSize
 from yarl import URL
 
 from etl.api.client import Client, connect
-from etl.api.error_responses import clock_words
-from etl.api.limiter import Limiter
+from etl.api.error_responses import describe_clock
 from etl.api.listing import Listing, require_an_answer
-from etl.api.network import Proxy, greet, proxy_for, resolve, variables_set
-from etl.api.responses import ForeignError
-from etl.api.retry import Unauthorized
+from etl.api.network import Proxy, connect_once, proxy_for, proxy_variables, resolve
+from etl.api.responses import ForeignResponseError
+from etl.api.retry import UnauthorizedError
 from etl.api.transport import HttpCounts, Transport
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
@@ -105,7 +104,6 @@ class Checkup:
         begin: Callable[[Name], None] = lambda _: None,
     ) -> None:
         self._settings = settings
-        self._account = settings.account or ""
         self._window = window
         self._redactor = redactor
         self._tell = tell
@@ -117,17 +115,10 @@ class Checkup:
         """Try everything; return whether all is ok."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        limiter = Limiter(1, settings.fetch.rate, loop.time)
-        once = settings.retry.model_copy(update={"server_delays": (), "throttle_attempts": 0})
+        retry = settings.retry.model_copy(update={"server_delays": (), "throttle_attempts": 0})
+        once = settings.model_copy(update={"retry": retry})
         async with Transport(
-            limiter,
-            once,
-            settings.fetch,
-            HttpCounts(),
-            loop.time,
-            asyncio.sleep,
-            self._redactor.text,
-            use_proxy=settings.api.use_proxy,
+            once, HttpCounts(), loop.time, asyncio.sleep, self._redactor
         ) as transport:
             client = await self._try("host", lambda: self._host(transport))
             await self._try("connection", lambda: self._connection(client), needs="host")
@@ -168,11 +159,8 @@ class Checkup:
 
     async def _host(self, transport: Transport) -> tuple[str, Client]:
         api = self._settings.api
-        clock = asyncio.get_running_loop().time
         try:
-            client = await connect(
-                transport, self._settings, self._account, clock, self._redactor.add
-            )
+            client = await connect(transport, self._settings)
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, FileError) and cause.kind is FailureKind.CONNECTION:
@@ -186,21 +174,17 @@ class Checkup:
         return f"{found[0]}, {by}{tokens}{self._said_of_proxies(client)}", client
 
     async def _resolve(self, origin: str) -> str:
-        if (proxy := self._proxy(origin)) is None:
-            return await resolve(origin, self._timeout_s)
-        # The name is the proxy's to look up.
-        await resolve(str(proxy.url.origin()), self._timeout_s)
-        return f"{origin} (by the proxy {proxy.place}, {proxy.variable})"
+        return await resolve(origin, self._proxy(origin), self._timeout_s)
 
     async def _greet(self, origin: str) -> str:
-        return await greet(origin, self._timeout_s, self._proxy(origin))
+        return await connect_once(origin, self._proxy(origin), self._timeout_s)
 
     def _proxy(self, origin: str) -> Proxy | None:
         return proxy_for(URL(origin)) if self._settings.api.use_proxy else None
 
     def _said_of_proxies(self, client: Client) -> str:
         """Return a word on variables that name a proxy, where none is used."""
-        variables = variables_set()
+        variables = proxy_variables()
         if not variables or any(self._proxy(origin) for origin in client.origins):
             return ""
         are = "is" if len(variables) == 1 else "are"
@@ -229,14 +213,14 @@ class Checkup:
                 failure = _named(error)
         cause = failure.__cause__ if failure is not None else None
         if failure is None or "connection" in self._not_ok or _is_about_keys(failure, cause):
-            off_s = transport.clock_off_s
+            off_s = transport.clock_offset_s
             await self._try(
                 "authentication", lambda: self._keys(listing, failure, off_s), needs="connection"
             )
         else:
             # The listing's failure is the one to mend, and not for want of this.
             why = "the listing got no answer that tells"
-            if isinstance(cause, ForeignError):
+            if isinstance(cause, ForeignResponseError):
                 why = "what answers is not the API"
             self._tell(Check("authentication", "skipped", f"not known: {why}"))
         entries = await self._try(
@@ -250,7 +234,7 @@ class Checkup:
         return listing
 
     async def _keys(
-        self, listing: Listing | None, failure: AhtEtlError | None, clock_off_s: float | None
+        self, listing: Listing | None, failure: AhtEtlError | None, clock_offset_s: float | None
     ) -> tuple[str, None]:
         if failure is not None:
             raise RunError(str(failure))
@@ -259,7 +243,7 @@ class Checkup:
             status = "404, no files"
         else:
             status = "206, some files are missing" if listing.partial_windows else "200"
-        clock = clock_words(clock_off_s)
+        clock = describe_clock(clock_offset_s)
         seen = f"(the listing answered {status})" + (
             f"; but {clock}: set it (NTP)" if clock else ""
         )
@@ -373,7 +357,7 @@ def _named(error: Exception) -> AhtEtlError:
 
 
 def _is_about_keys(failure: AhtEtlError, cause: BaseException | None) -> bool:
-    return isinstance(cause, Unauthorized) or str(failure).startswith("authentication:")
+    return isinstance(cause, UnauthorizedError) or str(failure).startswith("authentication:")
 
 
 async def _temporary() -> tuple[str, None]:

@@ -100,4 +100,4 @@ class Decoder:
 
 
 def _is_small(body: Body) -> bool:
-    return body.size <= _IN_LOOP_BYTES and bool(body.in_memory)
+    return body.size <= _IN_LOOP_BYTES and body.in_memory

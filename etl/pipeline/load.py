@@ -9,7 +9,7 @@ from typing import Final
 
 from etl.api.client import Client
 from etl.api.responses import Body
-from etl.api.retry import Unauthorized
+from etl.api.retry import UnauthorizedError
 from etl.archive.reader import ArchiveReader
 from etl.archive.writer import ArchiveWriter, Download
 from etl.config.settings import open_archive
@@ -261,7 +261,7 @@ class _Loader:
             reason=error.message,
             attempts=error.attempts,
         )
-        if isinstance(error, Unauthorized):
+        if isinstance(error, UnauthorizedError):
             reason = f"authentication was refused in mid-run: {error.message}"
             self._job.stop.request(error=RunError(reason))
         await self._sink.failed(partition)

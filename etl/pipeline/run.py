@@ -9,7 +9,6 @@ from functools import partial
 from typing import BinaryIO, Final
 
 from etl.api.client import Client, connect
-from etl.api.limiter import Limiter
 from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.transport import Transport
 from etl.archive.reader import ArchiveReader, open_archive_reader
@@ -94,18 +93,10 @@ async def _transport(job: Job) -> AsyncIterator[Transport | None]:
 async def _limited(job: Job) -> AsyncIterator[Transport]:
     settings, tally, stop = job.settings, job.tally, job.stop
     clock = asyncio.get_running_loop().time
-    job.limiter = limiter = Limiter.of(settings.fetch, settings.retry, clock, stop.sleep)
+    transport = Transport(settings, tally.http, clock, stop.sleep, job.redactor)
+    job.limiter = transport.limiter
     try:
-        async with Transport(
-            limiter,
-            settings.retry,
-            settings.fetch,
-            tally.http,
-            clock,
-            stop.sleep,
-            job.redactor.text,
-            use_proxy=settings.api.use_proxy,
-        ) as transport:
+        async with transport:
             yield transport
     finally:
         # By now it may be an engine's: what many processes settled on together.
@@ -131,8 +122,7 @@ async def _open(store: Store, job: Job) -> None:
 async def _connect(job: Job, transport: Transport | None) -> Client | ArchiveReader:
     if transport is None:
         return await asyncio.to_thread(open_archive_reader, job.settings)
-    clock = asyncio.get_running_loop().time
-    return await connect(transport, job.settings, job.account, clock, job.redactor.add)
+    return await connect(transport, job.settings)
 
 
 async def _list(job: Job, client: Client | ArchiveReader | None) -> Listing:

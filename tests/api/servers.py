@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from aiohttp import web
 
-from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
-from etl.config.sections import FetchSettings, RetrySettings
+from etl.config.redact import Redactor
+from etl.config.sections import ApiSettings, FetchSettings, RetrySettings
+from etl.config.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,24 +49,23 @@ async def transport(
     timeout_s: float = 5,
     slept: list[float] | None = None,
     retry: RetrySettings | None = None,
-    **how: Any,
+    clock: Callable[[], float] | None = None,
+    redactor: Redactor | None = None,
+    *,
+    use_proxy: bool = False,
 ) -> AsyncIterator[Transport]:
-    """Time stands still but for sleeping; `how` is passed on."""
+    """Only sleeping moves the time, unless there is another clock."""
     naps = [] if slept is None else slept
 
     async def sleep(seconds: float) -> None:
         if seconds > 0:
             naps.append(seconds)
 
-    limiter = Limiter(8, None, lambda: sum(naps), sleep)
-    opened = Transport(
-        limiter,
-        retry or RetrySettings(),
-        FetchSettings(timeout=timedelta(seconds=timeout_s)),
-        HttpCounts(),
-        how.pop("clock", lambda: sum(naps)),
-        sleep,
-        **how,
+    settings = Settings(
+        api=ApiSettings(use_proxy=use_proxy),
+        fetch=FetchSettings(concurrency=8, timeout=timedelta(seconds=timeout_s)),
+        retry=retry or RetrySettings(),
     )
-    async with opened:
+    clock = clock or (lambda: sum(naps))
+    async with Transport(settings, HttpCounts(), clock, sleep, redactor or Redactor()) as opened:
         yield opened

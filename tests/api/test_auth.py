@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from etl.api.auth import Hope, OAuth1, OAuth2, parse_token
-from etl.api.retry import Unauthorized
+from etl.api.auth import OAuth1, OAuth2, Resend, parse_token
+from etl.api.retry import UnauthorizedError
 from etl.api.transport import Transport
 from etl.config.sections import AuthSettings
 from etl.model.errors import RunError
@@ -70,7 +70,7 @@ async def test_many_401s_renew_once() -> None:
     old = await auth.header(URL)
 
     async def again() -> str:
-        assert await auth.refused(old) is not Hope.NONE
+        assert await auth.refused(old) is not Resend.NO
         return await auth.header(URL)
 
     assert set(await asyncio.gather(*(again() for _ in range(16)))) == {"Bearer token-2"}
@@ -85,9 +85,9 @@ async def test_a_renewal_that_is_under_way_is_waited_for() -> None:
     server.now = 3600
     renewal = asyncio.ensure_future(auth.header(URL))
     await asyncio.sleep(0)
-    assert (await auth.refused(old), await renewal) == (Hope.NEWER, "Bearer token-2")
+    assert (await auth.refused(old), await renewal) == (Resend.WITH_NEWER, "Bearer token-2")
     assert await auth.header(URL) == "Bearer token-2"
-    assert await auth.refused("Bearer token-2") is Hope.RENEWED
+    assert await auth.refused("Bearer token-2") is Resend.WITH_NEW
     assert server.asked == 2
 
 
@@ -104,7 +104,7 @@ async def test_a_renewal_that_is_under_way_is_waited_for() -> None:
 )
 def test_lives(answer: dict[str, Any], renew_at: float) -> None:
     """The life is a number or a string; without one the token is used until it is refused."""
-    assert parse_token(answer, asked_at=100).renew_at == pytest.approx(renew_at)
+    assert parse_token(answer, requested_at=100).renew_at == pytest.approx(renew_at)
 
 
 def test_the_jwt_itself_says_when_it_ends() -> None:
@@ -140,7 +140,7 @@ async def test_every_signature_is_new() -> None:
     first, second = await auth.header(URL), await auth.header(URL)
     assert first.startswith("OAuth ")
     assert first != second
-    assert await auth.refused(first) is Hope.NONE
+    assert await auth.refused(first) is Resend.NO
 
 
 def test_a_token_is_not_in_the_text_about_it() -> None:
@@ -197,6 +197,6 @@ async def test_a_token_that_is_fetched_for_a_request_and_refused_is_the_end() ->
     tokens = Server(3600)
     auth = OAuth2(tokens.request, tokens.clock, lambda _: None)
     async with serving(handle) as server, transport() as opened:
-        with pytest.raises(Unauthorized) as caught:
+        with pytest.raises(UnauthorizedError) as caught:
             await ask(opened, server.url, auth)
     assert (2, 2) == (tokens.asked, caught.value.attempts)

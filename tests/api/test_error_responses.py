@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from etl.api.auth import Anonymous, Hope
-from etl.api.retry import Unauthorized
+from etl.api.auth import Anonymous, Resend
+from etl.api.error_responses import retry_after_s
+from etl.api.retry import UnauthorizedError
 from etl.config.redact import Redactor
 from tests.api.servers import serving, transport
 
+NOW = datetime(2022, 6, 1, 12, tzinfo=UTC)
 PERMISSION = "Data > Workforce Management > Agent Activity API"
 
 
@@ -29,12 +31,12 @@ async def refusal(auth: Anonymous | None = None, **answer: Any) -> str:
     async def handle(_: web.Request) -> web.Response:
         return web.Response(status=401, **answer)
 
-    redact = Redactor(["secret-of-the-keys"]).text
-    async with serving(handle) as server, transport(redact=redact) as opened:
-        with pytest.raises(Unauthorized) as caught:
+    redactor = Redactor(["secret-of-the-keys"])
+    async with serving(handle) as server, transport(redactor=redactor) as opened:
+        with pytest.raises(UnauthorizedError) as caught:
             async with opened.get(server.url, auth or Keys()):
                 pass
-    assert caught.value.hope is Hope.NONE
+    assert caught.value.resend is Resend.NO
     return caught.value.message
 
 
@@ -155,6 +157,35 @@ async def test_a_401_whose_body_breaks_is_still_a_401() -> None:
         return response
 
     async with serving(handle) as server, transport() as opened:
-        with pytest.raises(Unauthorized, match=r"^status 401; the keys are wrong"):
+        with pytest.raises(UnauthorizedError, match=r"^status 401; the keys are wrong"):
             async with opened.get(server.url, Keys()):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, 0),
+        ("", 0),
+        ("3", 3),
+        (" 120 ", 120),
+        ("-5", 0),
+        ("soon", 0),
+        ("Wed, 01 Jun 2022 12:00:30 GMT", 30),
+        ("Wed, 01 Jun 2022 11:00:00 GMT", 0),
+        ("Wed, 99 Jun 2022 11:00:00 GMT", 0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", 0),
+    ],
+)
+def test_retry_after(header: str | None, expected: float) -> None:
+    """Seconds and HTTP dates are understood; nonsense and the past ask for nothing."""
+    headers = {} if header is None else {"Retry-After": header}
+    assert retry_after_s(headers, NOW) == expected
+
+
+@pytest.mark.parametrize("date", ["Wed, 01 Jun 2022 10:00:00 GMT", "soon", None])
+def test_a_retry_after_is_by_the_servers_own_clock(date: str | None) -> None:
+    """Where the answer has a date, this machine's clock does not matter."""
+    expected = 60 if date and date.startswith("Wed") else 0
+    headers = {"Retry-After": "Wed, 01 Jun 2022 10:01:00 GMT"} | ({"Date": date} if date else {})
+    assert retry_after_s(headers, NOW) == expected

@@ -16,7 +16,7 @@ import pytest
 from yarl import URL
 
 from etl.api.auth import Anonymous, OAuth1
-from etl.api.network import Proxy, greet
+from etl.api.network import Proxy, connect_once
 from etl.api.transport import Transport
 from etl.config.sections import ApiSettings, AuthSettings
 from etl.model.errors import FailureKind, FileError, RunError
@@ -240,13 +240,13 @@ async def test_a_check_shakes_hands_through_the_tunnel(
         listening("127.0.0.1") as refusing,
     ):
         good = Proxy("HTTPS_PROXY", URL(f"http://me:word@127.0.0.1:{proxy.port}"))
-        assert "with api.example" in await greet("https://api.example", 5, good)
+        assert "with api.example" in await connect_once("https://api.example", good, 5)
         assert proxy.header("Proxy-Authorization") == "Basic bWU6d29yZA=="
         bad = Proxy("HTTPS_PROXY", URL(f"http://me:hidden-word@127.0.0.1:{refusing.port}"))
         with pytest.raises(
             RunError, match=r"\(HTTPS_PROXY\) makes no .*: HTTP/1.1 403 No"
         ) as caught:
-            await greet("https://api.example", 5, bad)
+            await connect_once("https://api.example", bad, 5)
         assert "hidden-word" not in str(caught.value)
 
 

@@ -30,7 +30,7 @@ LARGE = gzip.compress(
 
 
 def body(content: bytes) -> Body:
-    return Body(len(content), len(content), io.BytesIO(content), declared_gzip=False)
+    return Body(len(content), io.BytesIO(content), in_memory=True)
 
 
 async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
@@ -95,7 +95,7 @@ async def test_a_file_on_disk_is_decoded_from_there(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(SMALL)
     with file.open("rb") as stream:
-        spooled = Body(len(SMALL), 0, stream, declared_gzip=False)
+        spooled = Body(len(SMALL), stream, in_memory=False)
         assert 5 == (await Decoder(LIMITS, Stop(), at_once=1).decode("/x", spooled)).rows
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from etl.api.client import Client, connect
-from etl.api.limiter import Limiter
 from etl.api.transport import HttpCounts, Transport
 from etl.archive.reader import ArchiveReader, open_archive_reader
 from etl.config.redact import Redactor
@@ -42,7 +41,6 @@ class Station:
     order: Order
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)
-    limiter: Limiter = field(init=False)
     transport: Transport = field(init=False)
     store: Store = field(init=False)
     client: Client | ArchiveReader | None = None
@@ -53,17 +51,7 @@ class Station:
         for secret in settings.secret_values():
             self.redactor.add(secret)
         clock = asyncio.get_running_loop().time
-        self.limiter = Limiter.of(settings.fetch, settings.retry, clock, self._sleep)
-        transport = Transport(
-            self.limiter,
-            settings.retry,
-            settings.fetch,
-            HttpCounts(),
-            clock,
-            self._sleep,
-            self.redactor.text,
-            use_proxy=settings.api.use_proxy,
-        )
+        transport = Transport(settings, HttpCounts(), clock, self._sleep, self.redactor)
         self.transport = await transport.__aenter__()
         self.store = open_lake(settings)
 
@@ -79,12 +67,11 @@ class Station:
     async def connect(self) -> Client | ArchiveReader:
         """Find the vendor's hosts, or the archive, once. Raises RunError."""
         if self.client is None:
-            settings, account = self.order.settings, self.order.account
+            settings = self.order.settings
             if self.order.from_archive:
                 self.client = await asyncio.to_thread(open_archive_reader, settings)
             else:
-                clock, told = asyncio.get_running_loop().time, self.redactor.add
-                self.client = await connect(self.transport, settings, account, clock, told)
+                self.client = await connect(self.transport, settings)
         return self.client
 
     async def _sleep(self, seconds: float) -> None:
@@ -111,7 +98,7 @@ class Attempt:
 
     def word(self) -> Word:
         """Tell how far it is."""
-        tally, limiter = self.tally, self.station.limiter
+        tally, limiter = self.tally, self.station.transport.limiter
         return Word(
             self.order.key,
             self._id,
@@ -140,7 +127,7 @@ class Attempt:
         settings, account = order.settings, order.account
         job = Job(settings, account, None, tally, tally.started_at, stop=self.stop)
         job.from_archive = order.from_archive
-        job.redactor, job.limiter = station.redactor, station.limiter
+        job.redactor, job.limiter = station.redactor, station.transport.limiter
         planned, error = False, None
         try:
             # First, and whatever the client says meanwhile: an attempt before this one may have
