@@ -1,42 +1,65 @@
-"""What the API lists and the lake lacks: the plan of a run that is not carried out."""
+"""The files that the API lists for a window, compared with what the lake holds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from etl.api.listing import Listing
-from etl.audit.gaps import HOUR
 from etl.lake.layout import to_minute
+from etl.model.paths import HOUR, Partition
 from etl.model.times import Window
-from etl.pipeline.plan import PartitionPlan, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
-    """A listing of a window, and what of it a run would load now."""
+class ListedPartition:
+    """The listed files of one partition. The lake has no receipt of the `missing` ones.
+
+    `damage` says why the lake's parts of it cannot be read: then a run could not load the files.
+    """
+
+    partition: Partition
+    listed: int
+    missing: int
+    damage: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A listing of a window against the lake.
+
+    The `invalid` paths do not fit the API's pattern, and `fetch.skip` names the `skipped` ones.
+    Neither are in `partitions`.
+    """
 
     account: str
     window: Window
     listing: Listing
-    plan: Plan
+    partitions: tuple[ListedPartition, ...]
+    invalid: int
+    skipped: int
 
     @property
-    def loaded(self) -> int:
-        """How many listed files the lake holds."""
-        return self.plan.already_loaded
+    def listed(self) -> int:
+        """The number of distinct listed paths."""
+        return self.invalid + self.skipped + sum(each.listed for each in self.partitions)
 
     @property
     def missing(self) -> int:
-        """How many listed files no readable part of the lake holds."""
-        return self.plan.to_load
+        """The number of listed files that the lake lacks."""
+        return sum(each.missing for each in self.partitions)
 
     @property
-    def lacking(self) -> tuple[PartitionPlan, ...]:
-        """The hours that lack files, oldest first."""
-        return tuple(partition for partition in self.plan.partitions if partition.to_load)
+    def loaded(self) -> int:
+        """The number of listed files that the lake holds."""
+        return sum(each.listed - each.missing for each in self.partitions)
+
+    @property
+    def lacking(self) -> tuple[ListedPartition, ...]:
+        """The partitions that lack files, oldest first."""
+        return tuple(each for each in self.partitions if each.missing)
 
     def answered(self, hour: datetime) -> bool:
-        """Tell whether the API listed the whole of this hour, without saying that paths miss."""
+        """Return whether the API listed all files of this hour, as far as it says."""
         end = hour + HOUR
         unsure = (*self.listing.partial_windows, *self.listing.unanswered)
         return (
@@ -46,22 +69,18 @@ class Against:
         )
 
     def remarks(self) -> Iterator[str]:
-        """Yield what people should know besides the counts, and what to do; a sentence or two each.
-
-        Times are in UTC.
-        """
-        if self.plan.invalid:
-            yield f"{len(self.plan.invalid):,} listed paths do not fit the API's pattern."
-        if self.plan.skipped:
-            yield f"{len(self.plan.skipped):,} listed files are left out by fetch.skip."
+        """Yield what people should know besides the counts, and what to do. Times are in UTC."""
+        if self.invalid:
+            yield f"{self.invalid:,} listed paths do not fit the API's pattern."
+        if self.skipped:
+            yield f"{self.skipped:,} listed files are left out by fetch.skip."
         for partial in self.listing.partial_windows:
-            span = f"{to_minute(partial.start)} to {to_minute(partial.end)} UTC"
-            yield f"The vendor says that paths are missing in its own listing of {span}."
+            yield f"The vendor says that paths are missing in its own listing of {_span(partial)}."
         for unanswered in self.listing.unanswered:
-            span = f"{to_minute(unanswered.start)} to {to_minute(unanswered.end)} UTC"
+            span = _span(unanswered)
             yield f"The API did not answer for {span}: what it lists there is unknown."
-        damaged = [lacking for lacking in self.lacking if lacking.state.damage]
-        blocked = sum(len(lacking.to_load) for lacking in damaged)
+        damaged = [each for each in self.lacking if each.damage]
+        blocked = sum(each.missing for each in damaged)
         if blocked:
             yield (
                 f"{blocked:,} cannot be loaded until {len(damaged):,} damaged "
@@ -71,3 +90,7 @@ class Against:
         if self.missing > blocked:
             rest = "the others" if blocked else "what is missing"
             yield f"aht-etl run over the same window loads {rest}."
+
+
+def _span(window: Window) -> str:
+    return f"{to_minute(window.start)} to {to_minute(window.end)} UTC"

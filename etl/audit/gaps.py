@@ -1,15 +1,12 @@
 """Which hours of an account should have files, and which of them have none."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
 from etl.lake.layout import Selection
-from etl.model.paths import Partition
-
-HOUR: Final = timedelta(hours=1)
+from etl.model.paths import HOUR
 
 #: The first and the last hour, both included, in which an account should have files.
 Span = tuple[datetime, datetime]
@@ -25,16 +22,8 @@ class Gap:
 
     @property
     def hours(self) -> int:
-        """How long it is."""
+        """Its length."""
         return (self.end - self.start) // HOUR
-
-
-def held_hours(partitions: Iterable[Partition]) -> dict[str, set[datetime]]:
-    """Return the hours of these partitions by account."""
-    held: dict[str, set[datetime]] = {}
-    for partition in partitions:
-        held.setdefault(partition.account, set()).add(partition.hour)
-    return held
 
 
 def expected_spans(
@@ -42,9 +31,8 @@ def expected_spans(
 ) -> dict[str, Span]:
     """Return in which hours each account should have files; `held` are the hours that it has.
 
-    A selection's start and end say so where they are given, up to `now`. Without them an account's
-    own first and last hour do: what lies beyond the lake's edges is not known. Accounts without
-    such hours are left out.
+    The start and the end of the selection decide, up to `now`. Without them, an account's own first
+    and last hour decide. Accounts without such hours are left out.
     """
     accounts = {*held} if selection.account is None else {selection.account}
     spans = {}
@@ -64,27 +52,27 @@ def expected_spans(
 def find_gaps(
     held: Mapping[str, Collection[datetime]],
     spans: Mapping[str, Span],
-    hidden: Sequence[tuple[int, ...]] = (),
+    hidden: Sequence[tuple[int, ...]],
 ) -> Iterator[Gap]:
     """Yield the hours of the spans that are not held, account by account, oldest first.
 
-    `hidden` are the year, month, day and hour, as far as they are known, of folders that cannot be
-    read: what they hold is not known, so it is no gap.
+    `hidden` has the year, month, day and hour, as far as known, of each folder that cannot be read.
+    Its content is unknown, so it is not a gap.
     """
     for account, (first, last) in sorted(spans.items()):
         for start, end in _not_held(sorted(held.get(account, ())), first, last):
-            for gap_start, gap_end in _less_hidden(start, end, hidden):
+            for gap_start, gap_end in _not_hidden(start, end, hidden):
                 yield Gap(account, gap_start, gap_end)
 
 
 def is_hidden(at: datetime, hidden: Sequence[tuple[int, ...]]) -> bool:
-    """Tell whether an hour lies in one of these folders, as `find_gaps` takes them."""
+    """Return whether an hour lies in one of the hidden folders of `find_gaps`."""
     numbers = (at.year, at.month, at.day, at.hour)
     return any(numbers[: len(prefix)] == prefix for prefix in hidden)
 
 
 def whole_hour(at: datetime) -> datetime:
-    """Return the begin of the hour that a moment lies in."""
+    """Return the start of an instant's hour."""
     return at.replace(minute=0, second=0, microsecond=0)
 
 
@@ -94,13 +82,13 @@ def _not_held(hours: Sequence[datetime], first: datetime, last: datetime) -> Ite
     for hour in hours[bisect_left(hours, first) : bisect_right(hours, last)]:
         if start < hour:
             yield start, hour
-        if hour == last:  # the hour after the last that there is cannot be named
+        if hour == last:  # a datetime cannot hold the hour after the last hour of year 9999
             return
         start = hour + HOUR
     yield start, last + HOUR
 
 
-def _less_hidden(
+def _not_hidden(
     start: datetime, end: datetime, hidden: Sequence[tuple[int, ...]]
 ) -> Iterator[Span]:
     if hidden:

@@ -1,33 +1,32 @@
 """What the lake holds, from the footers of its parts alone: files, rows, gaps, late arrivals."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from etl.audit.gaps import HOUR, Gap, expected_spans, find_gaps, held_hours
+from etl.audit.gaps import Gap, Span, expected_spans, find_gaps
 from etl.lake.layout import Damage, Selection, read_layout
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.model.paths import BreakdownPath, InvalidPathError, Partition, written_at
+from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition, written_at
 from etl.storage.store import LakeError, Store, StoredFile
 
-#: The vendor's data is complete 24 hours after a segment closed; what is written later is late.
+#: The vendor promises complete data 24 hours after a segment closes. Later files are late.
 LATE_AFTER: Final = timedelta(hours=24)
 
-# Footers that one thread reads before it hands back.
+# Footers that one task of a thread reads.
 _READ_AT_ONCE: Final = 64
-# More than cores: on a network disk a thread waits, most of the time.
+# More than cores: on a network disk a thread waits most of the time.
 _READERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PartSurvey:
-    """One part. `bytes` is its size in the lake; one that is damaged has no sources.
+    """One part. `bytes` is its size in the lake. A damaged part has no sources and no run.
 
     `committed_at` is the part's modification time: on a local disk the moment before its commit.
-    `run` is the id of the run that wrote it.
     """
 
     name: str
@@ -40,9 +39,9 @@ class PartSurvey:
 
 @dataclass(frozen=True, slots=True)
 class PartitionSurvey:
-    """One hour of one account: its parts in the order of their names, at least one or a damage.
+    """One hour of one account, or one day in a coarse copy: at least one part, or a damage.
 
-    In a coarse copy it is one day.
+    `refused` says why the partition's folder cannot be listed.
     """
 
     partition: Partition
@@ -51,52 +50,57 @@ class PartitionSurvey:
 
     @property
     def sources(self) -> tuple[Receipt, ...]:
-        """All receipts of the hour."""
+        """The receipts of all parts."""
         return tuple(source for part in self.parts for source in part.sources)
 
     @property
     def files(self) -> int:
-        """How many source files have a receipt."""
+        """The number of source files that have a receipt."""
         return sum(len(part.sources) for part in self.parts)
 
     @property
     def rows(self) -> int:
-        """How many rows its receipts vouch for."""
+        """The rows by the receipts."""
         return sum(source.rows for source in self.sources)
 
     @property
     def quarantined(self) -> int:
-        """How many bad rows its receipts count."""
+        """The bad rows by the receipts."""
         return sum(source.quarantined for source in self.sources)
 
     @property
     def bytes(self) -> int:
-        """How large its parts are in the lake."""
+        """The size of the parts in the lake."""
         return sum(part.bytes for part in self.parts)
 
     @property
     def damages(self) -> tuple[Damage, ...]:
-        """What of it cannot be read."""
+        """Everything that cannot be read."""
         refused = () if self.refused is None else (self.refused,)
         return (*refused, *(part.damage for part in self.parts if part.damage is not None))
 
     @property
     def loaded(self) -> tuple[datetime, datetime] | None:
-        """When its first and its last part were committed, as far as it is known."""
+        """When the first and the last part were committed; None without parts."""
         times = [part.committed_at for part in self.parts]
         return (min(times), max(times)) if times else None
 
     @property
     def delays(self) -> tuple[timedelta, ...]:
-        """How long after its hour's end each file was written, where its name tells."""
-        times = ((written_at(source.path), self._hour_of(source)) for source in self.sources)
-        return tuple(sorted(at - hour - HOUR for at, hour in times if at is not None))
+        """The delays of the files whose names hold the time of writing, shortest first."""
+        delays = (delay_of(source.path, self._hour_of(source)) for source in self.sources)
+        return tuple(sorted(delay for delay in delays if delay is not None))
+
+    @property
+    def late(self) -> int:
+        """The number of files that came more than `LATE_AFTER` after the end of their hour."""
+        return sum(delay > LATE_AFTER for delay in self.delays)
 
     @property
     def rows_by_hour(self) -> dict[datetime, int]:
         """The rows of each hour that has a file, by the receipts.
 
-        Of a day that cannot be read wholly every hour may have some.
+        A day of a copy that cannot be read completely has all its hours: any may have files.
         """
         rows: dict[datetime, int] = {}
         if self.partition.length == HOUR or self.damages:
@@ -108,90 +112,83 @@ class PartitionSurvey:
         return rows
 
     def _hour_of(self, source: Receipt) -> datetime:
-        """Return a source's hour: in a copy its path tells it, in a lake its part's folder."""
+        """Return a source's hour: in a copy that of its path, in a lake the partition's."""
         if self.partition.length != HOUR:
             with suppress(InvalidPathError):
                 return BreakdownPath.parse(source.path).partition.hour
         return self.partition.hour
-
-    @property
-    def late(self) -> int:
-        """How many files were written later than `LATE_AFTER` behind their hour's end."""
-        return sum(delay > LATE_AFTER for delay in self.delays)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What the lake holds of a selection, partitions oldest first.
 
-    The selection's start and end say in which hours files are expected; where they are not given,
-    an account's first and last hour do. `refused` are folders that belong to no single partition.
-    `exists` tells whether there is a lake at all.
+    `exists` is False if there is no lake. In a coarse copy (`is_copy`) a partition is a day.
+    `expected` has the first and the last hour in which each account should have files; hours of it
+    without a part are `gaps`. `damaged_folders` are folders above partitions that cannot be listed,
+    each with its year, month, day and hour as far as known: what is in them is not a gap.
     """
 
     exists: bool
+    is_copy: bool
     selection: Selection
     partitions: tuple[PartitionSurvey, ...]
+    expected: Mapping[str, Span]
     gaps: tuple[Gap, ...]
-    refused: tuple[Damage, ...]
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether this is a coarse copy of a lake: then a partition is a day."""
-        return any(partition.partition.length != HOUR for partition in self.partitions)
+    damaged_folders: Mapping[Damage, tuple[int, ...]]
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """Whose hours these are, gaps too."""
+        """The accounts that have partitions or gaps."""
         named = {partition.partition.account for partition in self.partitions}
         return tuple(sorted(named | {gap.account for gap in self.gaps}))
 
     @property
     def damages(self) -> tuple[Damage, ...]:
         """Everything that cannot be read."""
-        return (*self.refused, *(damage for p in self.partitions for damage in p.damages))
+        return (*self.damaged_folders, *(damage for p in self.partitions for damage in p.damages))
 
     @property
     def files(self) -> int:
-        """How many source files have a receipt."""
+        """The number of source files that have a receipt."""
         return sum(partition.files for partition in self.partitions)
 
     @property
     def rows(self) -> int:
-        """How many rows the receipts vouch for."""
+        """The rows by the receipts."""
         return sum(partition.rows for partition in self.partitions)
 
     @property
     def quarantined(self) -> int:
-        """How many bad rows the receipts count."""
+        """The bad rows by the receipts."""
         return sum(partition.quarantined for partition in self.partitions)
 
     @property
     def bytes(self) -> int:
-        """How large all parts are in the lake."""
+        """The size of all parts in the lake."""
         return sum(partition.bytes for partition in self.partitions)
 
     @property
     def parts(self) -> int:
-        """How many parts there are, damaged ones too."""
+        """The number of parts, damaged ones too."""
         return sum(len(partition.parts) for partition in self.partitions)
 
     def of(self, account: str) -> "Survey":
-        """Return what is this account's; the folders that belong to nobody are left out."""
-        return Survey(
-            self.exists,
-            Selection(account, self.selection.start, self.selection.end),
-            tuple(p for p in self.partitions if p.partition.account == account),
-            tuple(gap for gap in self.gaps if gap.account == account),
-            (),
+        """Return one account's share, without the folders above partitions."""
+        return replace(
+            self,
+            selection=replace(self.selection, account=account),
+            partitions=tuple(p for p in self.partitions if p.partition.account == account),
+            gaps=tuple(gap for gap in self.gaps if gap.account == account),
+            damaged_folders={},
         )
 
 
 def survey(store: Store, selection: Selection, now: datetime) -> Survey:
-    """Look at the lake: names, sizes and footers; no row is read and nothing written. Blocking.
+    """Read names, sizes and footers of the lake, no rows. Blocking; nothing is written.
 
     No files are expected after `now`. A lake that does not exist holds nothing. Raises LakeError
-    where its root cannot be read.
+    if its root cannot be read.
     """
     layout = read_layout(store)
     hours = sorted({*layout.parts, *layout.unlistable})
@@ -205,23 +202,36 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
         )
         for p in chosen
     ]
-    held = held_hours(hours)
+    held: dict[str, set[datetime]] = {}
     if layout.is_copy:
-        held = {}
         for surveyed in surveys:
             held.setdefault(surveyed.partition.account, set()).update(surveyed.rows_by_hour)
-    spans = expected_spans(held, selection, now)
+    else:
+        for partition in hours:
+            held.setdefault(partition.account, set()).add(partition.hour)
+    expected = expected_spans(held, selection, now)
     return Survey(
         layout.exists,
+        layout.is_copy,
         selection,
         tuple(each for each in surveys if each.parts or each.refused),
-        tuple(find_gaps(held, spans, tuple(layout.damaged_folders.values()))),
-        tuple(layout.damaged_folders),
+        expected,
+        tuple(find_gaps(held, expected, tuple(layout.damaged_folders.values()))),
+        layout.damaged_folders,
     )
 
 
+def delay_of(path: str, hour: datetime) -> timedelta | None:
+    """Return how long after the end of its hour a file was written; None if its name has no time.
+
+    The vendor's file names hold the time of writing, but its documentation does not promise that.
+    """
+    at = written_at(path)
+    return None if at is None else at - hour - HOUR
+
+
 def _read_parts(store: Store, files: Sequence[StoredFile]) -> dict[str, PartSurvey | None]:
-    """Return what each part says of itself, None for one that is gone; read in threads."""
+    """Read the parts' footers in threads; a part that is gone is None."""
     at_once = _READ_AT_ONCE // store.readers
     groups = [files[at : at + at_once] for at in range(0, len(files), at_once)]
 
@@ -238,11 +248,11 @@ def _read_parts(store: Store, files: Sequence[StoredFile]) -> dict[str, PartSurv
 def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
     try:
         with store.open(file.name) as stream:
-            said = read_receipts(stream)
+            found = read_receipts(stream)
     except FileNotFoundError:
         return None  # an operator deleted it
     except (UnreadablePartError, LakeError) as error:
         message = str(error) if isinstance(error, LakeError) else f"{file.name} is {error}"
         damage = Damage(file.name, message)
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)
-    return PartSurvey(file.name, file.bytes, file.modified, said.run, said.sources)
+    return PartSurvey(file.name, file.bytes, file.modified, found.run, found.sources)

@@ -37,14 +37,13 @@ archived files; what appears after it was looked for is not seen, and nothing is
 
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
-from etl.audit.proof import Finding, FindingKind, PartProof, home_of, misplaced, prove_part
-from etl.audit.side_by_side import in_order
+from etl.audit.parallel import in_order
 from etl.audit.verify_archive import ArchiveCheck
+from etl.audit.verify_part import Finding, FindingKind, PartProof, home_of, misplaced, prove_part
 from etl.lake.commit import read_state
 from etl.lake.layout import Layout, Selection, read_layout, to_minute, to_partition
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
@@ -106,19 +105,17 @@ def verify(
         more = _no_more if archive is None else archive.check
         return prove_part(store, item[1].name, more, is_copy=layout.is_copy)
 
-    threads = max(cores(), store.readers)
-    with ThreadPoolExecutor(threads) as pool:
-        proofs = zip(todo, in_order(pool, prove, todo, threads * _AHEAD), strict=True)
-        for partition, group in groupby(proofs, key=lambda proved: proved[0][0]):
-            seen: dict[str, str] = {}
-            names = []
-            for (_, file), proof in group:
-                result.bytes += file.bytes
-                on_part(result.bytes, total)
-                if proof is not None:
-                    names.append(file.name)
-                    _take(proof, seen, astray, result)
-            _numbers(store, partition, names, result)
+    proofs = in_order(prove, todo, threads=max(cores(), store.readers), ahead=_AHEAD)
+    for partition, group in groupby(proofs, key=lambda proved: proved[0][0]):
+        seen: dict[str, str] = {}
+        names = []
+        for (_, file), proof in group:
+            result.bytes += file.bytes
+            on_part(result.bytes, total)
+            if proof is not None:
+                names.append(file.name)
+                _take(proof, seen, astray, result)
+        _numbers(store, partition, names, result)
     _doubles_of(store, astray, result, is_copy=layout.is_copy)
     for stray in layout.strays:
         _stray(store, stray, selection, result)

@@ -16,7 +16,7 @@ from etl.archive.names import (
     versions_by_path,
 )
 from etl.archive.writer import sha256_of
-from etl.audit.proof import Finding, FindingKind
+from etl.audit.verify_part import Finding, FindingKind
 from etl.config.sections import LimitSettings
 from etl.decode import DecodeLimits
 from etl.decode.decoded import Decoded

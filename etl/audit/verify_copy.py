@@ -13,16 +13,15 @@ lake.
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import pyarrow as pa
 
-from etl.audit.proof import Finding, FindingKind, home_of
-from etl.audit.side_by_side import in_order
+from etl.audit.parallel import in_order
 from etl.audit.verify import Verification, verify
+from etl.audit.verify_part import Finding, FindingKind, home_of
 from etl.lake.commit import read_state
 from etl.lake.compact import Day, days_of
 from etl.lake.layout import Selection, read_layout
@@ -66,10 +65,8 @@ def verify_copy(
         settled = partition.end <= settled_before
         return _Comparison(lake, copy, day, parts.get(partition, ())).findings(settled=settled)
 
-    threads = max(cores(), copy.readers)
-    with ThreadPoolExecutor(threads) as pool:
-        for findings in in_order(pool, compare, both, threads * _AHEAD):
-            result.findings += findings
+    for _, findings in in_order(compare, both, threads=max(cores(), copy.readers), ahead=_AHEAD):
+        result.findings += findings
     return result
 
 

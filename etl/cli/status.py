@@ -25,8 +25,8 @@ from etl.cli.selection import load_selected
 from etl.model.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from etl.audit.comparison import Against
-    from etl.lake.layout import Selection
+    from etl.audit.comparison import Comparison
+    from etl.audit.survey import Survey
     from etl.pipeline.job import Job
     from etl.storage.store import Store
 
@@ -125,24 +125,35 @@ def status(
         if window is not None:
             compared = SIGNALS.run(_ask(new_job(settings, window, now, redactor)))
         if html is not None:
-            _write_page(store, html, selection, now, compared, zone)
+            _write_page(store, found, html, now, compared, zone)
     if json_:
         typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
     else:
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
 
 
-async def _ask(job: "Job") -> "Against":
+async def _ask(job: "Job") -> "Comparison":
     """List the job's window and subtract what the lake holds; nothing is fetched.
 
     Raises RunError where the listing cannot be had, or the lake not be read.
     """
-    from etl.audit.comparison import Against
+    from etl.audit.comparison import Comparison, ListedPartition
     from etl.pipeline import run as pipeline
 
     assert job.window is not None  # noqa: S101 - nobody compares with a saved listing
     await pipeline.plan(job)
-    return Against(job.account, job.window, job.tally.listing, job.tally.plan)
+    plan = job.tally.plan
+    partitions = tuple(
+        ListedPartition(
+            each.partition,
+            len(each.already_loaded) + len(each.to_load),
+            len(each.to_load),
+            each.state.damage,
+        )
+        for each in plan.partitions
+    )
+    listing, invalid, skipped = job.tally.listing, len(plan.invalid), len(plan.skipped)
+    return Comparison(job.account, job.window, listing, partitions, invalid, skipped)
 
 
 def _zone(name: str | None, html: Path | None) -> tzinfo:
@@ -163,16 +174,16 @@ def _zone(name: str | None, html: Path | None) -> tzinfo:
 
 def _write_page(
     store: "Store",
+    survey: "Survey",
     file: Path,
-    selection: "Selection",
     now: datetime,
-    against: "Against | None",
+    against: "Comparison | None",
     zone: tzinfo,
 ) -> None:
     from etl.audit.page import write_page
 
     try:
-        write_page(store, file, now=now, selection=selection, against=against, zone=zone)
+        write_page(store, survey, file, now=now, against=against, zone=zone)
     except OSError as error:
         raise RunError(f"--html {file}: cannot be written: {error.strerror or error}") from error
     typer.echo(f"The page is at {file.absolute().as_uri()}", err=True)

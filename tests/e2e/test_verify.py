@@ -19,9 +19,9 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from etl.audit.proof import FindingKind
 from etl.audit.verify import __doc__ as explained
 from etl.audit.verify_copy import __doc__ as explained_of_copies
+from etl.audit.verify_part import FindingKind
 from etl.cli import app
 from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
 from tests.conftest import COMMAND, Runner, Serve, environment, load

@@ -17,14 +17,14 @@ Its price is vl-convert, 34 MB to download, which brings those scripts: hence th
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
-from etl.audit.comparison import Against
-from etl.lake.layout import Selection
+from etl.audit.comparison import Comparison
+from etl.audit.survey import Survey
 from etl.model.errors import UsageError
-from etl.storage.store import Store
+from etl.storage.store import LakeError, Store
 
 
 def require_page(file: Path) -> None:
-    """Raise UsageError where the libraries are missing or `file` is no place for a file."""
+    """Raise UsageError if the page's libraries are missing or `file` cannot be a file."""
     try:
         import etl.audit.page.document  # noqa: F401, PLC0415 - only here is the extra needed
     except ImportError as error:
@@ -38,30 +38,31 @@ def require_page(file: Path) -> None:
 
 def write_page(
     lake: Store,
+    survey: Survey,
     file: Path,
     *,
     now: datetime,
-    selection: Selection = Selection(),  # noqa: B008 - frozen
-    against: Against | None = None,
+    against: Comparison | None = None,
     zone: tzinfo = UTC,
 ) -> None:
-    """Write the page of what is selected of a lake, whole or not at all, over an older one.
+    """Write the page of a survey of the lake, in one step, over an older one. Blocking.
 
-    All is read from the lake, some parts at a time; those that cannot be read are shown damaged,
-    and an empty lake makes a page that says so. `now` is what the page calls the present. Where the
-    vendor was asked, `against` shows what it lists and the lake lacks. Days and hours are those of
-    `zone`. Blocking.
+    It reads the rows of all parts in bounded memory and shows damaged ones as damaged. An empty
+    lake makes a page that says so. `now` is the present of the page; days and hours are those of
+    `zone`. With `against`, the page shows which files the API lists and the lake lacks.
 
-    Raises UsageError, before anything is read, as `require_page` does; LakeError where the lake is
-    no folder that can be read; OSError where `file` cannot be written.
+    Raises UsageError, before anything is read, as `require_page` does; LakeError for a coarse copy;
+    OSError if `file` cannot be written.
     """
     require_page(file)
-    from etl.audit.page.clock import Clock  # noqa: PLC0415
     from etl.audit.page.document import document  # noqa: PLC0415
-    from etl.audit.page.reading import survey  # noqa: PLC0415
+    from etl.audit.page.facts import gather  # noqa: PLC0415
+    from etl.audit.page.formats import Clock  # noqa: PLC0415
     from etl.audit.page.view import view  # noqa: PLC0415
     from etl.storage.naming import write_whole  # noqa: PLC0415
 
+    if survey.is_copy:
+        raise LakeError(f"{lake.place} is a coarse copy: the page is drawn of the lake itself")
     clock = Clock(zone)
-    facts = survey(lake, selection, now, clock)
-    write_whole(document(view(facts, against, lake.place, now, selection, clock)), file)
+    facts = gather(lake, survey, clock)
+    write_whole(document(view(facts, against, lake.place, now, clock)), file)

@@ -1,26 +1,54 @@
-"""What the page tells of a lake, gathered part by part."""
+"""What the page shows of a lake: its survey, the rows of its parts and the quarantine's reasons."""
 
 import heapq
+import json
+import re
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from itertools import groupby
+from typing import Final
 
-from etl.audit.gaps import Gap, Span, find_gaps, is_hidden
-from etl.audit.page.durations import Durations
-from etl.audit.page.lateness import class_of, lateness
-from etl.audit.page.part import PartFacts
-from etl.audit.page.quarantine import Quarantine
-from etl.audit.survey import LATE_AFTER
-from etl.lake.layout import Damage
+from etl.audit.gaps import Gap
+from etl.audit.page.formats import Clock
+from etl.audit.page.rows import Durations, PartRows, Segments, counted_as, read_rows
+from etl.audit.parallel import in_order
+from etl.audit.survey import LATE_AFTER, PartitionSurvey, PartSurvey, Survey, delay_of
+from etl.lake.layout import Damage, Selection, to_partition
+from etl.lake.quarantine import FOLDER
+from etl.model.machine import cores
+from etl.model.printable import one_line
+from etl.storage.store import LakeError, Store
 
-#: So many of the latest files, and of those with most bad rows, are named.
-_NAMED: Final = 50
+#: The classes of delays: a delay falls in the first class whose end it does not exceed.
+CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
+    (timedelta(0), "before the hour ended"),
+    (timedelta(hours=1), "up to 1 hour"),
+    (timedelta(hours=6), "1 to 6 hours"),
+    (LATE_AFTER, "6 to 24 hours"),
+    (timedelta(days=3), "1 to 3 days"),
+    (timedelta(days=7), "3 to 7 days"),
+    (timedelta(days=14), "7 to 14 days"),
+    (timedelta.max, "more than 14 days"),
+)
+UNKNOWN: Final = "unknown: no time in the name"
+_UNREADABLE: Final = "(the quarantine's own line cannot be read)"
+
+_THREADS: Final = min(8, cores())
+_AHEAD: Final = 2
+_LATEST_NAMED: Final = 10
+_WORST_NAMED: Final = 50
+# The position in a row says nothing about the reason: without it, such reasons count as one.
+_POSITION: Final = re.compile(r" at character [0-9]+")
+# `raw` is cut at 64 KiB, each byte at most six characters of JSON. The job writes no longer line.
+_LINE_MAX_BYTES: Final = 2**20
 
 
 @dataclass(slots=True)
 class Hour:
-    """One hour of the lake, of all its accounts."""
+    """One hour of the lake, all accounts together."""
 
     files: int = 0
     rows: int = 0
@@ -33,12 +61,12 @@ class Hour:
 
 @dataclass(slots=True)
 class Run:
-    """What is left in the lake of one run of the job."""
+    """What the lake holds of one run of the job."""
 
     id: str
     first_at: datetime
     last_at: datetime
-    version: str
+    version: str = ""
     parts: int = 0
     files: int = 0
     rows: int = 0
@@ -47,102 +75,175 @@ class Run:
 
 
 @dataclass(slots=True)
-class Facts:
-    """All that is known of a lake.
+class Quarantine:
+    """The rows in the quarantine by reason, and the errors of files that cannot be read.
 
-    `held` are the hours of which each account has a part, or a folder that cannot be read; `spans`
-    those in which it should have files. `hidden` are years, months, days and hours that cannot be
-    read, as far as their numbers are known.
+    Only reasons and numbers: the texts of the rows may be personal.
     """
 
-    held: dict[str, set[datetime]] = field(default_factory=dict)
-    spans: dict[str, Span] = field(default_factory=dict)
-    hidden: tuple[tuple[int, ...], ...] = ()
-    hours: dict[datetime, Hour] = field(default_factory=dict)
+    by_reason: Counter[str] = field(default_factory=Counter)
+    files: int = 0
+    damage: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in the quarantine."""
+        return self.by_reason.total()
+
+
+@dataclass(slots=True)
+class Facts:
+    """All that the page shows of a lake; days are those of the page's clock."""
+
+    survey: Survey
+    hours: dict[datetime, Hour]
+    damage: list[Damage]
+    quarantine: Quarantine
     #: Distinct segments of a day, all accounts together.
     segments: dict[date, int] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     durations: Durations = field(default_factory=Durations)
-    lateness: Counter[str] = field(default_factory=Counter)
-    #: The latest files with how late they were, in no order.
+    delays: Counter[str] = field(default_factory=Counter)
+    #: The latest files and the files with most bad rows, worst first.
     latest: list[tuple[timedelta, str]] = field(default_factory=list)
-    #: The files with most bad rows, in no order.
     worst: list[tuple[int, str]] = field(default_factory=list)
     bad_files: int = 0
-    parts: int = 0
-    bytes: int = 0
-    damage: list[Damage] = field(default_factory=list)
-    quarantine: Quarantine = field(default_factory=Quarantine)
+    #: Each account's gaps, oldest first.
+    gaps: dict[str, list[Gap]] = field(init=False)
 
-    @property
-    def files(self) -> int:
-        """How many source files the lake holds."""
-        return sum(hour.files for hour in self.hours.values())
-
-    @property
-    def rows(self) -> int:
-        """How many rows the lake holds."""
-        return sum(hour.rows for hour in self.hours.values())
-
-    @property
-    def quarantined(self) -> int:
-        """How many rows the receipts say were set aside."""
-        return sum(hour.quarantined for hour in self.hours.values())
-
-    def add(self, part: PartFacts) -> None:
-        """Take in what one part tells."""
-        hour = self.hours.setdefault(part.partition.hour, Hour())
-        if part.damage is not None:
-            hour.damaged = True
-            self.damage.append(Damage(f"{part.partition.directory}/{part.name}", part.damage))
-        if part.written_at is None:
-            return
-        self.parts += 1
-        self.bytes += part.bytes
-        hour.loaded_at = max(hour.loaded_at or part.written_at, part.written_at)
-        if part.durations is not None:
-            hour.handle_ms += part.durations.total_ms
-            self.durations.merge(part.durations)
-        run = self.runs.get(part.run)
-        if run is None:
-            run = Run(part.run, part.written_at, part.written_at, part.version)
-            self.runs[part.run] = run
-        run.first_at = min(run.first_at, part.written_at)
-        run.last_at = max(run.last_at, part.written_at)
-        run.parts += 1
-        run.bytes += part.bytes
-        for receipt in part.receipts:
-            for tally in (hour, run):
-                tally.files += 1
-                tally.rows += receipt.rows
-                tally.quarantined += receipt.quarantined
-            if receipt.quarantined:
-                self.bad_files += 1
-                _keep_largest(self.worst, (receipt.quarantined, receipt.path))
-            late = lateness(receipt.path, part.partition.hour)
-            self.lateness[class_of(late)] += 1
-            if late is not None and late > LATE_AFTER:
-                hour.late += 1
-                _keep_largest(self.latest, (late, receipt.path))
-
-    def gaps(self) -> list[Gap]:
-        """Return each account's gaps, newest first."""
-        found = find_gaps(self.held, self.spans, self.hidden)
-        return sorted(found, key=lambda gap: (gap.end, gap.account), reverse=True)
+    def __post_init__(self) -> None:
+        by_account = groupby(self.survey.gaps, key=lambda gap: gap.account)
+        self.gaps = {account: list(gaps) for account, gaps in by_account}
 
     def missing(self, at: datetime) -> tuple[str, ...]:
-        """Return the accounts that should have files in an hour and have none."""
-        if is_hidden(at, self.hidden):
-            return ()
-        return tuple(
-            account
-            for account, (first, last) in self.spans.items()
-            if first <= at <= last and at not in self.held.get(account, ())
-        )
+        """Return the accounts that have a gap in an hour."""
+        return tuple(account for account, gaps in self.gaps.items() if _is_in(gaps, at))
 
 
-def _keep_largest(heap: list[Any], item: Any) -> None:
-    if len(heap) < _NAMED:
-        heapq.heappush(heap, item)
-    else:
-        heapq.heappushpop(heap, item)
+def _is_in(gaps: Sequence[Gap], at: datetime) -> bool:
+    before = bisect_right(gaps, at, key=lambda gap: gap.start)
+    return before > 0 and at < gaps[before - 1].end
+
+
+def gather(store: Store, survey: Survey, clock: Clock) -> Facts:
+    """Read the rows of all parts of a survey, some in parallel, and the quarantine. Blocking.
+
+    Parts that cannot be read become damage; parts that are gone are left out.
+    """
+    facts = Facts(
+        survey,
+        {partition.partition.hour: Hour() for partition in survey.partitions},
+        [_without_name(damage) for damage in survey.damages],
+        _read_quarantine(store, survey.selection),
+    )
+    for partition in survey.partitions:
+        hour = facts.hours[partition.partition.hour]
+        hour.damaged = hour.damaged or bool(partition.damages)
+        for part in partition.parts:
+            if part.damage is None:
+                _add_receipts(facts, hour, part)
+    _add_files(facts)
+
+    def read(item: tuple[PartitionSurvey, PartSurvey]) -> PartRows | None:
+        return read_rows(store, item[1].name)
+
+    todo = [(p, part) for p in survey.partitions for part in p.parts if part.damage is None]
+    found = in_order(read, todo, threads=max(_THREADS, store.readers), ahead=_AHEAD)
+    # Parts come in the order of their hours: the segments of one day are in memory.
+    for day, parts in groupby(found, key=lambda pair: clock.date_of(pair[0][0].partition.hour)):
+        segments = Segments()
+        for (partition, part), rows in parts:
+            if rows is not None:
+                _add_rows(facts, facts.hours[partition.partition.hour], part, rows)
+                segments.merge(rows.segments)
+        facts.segments[day] = segments.count
+    facts.damage.sort(key=lambda damage: damage.name)
+    return facts
+
+
+def _without_name(damage: Damage) -> Damage:
+    """Return a damage whose message does not repeat the name, which the page shows before it."""
+    return Damage(damage.name, damage.message.removeprefix(f"{damage.name} is "))
+
+
+def _add_receipts(facts: Facts, hour: Hour, part: PartSurvey) -> None:
+    at, name = part.committed_at, one_line(part.run)
+    hour.loaded_at = max(hour.loaded_at or at, at)
+    run = facts.runs.setdefault(name, Run(name, at, at))
+    run.first_at = min(run.first_at, at)
+    run.last_at = max(run.last_at, at)
+    run.parts += 1
+    run.bytes += part.bytes
+    for tally in (hour, run):
+        tally.files += len(part.sources)
+        tally.rows += sum(source.rows for source in part.sources)
+        tally.quarantined += sum(source.quarantined for source in part.sources)
+
+
+def _add_files(facts: Facts) -> None:
+    """Count how late the files are, and find the latest and the worst."""
+    latest, worst = [], []
+    for partition in facts.survey.partitions:
+        at = partition.partition.hour
+        facts.hours[at].late += partition.late
+        for source in partition.sources:
+            delay = delay_of(source.path, at)
+            facts.delays[class_of(delay)] += 1
+            if delay is not None and delay > LATE_AFTER:
+                latest.append((delay, source.path))
+            if source.quarantined:
+                worst.append((source.quarantined, source.path))
+    facts.bad_files = len(worst)
+    facts.latest = heapq.nlargest(_LATEST_NAMED, latest)
+    facts.worst = heapq.nlargest(_WORST_NAMED, worst)
+
+
+def _add_rows(facts: Facts, hour: Hour, part: PartSurvey, rows: PartRows) -> None:
+    if rows.damage is not None:
+        hour.damaged = True
+        facts.damage.append(Damage(part.name, rows.damage))
+    hour.handle_ms += rows.durations.total_ms
+    facts.durations.merge(rows.durations)
+    run = facts.runs[one_line(part.run)]
+    run.version = run.version or rows.version
+
+
+def class_of(delay: timedelta | None) -> str:
+    """Return the name of a delay's class."""
+    if delay is None:
+        return UNKNOWN
+    return next(name for end, name in CLASSES if delay <= end)
+
+
+def _read_quarantine(store: Store, selection: Selection) -> Quarantine:
+    found = Quarantine()
+    for name in _quarantined(store, selection, found.damage):
+        try:
+            with store.open(name) as stream:
+                found.files += 1
+                while line := stream.readline(_LINE_MAX_BYTES):
+                    reason = _reason_of(line)
+                    found.by_reason[counted_as(reason, found.by_reason)] += 1
+        except FileNotFoundError:
+            pass  # an operator deleted it
+        except (LakeError, OSError) as error:
+            found.damage.append(str(error))
+    return found
+
+
+def _quarantined(store: Store, selection: Selection, damage: list[str]) -> Iterator[str]:
+    """Yield the names of the quarantine's files."""
+    for file in store.walk(lambda _, error: damage.append(str(error)), FOLDER):
+        folder = file.name.removeprefix(f"{FOLDER}/").rpartition("/")[0]
+        partition = to_partition(folder)
+        if file.name.endswith(".ndjson") and (
+            selection.includes(partition) if partition else selection.everything
+        ):
+            yield file.name
+
+
+def _reason_of(line: bytes) -> str:
+    try:
+        return one_line(_POSITION.sub("", str(json.loads(line)["reason"]))) or _UNREADABLE
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return _UNREADABLE

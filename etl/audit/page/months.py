@@ -7,15 +7,13 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from etl.audit.comparison import Against
+from etl.audit.comparison import Comparison
 from etl.audit.gaps import is_hidden
-from etl.audit.page import numbers as words
-from etl.audit.page.clock import Clock, day_name
 from etl.audit.page.facts import Facts, Hour
+from etl.audit.page.formats import Clock, day_name, duration, plural
+from etl.audit.survey import LATE_AFTER
+from etl.model.paths import DAY, HOUR
 
-_DAY: Final = timedelta(days=1)
-#: Offline data is complete so long after a segment closed, the vendor says; files come later still.
-_SETTLED_AFTER: Final = timedelta(hours=24)
 _EMPTY: Final = Hour()
 #: Days without files are shown up to so many in a row; the list of gaps names longer ones too.
 _LONGEST_GAP: Final = timedelta(days=62)
@@ -74,9 +72,7 @@ class Cell:
         if self.state is State.DAMAGED:
             warned.append("a part is damaged")
         if self.lacking:
-            warned.append(
-                f"the vendor lists {words.plural(self.lacking, 'file')} that the lake lacks"
-            )
+            warned.append(f"the vendor lists {plural(self.lacking, 'file')} that the lake lacks")
         if self.state is State.GAP:
             names = ", ".join(self.accounts[:3])
             more = f" and {len(self.accounts) - 3} more" if len(self.accounts) > 3 else ""
@@ -86,14 +82,14 @@ class Cell:
         if not hour.files and warned:
             return f"{when}: {'; '.join(warned)}"
         said = [
-            words.plural(hour.files, "file"),
-            words.plural(hour.rows, "row"),
-            f"{words.duration(hour.handle_ms / 1000)} handled",
+            plural(hour.files, "file"),
+            plural(hour.rows, "row"),
+            f"{duration(hour.handle_ms / 1000)} handled",
         ]
         if hour.quarantined:
-            said.append(f"{words.plural(hour.quarantined, 'row')} quarantined")
+            said.append(f"{plural(hour.quarantined, 'row')} quarantined")
         if hour.late:
-            said.append(f"{words.plural(hour.late, 'file')} more than a day late")
+            said.append(f"{plural(hour.late, 'file')} more than a day late")
         if hour.loaded_at:
             said.append(f"last loaded {self.clock.moment(hour.loaded_at)}")
         there = f"{'; '.join(warned)}; there are: " if warned else ""
@@ -153,7 +149,7 @@ class Day:
         if gap := self._spans(lambda cell: cell.state is State.GAP and not cell.unlisted):
             said.append(f"a gap at {gap}")
         if missing := self._spans(lambda cell: cell.state is State.MISSING):
-            lacking = words.plural(sum(cell.lacking for cell in self.cells), "listed file")
+            lacking = plural(sum(cell.lacking for cell in self.cells), "listed file")
             said.append(f"{lacking} missing at {missing}")
         if damaged := self._spans(lambda cell: cell.state is State.DAMAGED):
             said.append(f"damaged at {damaged}")
@@ -212,7 +208,7 @@ class Month:
             yield day, [cells.get(column) for column in columns]
 
 
-def months(facts: Facts, against: Against | None, now: datetime, clock: Clock) -> list[Month]:
+def months(facts: Facts, against: Comparison | None, now: datetime, clock: Clock) -> list[Month]:
     """Return the months from the first hour to the last, newest first."""
     by_month: dict[str, list[Day]] = {}
     for day in _days(facts, against, now, clock):
@@ -223,15 +219,17 @@ def months(facts: Facts, against: Against | None, now: datetime, clock: Clock) -
     ]
 
 
-def _days(facts: Facts, against: Against | None, now: datetime, clock: Clock) -> Iterator[Day]:
+def _days(facts: Facts, against: Comparison | None, now: datetime, clock: Clock) -> Iterator[Day]:
+    survey = facts.survey
+    hidden = tuple(survey.damaged_folders.values())
     lacking: Counter[datetime] = Counter()
     if against is not None:
-        for partition in against.lacking:
-            lacking[partition.partition.hour] += len(partition.to_load)
+        for listed in against.lacking:
+            lacking[listed.partition.hour] += listed.missing
 
     def cell(at: datetime) -> Cell:
         hour, accounts = facts.hours.get(at), facts.missing(at)
-        if (hour is not None and hour.damaged) or is_hidden(at, facts.hidden):
+        if (hour is not None and hour.damaged) or is_hidden(at, hidden):
             state = State.DAMAGED
         elif lacking[at]:
             state = State.MISSING
@@ -249,15 +247,15 @@ def _days(facts: Facts, against: Against | None, now: datetime, clock: Clock) ->
 
     def day(at: date) -> Day:
         cells = tuple(map(cell, clock.hours_of(at)))
-        settled = now - cells[-1].at >= timedelta(hours=1) + _SETTLED_AFTER
+        settled = now - cells[-1].at >= HOUR + LATE_AFTER
         return Day(at, cells, facts.segments.get(at, 0), settled)
 
-    edges = [edge for span in facts.spans.values() for edge in span]
+    edges = [edge for span in survey.expected.values() for edge in span]
     previous: date | None = None
     for there in sorted({clock.date_of(hour) for hour in (*facts.hours, *lacking, *edges)}):
-        # An hour that is years off (a path may name any year) must not make a page of empty days.
+        # A path may name any year: hours that are years apart must not make a page of empty days.
         joined = previous is not None and there - previous <= _LONGEST_GAP
-        start = previous + _DAY if previous is not None and joined else there
+        start = previous + DAY if previous is not None and joined else there
         for offset in range((there - start).days + 1):
-            yield day(start + offset * _DAY)
+            yield day(start + offset * DAY)
         previous = there

@@ -4,16 +4,14 @@ from datetime import datetime
 from math import floor, log10
 from typing import Any, Final
 
-from etl.audit.comparison import Against
-from etl.audit.page import numbers as words
-from etl.audit.page.clock import Clock
-from etl.audit.page.durations import Distribution
-from etl.audit.page.facts import Facts
-from etl.audit.page.lateness import CLASSES, UNKNOWN
+from etl.audit.comparison import Comparison
+from etl.audit.page import formats as words
+from etl.audit.page.facts import CLASSES, UNKNOWN, Facts
+from etl.audit.page.formats import Clock
 from etl.audit.page.months import Complete, Day, Month, months
+from etl.audit.page.rows import Distribution
 from etl.audit.survey import LATE_AFTER
-from etl.lake.layout import Selection
-from etl.model.printable import one_line
+from etl.model.printable import one_line, size
 from etl.model.version import __version__
 
 #: Hours are shown one by one for so many months, older ones as totals: the page stays light.
@@ -34,33 +32,31 @@ _MARKS: Final = {Complete.YES: "✓", Complete.NO: "✕", Complete.OPEN: "…"}
 
 
 def view(
-    facts: Facts,
-    against: Against | None,
-    lake: str,
-    now: datetime,
-    selection: Selection,
-    clock: Clock,
+    facts: Facts, against: Comparison | None, lake: str, now: datetime, clock: Clock
 ) -> dict[str, Any]:
     """Return the template's context."""
+    survey = facts.survey
     all_months = months(facts, against, now, clock)
     full = all_months[:_MONTHS_IN_FULL]
     days = [day for month in all_months for day in month.days]
-    gaps = facts.gaps()
-    held_hours = sum(len(hours) for hours in facts.held.values())
+    gaps = sorted(survey.gaps, key=lambda gap: (gap.end, gap.account), reverse=True)
+    held_hours = len({(p.partition.account, p.partition.hour) for p in survey.partitions})
     gap_hours = sum(gap.hours for gap in gaps)
     segments = sum(facts.segments.values())
     return {
         "words": words,
+        "size": size,
         "clock": clock,
         "version": __version__,
         "now": now,
         "lake": lake,
         "lake_name": lake.rstrip("/").rpartition("/")[2] or lake,
-        "selection": selection,
-        "accounts": sorted({*facts.held, *facts.spans}),
+        "selection": survey.selection,
+        "accounts": sorted({*survey.accounts, *survey.expected}),
         "facts": facts,
+        "survey": survey,
         "against": against,
-        "verdict": _verdict(facts, against, selection, days, gap_hours),
+        "verdict": _verdict(facts, against, days, held_hours, gap_hours),
         "first": min(facts.hours, default=None),
         "newest": max(facts.hours, default=None),
         "gaps": gaps,
@@ -72,25 +68,25 @@ def view(
         "latest_days": _LATEST_DAYS,
         "all_months": all_months,
         "months": full,
-        "metrics": [found for found in METRICS if found[0] != "quarantined" or facts.quarantined],
+        "metrics": [found for found in METRICS if found[0] != "quarantined" or survey.quarantined],
         "marks": _MARKS,
         "by_start": _reasons(facts.durations.by_start),
         "by_end": _reasons(facts.durations.by_end),
         "lateness": _lateness(facts),
-        "latest": [(late, one_line(path)) for late, path in sorted(facts.latest, reverse=True)],
+        "latest": [(late, one_line(path)) for late, path in facts.latest],
         "late_files": sum(hour.late for hour in facts.hours.values()),
         "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
         "runs_shown": _RUNS_SHOWN,
-        "quarantined": bool(facts.quarantined or facts.quarantine.rows or facts.quarantine.damage),
+        "quarantined": bool(survey.quarantined or facts.quarantine.rows or facts.quarantine.damage),
         "reasons": facts.quarantine.by_reason.most_common(),
-        "worst": [(count, one_line(path)) for count, path in sorted(facts.worst, reverse=True)],
+        "worst": [(count, one_line(path)) for count, path in facts.worst],
         "damage": [(one_line(each.name), one_line(each.message)) for each in facts.damage],
         "data": _data(facts, full, all_months, clock),
     }
 
 
 def _verdict(
-    facts: Facts, against: Against | None, selection: Selection, days: list[Day], gap_hours: int
+    facts: Facts, against: Comparison | None, days: list[Day], held_hours: int, gap_hours: int
 ) -> tuple[Complete, str]:
     """Return whether all that is expected is there, and the heading that says so.
 
@@ -101,7 +97,7 @@ def _verdict(
     unlisted = sum(cell.unlisted for day in days for cell in day.cells)
     if missing := gap_hours - unlisted:
         are = "is" if missing == 1 else "are"
-        whole = words.number(gap_hours + sum(len(hours) for hours in facts.held.values()))
+        whole = words.number(gap_hours + held_hours)
         wrong.append(f"{words.plural(missing, 'hour')} of {whole} {are} missing")
     if against is not None and against.missing:
         are = "is" if against.missing == 1 else "are"
@@ -112,7 +108,7 @@ def _verdict(
         return Complete.NO, ", ".join(wrong)
     if unlisted:
         return Complete.OPEN, "All that the vendor lists is loaded"
-    if selection.bounded or all(day.complete is Complete.YES for day in days):
+    if facts.survey.selection.bounded or all(day.complete is Complete.YES for day in days):
         return Complete.YES, "Every hour has files"
     return Complete.OPEN, "No gaps so far"
 
@@ -240,12 +236,12 @@ def _lateness(facts: Facts) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "count": facts.lateness[name],
-            "text": f"{facts.lateness[name]:,}",
+            "count": count,
+            "text": f"{count:,}",
             "stress": late,
-            "label": f"{name}: {words.plural(facts.lateness[name], 'file')}, "
-            f"{words.share(facts.lateness[name], facts.files)}",
+            "label": f"{name}: {words.plural(count, 'file')}, "
+            f"{words.share(count, facts.survey.files)}",
         }
         for name, late in names
-        if name is not UNKNOWN or facts.lateness[name]
+        if (count := facts.delays[name]) or name is not UNKNOWN
     ]

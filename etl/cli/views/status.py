@@ -11,11 +11,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from etl.audit.comparison import Against
-from etl.audit.gaps import HOUR, Gap
+from etl.audit.comparison import Comparison
+from etl.audit.gaps import Gap
 from etl.audit.survey import LATE_AFTER, PartitionSurvey, Survey
 from etl.cli.views.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.layout import to_minute
+from etl.model.paths import HOUR
 from etl.model.printable import one_line
 from etl.model.times import rfc3339
 
@@ -26,7 +27,7 @@ _MAPS_SHOWN: Final = 3
 _DRAWN_WHOLE: Final = 72
 
 
-def to_json(survey: Survey, against: Against | None) -> dict[str, Any]:
+def to_json(survey: Survey, against: Comparison | None) -> dict[str, Any]:
     """Return the document of `--json` (operations.md, "What status shows")."""
     document: dict[str, Any] = {
         "files": survey.files,
@@ -70,32 +71,32 @@ def _partition(survey: PartitionSurvey) -> dict[str, Any]:
     }
 
 
-def _against(against: Against) -> dict[str, Any]:
+def _against(against: Comparison) -> dict[str, Any]:
     return {
         "window": against.window.as_json(),
-        "listed": against.plan.listed,
+        "listed": against.listed,
         "already_loaded": against.loaded,
         "missing": against.missing,
-        "invalid": len(against.plan.invalid),
-        "skipped": len(against.plan.skipped),
+        "invalid": against.invalid,
+        "skipped": against.skipped,
         "empty_windows": [window.as_json() for window in against.listing.empty_windows],
         "partial_windows": [window.as_json() for window in against.listing.partial_windows],
         "unanswered_windows": [window.as_json() for window in against.listing.unanswered],
         "partitions": [
             {
-                "partition": plan.partition.directory,
-                "listed": len(plan.already_loaded) + len(plan.to_load),
-                "already_loaded": len(plan.already_loaded),
-                "missing": len(plan.to_load),
-                "damage": plan.state.damage,
+                "partition": each.partition.directory,
+                "listed": each.listed,
+                "already_loaded": each.listed - each.missing,
+                "missing": each.missing,
+                "damage": each.damage,
             }
-            for plan in against.plan.partitions
+            for each in against.partitions
         ],
     }
 
 
 def show(
-    survey: Survey, against: Against | None, lake: str, console: Console, *, by_hour: bool
+    survey: Survey, against: Comparison | None, lake: str, console: Console, *, by_hour: bool
 ) -> None:
     """Print what the lake holds; `by_hour` adds a line for each hour."""
     with console.capture() as printed:
@@ -107,7 +108,7 @@ def show(
 
 
 def _pieces(
-    survey: Survey, against: Against | None, lake: str, console: Console, *, by_hour: bool
+    survey: Survey, against: Comparison | None, lake: str, console: Console, *, by_hour: bool
 ) -> Iterator[RenderableType]:
     accounts = survey.accounts
     if against is not None and against.account not in accounts:
@@ -182,7 +183,7 @@ def _late(survey: Survey) -> str:
     return f"{_count(len(late), 'file')} after more than {LATE_AFTER // HOUR} h; {usual}"
 
 
-def _map(survey: Survey, against: Against | None, account: str, console: Console) -> Text:
+def _map(survey: Survey, against: Comparison | None, account: str, console: Console) -> Text:
     rows: dict[datetime, int] = {}
     for partition in survey.partitions:
         for hour, count in partition.rows_by_hour.items():
@@ -265,16 +266,15 @@ def _damages(survey: Survey) -> RenderableType:
     return _listed(title, [one_line(damage.message) for damage in damages])
 
 
-def _compared(against: Against) -> RenderableType:
-    window, plan = against.window, against.plan
+def _compared(against: Comparison) -> RenderableType:
+    window = against.window
     title = (
-        f"API: {_count(plan.listed, 'file')} listed of {to_minute(window.start)} to "
+        f"API: {_count(against.listed, 'file')} listed of {to_minute(window.start)} to "
         f"{to_minute(window.end)}, {against.loaded:,} loaded, {against.missing:,} missing"
     )
     entries = [
-        f"{to_minute(lacking.partition.hour)}  {len(lacking.to_load):,} of "
-        f"{len(lacking.already_loaded) + len(lacking.to_load):,} missing"
-        + (", a part is damaged" if lacking.state.damage else "")
+        f"{to_minute(lacking.partition.hour)}  {lacking.missing:,} of {lacking.listed:,} missing"
+        + (", a part is damaged" if lacking.damage else "")
         for lacking in against.lacking
     ]
     return _listed(title, entries, *against.remarks())

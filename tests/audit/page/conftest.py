@@ -16,7 +16,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from etl.audit.page import write_page
+from etl.audit.survey import survey
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
+from etl.lake.layout import Selection
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt
@@ -99,7 +101,8 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def write(lake: Path, *, now: datetime = NOW, **more: Any) -> Path:
         file = tmp_path_factory.mktemp("page") / "page.html"
-        write_page(LocalStore(lake), file, now=now, **more)
+        store, selection = LocalStore(lake), more.pop("selection", Selection())
+        write_page(store, survey(store, selection, now), file, now=now, **more)
         return file
 
     return write

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from etl.audit.page import write_page
+from etl.audit.survey import Survey, survey
 from etl.lake.layout import Selection
 from etl.model.errors import UsageError
 from etl.storage.local import LocalStore
@@ -18,15 +19,19 @@ from tests.audit.page.conftest import NOW, put, row
 HOUR = datetime(2022, 6, 1, 6, tzinfo=UTC)
 
 
+def surveyed(lake: Path) -> tuple[LocalStore, Survey]:
+    store = LocalStore(lake)
+    return store, survey(store, Selection(), NOW)
+
+
 def test_a_missing_library_is_one_line_that_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the extra nothing is read or written, and the error names it."""
     monkeypatch.delitem(sys.modules, "etl.audit.page.document", raising=False)
-    monkeypatch.delitem(sys.modules, "etl.audit.page.charts", raising=False)
     monkeypatch.setitem(sys.modules, "altair", None)
     with pytest.raises(UsageError) as caught:
-        write_page(LocalStore(tmp_path), tmp_path / "page.html", now=NOW)
+        write_page(*surveyed(tmp_path), tmp_path / "page.html", now=NOW)
     assert str(caught.value) == (
         "--html needs altair, which is not installed; install the extra: "
         "pip install '.[html]' in a clone, else pip install 'aht-etl[html]'"
@@ -36,9 +41,9 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(
 
 @pytest.mark.parametrize("place", ["", "none/page.html"])
 def test_a_place_for_no_file_is_wrong_usage(tmp_path: Path, place: str) -> None:
-    """A folder, or a folder that does not exist, is refused before the lake is read."""
+    """A folder, or a folder that does not exist, is refused before the parts are read."""
     with pytest.raises(UsageError, match=r"--html .*: not a file in a folder that exists"):
-        write_page(LocalStore(tmp_path / "lake"), tmp_path / place, now=NOW)
+        write_page(*surveyed(tmp_path / "lake"), tmp_path / place, now=NOW)
 
 
 def test_the_page_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path) -> None:
     put(tmp_path / "lake", HOUR, [row()])
     file = tmp_path / "page.html"
     file.write_text("older")
-    write_page(LocalStore(tmp_path / "lake"), file, now=NOW)
+    write_page(*surveyed(tmp_path / "lake"), file, now=NOW)
     assert file.read_text().endswith("</html>")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lake", "page.html"]
 
@@ -97,6 +102,18 @@ def test_a_window_says_which_hours_are_expected(
     later = Selection(None, start + timedelta(hours=2), start + timedelta(days=9))
     page = page_of(tmp_path, selection=later, now=start + timedelta(hours=25))
     assert title_of(page) == "no: 1 hour of 23 is missing"
+
+
+def test_gaps_are_listed_newest_first(tmp_path: Path, page_of: Callable[..., Path]) -> None:
+    """Of all accounts together, each with its account."""
+    for offset in (0, 2, 5):
+        put(tmp_path, HOUR + timedelta(hours=offset), [row()])
+    for offset in (0, 2):
+        put(tmp_path, HOUR + timedelta(hours=offset), [row()], account="123")
+    found = re.findall(
+        r"<li>Wed 1 June 2022, (\S+) to \S+ of (\w+) ", page_of(tmp_path).read_text()
+    )
+    assert found == [("09:00", "le79344075"), ("07:00", "le79344075"), ("07:00", "123")]
 
 
 def test_what_is_nothing_is_not_shown(tmp_path: Path, page_of: Callable[..., Path]) -> None:

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.audit.page.clock import Clock
-from etl.audit.page.facts import Facts
-from etl.audit.page.lateness import CLASSES, UNKNOWN, class_of, lateness
-from etl.audit.page.reading import survey
+from etl.audit.page.facts import CLASSES, UNKNOWN, Facts, class_of, gather
+from etl.audit.page.formats import Clock
+from etl.audit.survey import delay_of, survey
 from etl.lake.layout import Selection
 from etl.storage.local import LocalStore
 from etl.storage.store import LakeError
@@ -21,7 +20,8 @@ HOUR = datetime(2022, 6, 1, 6, tzinfo=UTC)
 
 
 def facts_of(lake: Path, account: str | None = None) -> Facts:
-    return survey(LocalStore(lake), Selection(account), NOW, Clock())
+    store = LocalStore(lake)
+    return gather(store, survey(store, Selection(account), NOW), Clock())
 
 
 def test_numbers_are_the_lakes_own(loaded: Path) -> None:
@@ -50,9 +50,9 @@ def test_numbers_are_the_lakes_own(loaded: Path) -> None:
     } == {(at, hour.rows, int(hour.handle_ms)) for at, hour in facts.hours.items() if hour.rows}
     assert days == facts.segments
     assert reasons == {name: found.rows for name, found in facts.durations.by_end.items()}
-    assert sum(facts.lateness.values()) == facts.files
-    assert facts.lateness[UNKNOWN] == 0
-    assert not facts.gaps()
+    assert sum(facts.delays.values()) == facts.survey.files
+    assert facts.delays[UNKNOWN] == 0
+    assert not facts.survey.gaps
 
 
 def test_damage_is_a_fact_among_others(tmp_path: Path) -> None:
@@ -87,8 +87,10 @@ def test_one_account_among_several(tmp_path: Path) -> None:
     put(tmp_path, HOUR, [row()] * 3, account="123", reasons=["no segmentId"])
     put(tmp_path, HOUR, [row()] * 5, account="12345", reasons=["not JSON: x at character 7"] * 2)
     both, one = facts_of(tmp_path), facts_of(tmp_path, "123")
-    assert (set(both.held), both.rows, both.quarantined) == ({"123", "12345"}, 8, 3)
-    assert (set(one.held), one.rows, one.quarantined) == ({"123"}, 3, 1)
+    assert both.survey.accounts == ("123", "12345")
+    assert (both.survey.rows, both.survey.quarantined) == (8, 3)
+    assert one.survey.accounts == ("123",)
+    assert (one.survey.rows, one.survey.quarantined) == (3, 1)
     assert both.quarantine.by_reason == {"no segmentId": 1, "not JSON: x": 2}
     assert one.quarantine.by_reason == {"no segmentId": 1}
 
@@ -127,16 +129,16 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_gaps_lie_between_the_first_and_the_last_hour(tmp_path: Path) -> None:
-    """Gaps are told for each account by itself, the newest first."""
+    """Each account has its own gaps, the oldest first."""
     for offset in (0, 1, 4, 5, 48):
         put(tmp_path, HOUR + timedelta(hours=offset))
     put(tmp_path, HOUR + timedelta(hours=3), account="123")
     put(tmp_path, HOUR + timedelta(hours=5), account="123")
     gaps = [
         ((gap.start - HOUR).total_seconds() / 3600, gap.hours, gap.account)
-        for gap in facts_of(tmp_path).gaps()
+        for gap in facts_of(tmp_path).survey.gaps
     ]
-    assert gaps == [(6, 42, "le79344075"), (4, 1, "123"), (2, 2, "le79344075")]
+    assert gaps == [(4, 1, "123"), (2, 2, "le79344075"), (6, 42, "le79344075")]
 
 
 def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
@@ -161,12 +163,12 @@ def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
 )
 def test_lateness_by_the_time_in_a_files_name(name: str, expected: str) -> None:
     """The first number of the vendor's names is the time of writing; others say nothing."""
-    assert expected == class_of(lateness(f"/{directory(HOUR)}/{name}", HOUR))
+    assert expected == class_of(delay_of(f"/{directory(HOUR)}/{name}", HOUR))
 
 
 def test_the_last_hour_that_there_is() -> None:
     """The end of time is no error, and each class has its name."""
     last = datetime(9999, 12, 31, 23, tzinfo=UTC)
-    late = lateness("/x/sequences.1654113886437.20220601160446.1.json.gz", last)
+    late = delay_of("/x/sequences.1654113886437.20220601160446.1.json.gz", last)
     assert class_of(late) == "before the hour ended"
     assert len({name for _, name in CLASSES}) == len(CLASSES)

@@ -1,4 +1,4 @@
-"""Handle times by reason: near enough to the truth, whatever the parts hold."""
+"""Handle times by reason and distinct segments: near enough to the truth, whatever is counted."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.audit.page.durations import COLUMNS, NO_REASON, OTHER, Durations
+from etl.audit.page.rows import COLUMNS, NO_REASON, OTHER, Durations, Segments
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS[:2]] + [(COLUMNS[2], pa.int64())])
 Rows = Sequence[tuple[str | None, str | None, int | None]]
@@ -17,7 +17,7 @@ def counted(rows: Rows) -> Durations:
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     durations = Durations()
-    durations.add_batches([pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)])
+    durations.add(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
     return durations
 
 
@@ -58,3 +58,29 @@ def test_reasons_without_number_take_bounded_memory() -> None:
     found = counted([(f"reason {number}", "x", 1000) for number in range(500)])
     assert len(found.by_start) == 101
     assert found.by_start[OTHER].rows == 400
+
+
+def segments_of(*numbers: int) -> Segments:
+    segments = Segments()
+    segments.add([f"account:1:conversation:{number}" for number in numbers])
+    return segments
+
+
+def test_each_is_counted_once() -> None:
+    """However often it comes, and in how many parts; none is none."""
+    whole = segments_of(*range(100), *range(100))
+    whole.add([None])
+    whole.merge(segments_of(*range(50, 120)))
+    assert whole.count == 120
+
+
+def test_more_than_are_kept() -> None:
+    """The count stays within a few per cent, whichever of the two has more, and memory is held."""
+    numbers = range(600_000)
+    large, small = segments_of(*numbers), segments_of(*range(599_000, 601_000))
+    for one, other in ((large, small), (small, large)):
+        merged = Segments()
+        merged.merge(one)
+        merged.merge(other)
+        assert merged.count == pytest.approx(601_000, rel=0.03)
+        assert len(merged.hashes) <= 2 * 2**16
