@@ -13,24 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from etl.cli.common import failures, usage_errors
-from etl.cli.configured import by_key, configured
-from etl.cli.flags import (
-    Account,
-    BaseUrl,
-    Concurrency,
-    Config,
-    DaskScheduler,
-    DaskWorkers,
-    Engine,
-    From,
-    Lake,
-    LogFormat,
-    LogLevel,
-    Lookback,
-    Raw,
-    To,
-)
+from etl.cli.command import Call, command
+from etl.cli.flags import RUN
 from etl.cli.process.signals import SIGNALS, handled
 from etl.model.errors import UsageError
 from etl.model.printable import one_line
@@ -39,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from etl.cli.configured import Configured
     from etl.config.redact import Redactor
     from etl.config.settings import Settings
     from etl.config.values import ShownValue
@@ -58,19 +41,9 @@ _NARROW: Final = 80
 _MONTH: Final = timedelta(days=28)
 
 
+@command("check.failed", *RUN, log_level="error")
 def check(
-    config: Config = None,
-    account: Account = None,
-    base_url: BaseUrl = None,
-    from_: From = None,
-    to: To = None,
-    lookback: Lookback = None,
-    lake: Lake = None,
-    raw: Raw = None,
-    concurrency: Concurrency = None,
-    engine: Engine = None,
-    dask_scheduler: DaskScheduler = None,
-    dask_workers: DaskWorkers = None,
+    call: Call,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Write JSON: ok, and the checks with name, ok and message."),
@@ -78,8 +51,6 @@ def check(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also show the keys that have their defaults.")
     ] = False,
-    log_format: LogFormat = "auto",
-    log_level: LogLevel = "error",
 ) -> None:
     """Try everything that a run needs, and say how to fix what fails.
 
@@ -90,35 +61,25 @@ def check(
 
     Example: aht-etl check --config configs/daily.yaml
     """
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
+    from etl.config.keys import shown_values
 
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
-    span = (from_, to, lookback)
-    where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
-    with usage_errors(log_format):
-        try:
-            read = configured(config, flags)
-            window = _window(read.settings)
-        except UsageError as error:
-            if as_json:
-                from etl.pipeline.check import Check
+    try:
+        settings, origins = call.read()
+        window = _window(settings)
+    except UsageError as error:
+        if as_json:
+            from etl.pipeline.check import Check
 
-                _print_json([Check("configuration", "failed", str(error))])
-            raise
-    for secret in read.settings.secret_values():
-        redactor.add(secret)
-    with failures("check.failed", log_format, redactor):
-        checks = _check(read, window, redactor, as_json=as_json, verbose=verbose)
+            _print_json([Check("configuration", "failed", str(error))])
+        raise
+    values = list(shown_values(settings, origins))
+    checks = _check(settings, values, window, call.redactor, as_json=as_json, verbose=verbose)
     failed = [check for check in checks if check.outcome == "failed"]
     if not failed:
         raise typer.Exit
     names = ", ".join(check.name for check in failed)
     why = f"{failed[0].name}: {failed[0].message}"
-    line = redactor.text(f"Not ready for a run: fix {names} and check again; {why}")
-    log.complain(line, "check.failed", log_format)
+    call.complain(f"Not ready for a run: fix {names} and check again; {why}", "check.failed")
     raise typer.Exit(1)
 
 
@@ -133,16 +94,20 @@ def _window(settings: "Settings") -> "Window":
 
 
 def _check(
-    read: "Configured", window: "Window", redactor: "Redactor", *, as_json: bool, verbose: bool
+    settings: "Settings",
+    values: Sequence["ShownValue"],
+    window: "Window",
+    redactor: "Redactor",
+    *,
+    as_json: bool,
+    verbose: bool,
 ) -> list["Check"]:
     """Check all, print it as it comes, or as JSON at the end."""
     from rich.console import Console
     from rich.text import Text
 
-    from etl.config.keys import shown_values
     from etl.pipeline.check import Checkup, configuration
 
-    values = list(shown_values(read.settings, read.origins))
     checks = [configuration(values)]
     console = Console(highlight=False)
     width = _width()
@@ -161,7 +126,7 @@ def _check(
             if status is not None:
                 status.update(f"checking {name}")
 
-        SIGNALS.run(Checkup(read.settings, window, redactor, tell, begin).run())
+        SIGNALS.run(Checkup(settings, window, redactor, tell, begin).run())
     if as_json:
         _print_json(checks)
     elif all(check.outcome == "ok" for check in checks):

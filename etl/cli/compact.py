@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from etl.cli.common import check_report_file, usage_errors
-from etl.cli.flags import Account, Config, From, Json, Lake, LogFormat, LogLevel, ReportFile
+from etl.cli.command import Call, check_report_file, command, reason_for
+from etl.cli.flags import ACCOUNT, HOURS, LAKE, Flag, Json, ReportFile
 from etl.cli.process import streams
 from etl.cli.process.signals import SIGNALS
-from etl.cli.selection import load_selected
-from etl.model.errors import UsageError, is_foreseen
+from etl.model.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from etl.cli.process.log import LogFormat as LogFormatName
     from etl.cli.views.compact import CompactReport
-    from etl.config.redact import Redactor
     from etl.config.settings import Settings
     from etl.lake.layout import Selection
     from etl.pipeline.stop import Stop
@@ -42,28 +39,16 @@ To = Annotated[
         ),
     ),
 ]
-Settle = Annotated[
-    str | None,
-    typer.Option(
-        "--settle",
-        metavar="DURATION",
-        help="How old a day must be, for example 0s or 72h (default 48h).",
-    ),
-]
+SETTLE: Final = Flag(
+    "compact.settle",
+    "--settle",
+    "DURATION",
+    "How old a day must be, for example 0s or 72h (default 48h).",
+)
 
 
-def compact(
-    config: Config = None,
-    account: Account = None,
-    from_: From = None,
-    to: To = None,
-    lake: Lake = None,
-    settle: Settle = None,
-    report: ReportFile = None,
-    json_: Json = False,
-    log_format: LogFormat = "auto",
-    log_level: LogLevel = "info",
-) -> None:
+@command("compact.failed", ACCOUNT, HOURS[0], LAKE, SETTLE, log_level="info")
+def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = False) -> None:
     """Keep a coarse copy of the lake: few files, for scans of weeks or months.
 
     In the copy a partition is a day of an account, the hour is a column, and each hour is a row
@@ -74,37 +59,22 @@ def compact(
 
     Example: aht-etl compact --lake ./lake --to ./coarse
     """
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
     from etl.pipeline.job import require_lake
 
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
     started_at = datetime.now(UTC)
-    with usage_errors(log_format):
-        check_report_file(report)
-        place, end = _place_and_end(to or [])
-        settings, selection = load_selected(
-            config,
-            started_at,
-            account=account,
-            from_=from_,
-            to=end,
-            lookback=None,
-            lake__uri=lake,
-            compact__uri=place,
-            compact__settle=settle,
+    check_report_file(report)
+    place, end = _place_and_end(to or [])
+    call.set("compact.uri", "--to", place)
+    call.set("window.to", "--to", end)
+    settings, selection = call.select(started_at)
+    if settings.compact.uri is None:
+        raise UsageError(
+            "compact.uri: is missing; set --to URI, AHT_ETL_COMPACT__URI or the YAML's key"
         )
-        if settings.compact.uri is None:
-            raise UsageError(
-                "compact.uri: is missing; set --to URI, AHT_ETL_COMPACT__URI or the YAML's key"
-            )
-        require_lake(settings)
-    for secret in settings.secret_values():
-        redactor.add(secret)
+    require_lake(settings)
 
-    outcome = _copy(settings, selection, started_at, redactor)
-    code = _tell(outcome, redactor, report, log_format, as_json=json_)
+    outcome = _copy(call, settings, selection, started_at)
+    code = _tell(call, outcome, report, as_json=json_)
     if outcome.error is not None or outcome.signal is not None:
         # A thread may still wait for a disk or a store; nothing that it does counts any more.
         streams.settle()
@@ -113,7 +83,7 @@ def compact(
 
 
 def _copy(
-    settings: "Settings", selection: "Selection", started_at: datetime, redactor: "Redactor"
+    call: Call, settings: "Settings", selection: "Selection", started_at: datetime
 ) -> "CompactReport":
     """Copy until all is done, a signal comes or it fails; return how it ended."""
     import structlog
@@ -121,9 +91,7 @@ def _copy(
     from etl.cli.views.compact import CompactReport
     from etl.config.settings import open_copy, open_lake
     from etl.lake.compact import Copied, Copier
-    from etl.model import events
     from etl.model.machine import lack
-    from etl.pipeline.defects import explain
     from etl.pipeline.stop import Stop
 
     run_id = str(uuid.uuid4())
@@ -146,28 +114,18 @@ def _copy(
         # What obstore raises where it gets no thread is no Exception.
         if not isinstance(failure, Exception) and lack(failure) is None:
             raise
-        if not is_foreseen(failure):
-            events.log.debug("command.crashed", exc_info=True)
-        error = explain(failure, redactor.text)
+        error = reason_for(failure, call.redactor)
     places = settings.lake.uri, str(settings.compact.uri)
     return CompactReport(run_id, started_at, *places, selection, copied, error, stop.signal)
 
 
-def _tell(
-    outcome: "CompactReport",
-    redactor: "Redactor",
-    report: str | None,
-    log_format: "LogFormatName",
-    *,
-    as_json: bool,
-) -> int:
+def _tell(call: Call, outcome: "CompactReport", report: str | None, *, as_json: bool) -> int:
     """Log, print and write what was done; return the exit code."""
-    from etl.cli.process import log
     from etl.cli.views.compact import in_one_line, to_text
     from etl.model import events
     from etl.pipeline.tally import write_report
 
-    document, code = redactor.tree(outcome.as_json()), outcome.exit_code
+    document, code = call.redactor.tree(outcome.as_json()), outcome.exit_code
     events.log.info(
         "compact.finished",
         status=outcome.status,
@@ -186,15 +144,15 @@ def _tell(
         if report is not None and report != "-":
             write_report(document, Path(report))
     except OSError as failure:
-        log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
+        call.complain(f"error: the report: {failure.strerror}", "report.failed")
         code = code or 1
     # Last of all: it is the line that people look for.
     if outcome.status == "failed":
-        log.complain(f"error: {outcome.error}", "compact.failed", log_format)
+        call.complain(f"error: {outcome.error}", "compact.failed")
     elif outcome.status == "interrupted":
-        log.complain(in_one_line(document), "compact.interrupted", log_format)
+        call.complain(in_one_line(document), "compact.interrupted")
     elif outcome.status == "partial":
-        log.complain(in_one_line(document), "compact.partial", log_format)
+        call.complain(in_one_line(document), "compact.partial")
     return code
 
 

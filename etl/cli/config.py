@@ -5,22 +5,8 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.common import usage_errors
-from etl.cli.configured import by_key, configured
-from etl.cli.flags import (
-    Account,
-    BaseUrl,
-    Concurrency,
-    Config,
-    DaskScheduler,
-    DaskWorkers,
-    Engine,
-    From,
-    Lake,
-    Lookback,
-    Raw,
-    To,
-)
+from etl.cli.command import Call, command
+from etl.cli.flags import RUN
 
 config = typer.Typer(
     help="Show the configuration, or describe it.\n\nExample: aht-etl config show",
@@ -29,19 +15,9 @@ config = typer.Typer(
 
 
 @config.command()
+@command("command.failed", *RUN, log_level="warning")
 def show(
-    config: Config = None,
-    account: Account = None,
-    base_url: BaseUrl = None,
-    from_: From = None,
-    to: To = None,
-    lookback: Lookback = None,
-    lake: Lake = None,
-    raw: Raw = None,
-    concurrency: Concurrency = None,
-    engine: Engine = None,
-    dask_scheduler: DaskScheduler = None,
-    dask_workers: DaskWorkers = None,
+    call: Call,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write JSON: a list of key, value and origin.")
     ] = False,
@@ -53,19 +29,10 @@ def show(
 
     Example: aht-etl config show --config configs/daily.yaml
     """
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
-
-    log.configure("auto", "warning", Redactor())
-    with usage_errors("auto"):
-        span = (from_, to, lookback)
-        where = (engine, dask_scheduler, dask_workers)
-        flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
-        read = configured(config, flags)
     from etl.config.keys import shown_values
     from etl.config.values import to_yaml
 
-    values = list(shown_values(read.settings, read.origins))
+    values = list(shown_values(*call.read()))
     if as_json:
         found = [
             {"key": value.key, "value": value.value, "origin": str(value.origin)}

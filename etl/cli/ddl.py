@@ -5,9 +5,8 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from etl.cli.common import failures, usage_errors
-from etl.cli.configured import configured
-from etl.cli.flags import Account, Config, Lake, LogFormat, LogLevel
+from etl.cli.command import Call, command
+from etl.cli.flags import ACCOUNT, LAKE
 
 EngineName = Annotated[
     Literal[
@@ -34,15 +33,8 @@ Name = Annotated[
 _READS: Final = {"athena": "s3", "bigquery": "gs"}
 
 
-def ddl(
-    engine: EngineName,
-    config: Config = None,
-    account: Account = None,
-    lake: Lake = None,
-    name: Name = "aht.units",
-    log_format: LogFormat = "auto",
-    log_level: LogLevel = "warning",
-) -> None:
+@command("ddl.failed", ACCOUNT, LAKE, log_level="warning")
+def ddl(call: Call, engine: EngineName, name: Name = "aht.units") -> None:
     """Print the statement that makes the lake, or its coarse copy, a table.
 
     Columns and partitions have their types, accountId is text, and only parts are read.
@@ -57,22 +49,14 @@ def ddl(
     Example: aht-etl ddl --engine athena --lake s3://bucket/lake --name aht.units
     """
     from etl.audit.ddl import Engine, check_name, read_facts, statement
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
     from etl.config.settings import open_lake
     from etl.storage.places import is_remote
 
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
-    with usage_errors(log_format):
-        check_name(name)
-        settings = configured(config, {"account": account, "lake.uri": lake}).settings
-    for secret in settings.secret_values():
-        redactor.add(secret)
-    with failures("ddl.failed", log_format, redactor), usage_errors(log_format):
-        facts = read_facts(open_lake(settings), settings.account, datetime.now(UTC).year)
-        azure_account = settings.options_of(settings.lake).get("account_name")
-        text = statement(Engine(engine), facts, name, azure_account)
+    check_name(name)
+    settings = call.settings()
+    facts = read_facts(open_lake(settings), settings.account, datetime.now(UTC).year)
+    azure_account = settings.options_of(settings.lake).get("account_name")
+    text = statement(Engine(engine), facts, name, azure_account)
     wanted = _READS.get(engine)
     if wanted and not (is_remote(facts.place) and facts.place.startswith(f"{wanted}://")):
         typer.echo(

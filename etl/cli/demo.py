@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.common import called_as, check_report_file, usage_errors
-from etl.cli.flags import LogFormat, LogLevel, Progress, ReportFile
+from etl.cli.command import Call, check_report_file, command, own_name
+from etl.cli.flags import Progress, ReportFile
 from etl.cli.process.signals import SIGNALS
 
 DemoLake = Annotated[
@@ -18,12 +18,12 @@ DemoLake = Annotated[
 ]
 
 
+@command("command.failed", log_level="warning")
 def demo(
+    call: Call,
     lake: DemoLake = None,
     report: ReportFile = None,
     progress: Progress = "auto",
-    log_format: LogFormat = "auto",
-    log_level: LogLevel = "warning",
 ) -> None:
     """Load two days from an emulator of the vendor's API; you need no account.
 
@@ -32,24 +32,20 @@ def demo(
     Example: aht-etl demo --lake ./demo-lake
     """
     from etl.cli import demonstration
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
     from etl.pipeline.job import new_job
 
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
-    with usage_errors(log_format), demonstration.served() as emulator:
+    with demonstration.served() as emulator:
         check_report_file(report)
         place = demonstration.choose_place() if lake is None else lake
         settings = demonstration.settings(place, emulator)
         SIGNALS.defer()
-        job = new_job(settings, demonstration.WINDOW, demonstration.NOW, redactor)
+        job = new_job(settings, demonstration.WINDOW, demonstration.NOW, call.redactor)
         if report != "-":
             typer.echo(demonstration.introduction(emulator, settings.lake.uri))
         from etl.cli.execution import execute
 
-        code = execute(job, progress, log_format, report)
+        code = execute(job, progress, call.log_format, report)
     if report != "-" and code == 0:
-        text = demonstration.epilogue(settings.lake.uri, called_as(), named=lake is not None)
+        text = demonstration.epilogue(settings.lake.uri, own_name(), named=lake is not None)
         typer.echo(text)
     raise typer.Exit(code)

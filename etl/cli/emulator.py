@@ -5,10 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from etl.cli.common import called_as, usage_errors
+from etl.cli.command import Call, command, own_name
+from etl.model.errors import RunError
 
 
+@command("emulator.failed", log_level="warning")
 def emulator(
+    _call: Call,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")
     ] = 8080,
@@ -74,20 +77,14 @@ def emulator(
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
     from etl.emulator import serve
 
-    log.configure("auto", "warning", Redactor())
-
-    with usage_errors("auto"):
-        dataset = serve.dataset(
-            account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
-        )
-        options = serve.options(account, auth, latency, rate, at_once, fault or [])
+    dataset = serve.dataset(
+        account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
+    )
+    options = serve.options(account, auth, latency, rate, at_once, fault or [])
     try:
-        serve.serve(dataset, options, port, account, called_as())
+        serve.serve(dataset, options, port, account, own_name())
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        log.complain(f"error: port {port}: {reason}; try --port 0", "emulator.failed", "auto")
-        raise typer.Exit(1) from None
+        raise RunError(f"port {port}: {reason}; try --port 0") from None

@@ -1,12 +1,121 @@
-"""The command line's flags that several commands share: names, types and help.
+"""The flags that several commands share: names, types and help.
 
 Each that takes a value has an example in its help; a test sees to it.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag that sets a configuration key."""
+
+    key: str
+    name: str
+    metavar: str | None
+    help: str
+    type: Any = str
+
+    @property
+    def parameter(self) -> str:
+        """The name of the command's parameter."""
+        return self.key.replace(".", "_")
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the command's parameter, as typer reads it."""
+        option = typer.Option(self.name, metavar=self.metavar, help=self.help)
+        return Annotated[self.type | None, option]
+
+
+ACCOUNT: Final = Flag(
+    "account", "--account", "ID", "The vendor's account (site) id, for example 12345678."
+)
+BASE_URL: Final = Flag(
+    "api.base_url",
+    "--base-url",
+    "URL",
+    "The API's host, for example https://va.example.net (default: looked up).",
+)
+#: The window of a listing.
+WINDOW: Final = (
+    Flag(
+        "window.from",
+        "--from",
+        "T",
+        "Start of the window, for example 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
+        "1654041600000 (epoch milliseconds).",
+    ),
+    Flag("window.to", "--to", "T", "End of the window, for example 2022-06-02 (default: now)."),
+    Flag(
+        "window.lookback",
+        "--lookback",
+        "DURATION",
+        "The window's length without --from, for example 90s, 48h or 7d (default 7d).",
+    ),
+)
+#: The hours of the lake that a command reads.
+HOURS: Final = (
+    Flag(
+        "window.from",
+        "--from",
+        "T",
+        "Only hours from here on, for example 2022-06-01, midnight UTC (default: all).",
+    ),
+    Flag("window.to", "--to", "T", "Only hours before, for example 2022-06-02 (default: all)."),
+    Flag(
+        "window.lookback",
+        "--lookback",
+        "DURATION",
+        "Only the last hours, for example 48h or 7d (default: all).",
+    ),
+)
+LAKE: Final = Flag(
+    "lake.uri",
+    "--lake",
+    "URI",
+    "The lake's folder or object store, for example s3://bucket/lake (default ./lake).",
+)
+RAW: Final = Flag(
+    "raw.uri",
+    "--raw",
+    "URI",
+    "Where to keep the downloaded files, byte for byte, for example ./raw.",
+)
+CONCURRENCY: Final = Flag(
+    "fetch.concurrency",
+    "--concurrency",
+    "N",
+    "Requests in flight at most, for example 4 (default 16).",
+)
+ENGINE: Final = (
+    Flag(
+        "engine.kind",
+        "--engine",
+        None,
+        "Who loads: this machine (local, the default) or Dask.",
+        Literal["local", "dask"],
+    ),
+    Flag(
+        "engine.scheduler",
+        "--dask-scheduler",
+        "ADDRESS",
+        "The Dask scheduler, for example tls://dask:8786; implies --engine dask. Without it "
+        "Dask's workers are processes on this machine.",
+    ),
+    Flag(
+        "engine.workers",
+        "--dask-workers",
+        "N",
+        "Dask tasks at once, for example 8 (default: one per worker, or one per core).",
+    ),
+)
+#: All configuration flags of a run.
+RUN: Final = (ACCOUNT, BASE_URL, *WINDOW, LAKE, RAW, CONCURRENCY, *ENGINE)
 
 Config = Annotated[
     Path | None,
@@ -14,67 +123,6 @@ Config = Annotated[
         "--config",
         metavar="FILE",
         help="YAML with the configuration, for example configs/daily.yaml.",
-    ),
-]
-Account = Annotated[
-    str | None,
-    typer.Option(
-        "--account", metavar="ID", help="The vendor's account (site) id, for example 12345678."
-    ),
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--base-url",
-        metavar="URL",
-        help="The API's host, for example https://va.example.net (default: looked up).",
-    ),
-]
-From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="T",
-        help=(
-            "Begin of the window, for example 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
-            "1654041600000 (epoch milliseconds)."
-        ),
-    ),
-]
-To = Annotated[
-    str | None,
-    typer.Option(
-        "--to", metavar="T", help="End of the window, for example 2022-06-02 (default: now)."
-    ),
-]
-Lookback = Annotated[
-    str | None,
-    typer.Option(
-        "--lookback",
-        metavar="DURATION",
-        help="The window's length without --from, for example 90s, 48h or 7d (default 7d).",
-    ),
-]
-ShownFrom = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="T",
-        help="Only hours from here on, for example 2022-06-01, midnight UTC (default: all).",
-    ),
-]
-ShownTo = Annotated[
-    str | None,
-    typer.Option(
-        "--to", metavar="T", help="Only hours before, for example 2022-06-02 (default: all)."
-    ),
-]
-ShownLookback = Annotated[
-    str | None,
-    typer.Option(
-        "--lookback",
-        metavar="DURATION",
-        help="Only the last hours, for example 48h or 7d (default: all).",
     ),
 ]
 Paths = Annotated[
@@ -88,54 +136,7 @@ Paths = Annotated[
         ),
     ),
 ]
-Lake = Annotated[
-    str | None,
-    typer.Option(
-        "--lake",
-        metavar="URI",
-        help="The lake's folder or object store, for example s3://bucket/lake (default ./lake).",
-    ),
-]
-Raw = Annotated[
-    str | None,
-    typer.Option(
-        "--raw",
-        metavar="URI",
-        help="Where to keep the downloaded files, byte for byte, for example ./raw.",
-    ),
-]
-Concurrency = Annotated[
-    str | None,
-    typer.Option(
-        "--concurrency",
-        metavar="N",
-        help="Requests in flight at most, for example 4 (default 16).",
-    ),
-]
-Engine = Annotated[
-    Literal["local", "dask"] | None,
-    typer.Option("--engine", help="Who loads: this machine (local, the default) or Dask."),
-]
-DaskScheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--dask-scheduler",
-        metavar="ADDRESS",
-        help=(
-            "The Dask scheduler, for example tls://dask:8786; implies --engine dask. Without it "
-            "Dask's workers are processes on this machine."
-        ),
-    ),
-]
-DaskWorkers = Annotated[
-    str | None,
-    typer.Option(
-        "--dask-workers",
-        metavar="N",
-        help="Dask tasks at once, for example 8 (default: one per worker, or one per core).",
-    ),
-]
-ShardOption = Annotated[
+Shard = Annotated[
     str | None,
     typer.Option(
         "--shard",

@@ -2,53 +2,19 @@
 
 import typer
 
-from etl.cli.common import check_report_file, prepare, usage_errors
-from etl.cli.configured import by_key
-from etl.cli.flags import (
-    Account,
-    ArchiveOnly,
-    BaseUrl,
-    Concurrency,
-    Config,
-    DaskScheduler,
-    DaskWorkers,
-    Engine,
-    From,
-    FromArchive,
-    Lake,
-    LogFormat,
-    Lookback,
-    Paths,
-    Progress,
-    Raw,
-    ReportFile,
-    RunLogLevel,
-    ShardOption,
-    To,
-)
+from etl.cli.command import Call, check_report_file, command
+from etl.cli.flags import RUN, ArchiveOnly, FromArchive, Paths, Progress, ReportFile, Shard
 
 
+@command("run.failed", *RUN, log_level=None)
 def run(
-    config: Config = None,
-    account: Account = None,
-    base_url: BaseUrl = None,
-    from_: From = None,
-    to: To = None,
-    lookback: Lookback = None,
+    call: Call,
     paths: Paths = None,
-    lake: Lake = None,
-    raw: Raw = None,
-    concurrency: Concurrency = None,
-    shard: ShardOption = None,
+    shard: Shard = None,
     from_archive: FromArchive = False,
     archive_only: ArchiveOnly = False,
-    engine: Engine = None,
-    dask_scheduler: DaskScheduler = None,
-    dask_workers: DaskWorkers = None,
     report: ReportFile = None,
     progress: Progress = "auto",
-    log_format: LogFormat = "auto",
-    log_level: RunLogLevel = None,
 ) -> None:
     """Load the files that are listed and not yet in the lake.
 
@@ -56,29 +22,11 @@ def run(
 
     Example: aht-etl run --account 12345678 --lake ./lake --lookback 48h
     """
-    from etl.cli.process import log
-    from etl.config.redact import Redactor
-
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
-    span = (from_, to, lookback)
-    where = (engine, dask_scheduler, dask_workers)
-    flags = by_key(account, base_url, *span, lake, raw, concurrency, *where)
-    with usage_errors(log_format):
-        check_report_file(report)
-        job = prepare(
-            flags,
-            config,
-            paths,
-            shard,
-            redactor,
-            from_archive=from_archive,
-            archive_only=archive_only,
-        )
-        # Behind `prepare`, which imports aiohttp in a way of its own.
-        from etl.pipeline.engine import require_engine
-
-        require_engine(job.settings)
+    check_report_file(report)
+    job = call.job(paths, shard, from_archive=from_archive, archive_only=archive_only)
+    # Only after `job`, which imports aiohttp in its own way.
     from etl.cli.execution import execute
+    from etl.pipeline.engine import require_engine
 
-    raise typer.Exit(execute(job, progress, log_format, report))
+    require_engine(job.settings)
+    raise typer.Exit(execute(job, progress, call.log_format, report))

@@ -1,27 +1,14 @@
 """`aht-etl status`."""
 
-import json
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from etl.cli.common import failures, usage_errors
-from etl.cli.flags import (
-    Account,
-    BaseUrl,
-    Config,
-    Json,
-    Lake,
-    LogFormat,
-    LogLevel,
-    ShownFrom,
-    ShownLookback,
-    ShownTo,
-)
+from etl.cli.command import Call, command
+from etl.cli.flags import ACCOUNT, BASE_URL, HOURS, LAKE, Json
 from etl.cli.process.signals import SIGNALS
-from etl.cli.selection import load_selected
 from etl.model.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -51,21 +38,14 @@ Timezone = Annotated[
 Hours = Annotated[bool, typer.Option("--hours", help="One line for each hour as well.")]
 
 
+@command("status.failed", ACCOUNT, BASE_URL, *HOURS, LAKE, log_level="warning")
 def status(
-    config: Config = None,
-    account: Account = None,
-    base_url: BaseUrl = None,
-    from_: ShownFrom = None,
-    to: ShownTo = None,
-    lookback: ShownLookback = None,
-    lake: Lake = None,
+    call: Call,
     against: AgainstApi = None,
     hours: Hours = False,
     html: Html = None,
     timezone: Timezone = None,
     json_: Json = False,
-    log_format: LogFormat = "auto",
-    log_level: LogLevel = "warning",
 ) -> None:
     """Show what the lake holds, hour by hour: files, rows, gaps, late arrivals.
 
@@ -80,54 +60,37 @@ def status(
     from rich.console import Console
 
     from etl.audit.survey import survey
-    from etl.cli.process import log
     from etl.cli.views.status import show, to_json
-    from etl.config.redact import Redactor
     from etl.config.settings import open_lake
     from etl.pipeline.job import new_job, settle_window
 
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
-    with usage_errors(log_format):
-        now = datetime.now(UTC)
-        settings, selection = load_selected(
-            config,
-            now,
-            account=account,
-            from_=from_,
-            to=to,
-            lookback=lookback,
-            api__base_url=base_url,
-            lake__uri=lake,
+    now = datetime.now(UTC)
+    settings, selection = call.select(now)
+    if against and settings.account is None:
+        raise UsageError(
+            "account: is missing, and --against api needs it; set --account, AHT_ETL_ACCOUNT or "
+            "the YAML's key"
         )
-        if against and settings.account is None:
-            raise UsageError(
-                "account: is missing, and --against api needs it; set --account, "
-                "AHT_ETL_ACCOUNT or the YAML's key"
-            )
-        window = settle_window(settings, now) if against else None
-        zone = _zone(timezone, html)
-        if html is not None:
-            from etl.audit.page import require_page
+    window = settle_window(settings, now) if against else None
+    zone = _zone(timezone, html)
+    if html is not None:
+        from etl.audit.page import require_page
 
-            require_page(html)
-    for secret in settings.secret_values():
-        redactor.add(secret)
+        require_page(html)
     store = open_lake(settings)
-    with failures("status.failed", log_format, redactor):
-        found = survey(store, selection, now)
-        if not found.exists:
-            raise RunError(
-                f"there is no lake at {store.place}: check the place for a typing error (--lake, "
-                "lake.uri); if nothing was loaded yet, aht-etl run makes it"
-            )
-        compared = None
-        if window is not None:
-            compared = SIGNALS.run(_ask(new_job(settings, window, now, redactor)))
-        if html is not None:
-            _write_page(store, found, html, now, compared, zone)
+    found = survey(store, selection, now)
+    if not found.exists:
+        raise RunError(
+            f"there is no lake at {store.place}: check the place for a typing error (--lake, "
+            "lake.uri); if nothing was loaded yet, aht-etl run makes it"
+        )
+    compared = None
+    if window is not None:
+        compared = SIGNALS.run(_ask(new_job(settings, window, now, call.redactor)))
+    if html is not None:
+        _write_page(store, found, html, now, compared, zone)
     if json_:
-        typer.echo(json.dumps(redactor.tree(to_json(found, compared)), indent=2))
+        call.print_json(to_json(found, compared))
     else:
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
 

@@ -1,26 +1,12 @@
 """`aht-etl verify`."""
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from etl.cli.common import failures, usage_errors
-from etl.cli.flags import (
-    Account,
-    Config,
-    Json,
-    Lake,
-    LogFormat,
-    LogLevel,
-    Progress,
-    Raw,
-    ShownFrom,
-    ShownLookback,
-    ShownTo,
-)
-from etl.cli.selection import load_selected
+from etl.cli.command import Call, command
+from etl.cli.flags import ACCOUNT, HOURS, LAKE, RAW, Json, Progress
 from etl.model.errors import UsageError
 
 Deep = Annotated[
@@ -36,20 +22,13 @@ OfCopy = Annotated[
 ]
 
 
+@command("verify.failed", ACCOUNT, *HOURS, LAKE, RAW, log_level="info")
 def verify(
-    config: Config = None,
-    account: Account = None,
-    from_: ShownFrom = None,
-    to: ShownTo = None,
-    lookback: ShownLookback = None,
-    lake: Lake = None,
-    raw: Raw = None,
+    call: Call,
     deep: Deep = False,
     copy: OfCopy = False,
     json_: Json = False,
     progress: Progress = "auto",
-    log_format: LogFormat = "auto",
-    log_level: LogLevel = "info",
 ) -> None:
     """Read the whole lake and prove that it is right: receipts, rows, bad rows, no file twice.
 
@@ -65,39 +44,21 @@ def verify(
     from etl.audit.verify_copy import verify_copy
     from etl.cli.process import log
     from etl.cli.views.verify import shown, to_json, to_text, why_not
-    from etl.config.redact import Redactor
     from etl.config.settings import open_archive, open_copy, open_lake
 
-    redactor = Redactor()
-    log.configure(log_format, log_level, redactor)
-    with usage_errors(log_format):
-        now = datetime.now(UTC)
-        settings, selection = load_selected(
-            config,
-            now,
-            account=account,
-            from_=from_,
-            to=to,
-            lookback=lookback,
-            lake__uri=lake,
-            raw__uri=raw,
+    now = datetime.now(UTC)
+    settings, selection = call.select(now)
+    kept = open_archive(settings) if deep else None
+    if deep and kept is None:
+        raise UsageError(
+            "raw.uri: is missing, and --deep needs it; set --raw, AHT_ETL_RAW__URI or the YAML's "
+            "key"
         )
-        kept = open_archive(settings) if deep else None
-        if deep and kept is None:
-            raise UsageError(
-                "raw.uri: is missing, and --deep needs it; set --raw, AHT_ETL_RAW__URI or the "
-                "YAML's key"
-            )
-        if copy and deep:
-            raise UsageError("--copy and --deep exclude each other: call verify twice")
-        coarse = open_copy(settings) if copy else None
-    for secret in settings.secret_values():
-        redactor.add(secret)
+    if copy and deep:
+        raise UsageError("--copy and --deep exclude each other: call verify twice")
+    coarse = open_copy(settings) if copy else None
     archive = None if kept is None else ArchiveCheck(kept, settings.limits, settings.fetch.skip)
-    with (
-        failures("verify.failed", log_format, redactor),
-        shown(progress, live=not log.is_json(log_format)) as on_part,
-    ):
+    with shown(progress, live=not log.is_json(call.log_format)) as on_part:
         lake_ = open_lake(settings)
         if coarse is None:
             result = prove(lake_, selection, archive, on_part)
@@ -105,10 +66,10 @@ def verify(
             settled_before = now - settings.compact.settle
             result = verify_copy(lake_, coarse, selection, settled_before, on_part)
     if json_:
-        typer.echo(json.dumps(redactor.tree(to_json(result)), indent=2))
+        call.print_json(to_json(result))
     elif not result.empty:
         place = f"copy {settings.compact.uri}" if copy else f"lake {settings.lake.uri}"
         typer.echo(to_text(result, place), nl=False)
     if not result.ok:
-        log.complain(redactor.text(why_not(result)), "verify.failed", log_format)
+        call.complain(why_not(result), "verify.failed")
         raise typer.Exit(1 if result.empty else 3)

@@ -222,7 +222,7 @@ atexit.register(end)
 
 def test_the_server_is_asked_before_arrow_is_loaded() -> None:
     """What a run imports before its first request is without what decodes and encodes."""
-    before = "etl.cli.run, etl.cli.common, etl.config.sources, etl.cli.execution"
+    before = "etl.cli.run, etl.cli.command, etl.config.sources, etl.cli.execution"
     script = f"import sys, {before}; print([m for m in sys.modules if m.startswith('pyarrow')])"
     arguments = [sys.executable, "-c", script]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from etl.cli import app
-from etl.cli.configured import FLAGS
+from etl.cli.flags import RUN
 from etl.config.keys import all_keys, config_schema, variable
 from etl.config.settings import Settings
 from etl.config.sources import load
@@ -107,9 +107,10 @@ def test_every_key_is_shown_once() -> None:
     assert [*keys] == [*origins(), *()] == list(dict.fromkeys(keys))
     lines = [line for line in show().splitlines() if "#" in line]
     assert len(keys) == len(lines)
-    assert set(FLAGS) <= set(keys)
-    for key, flag in FLAGS.items():
-        assert flag == origins(flag, VALUES.get(key, "2022-06-01"))[key][1]
+    assert {flag.key for flag in RUN} <= set(keys)
+    for flag in RUN:
+        found = origins(flag.name, VALUES.get(flag.key, "2022-06-01"))
+        assert flag.name == found[flag.key][1]
 
 
 @pytest.mark.parametrize(

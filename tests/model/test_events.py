@@ -24,7 +24,7 @@ def logged() -> Iterator[Event]:
     """Yield every log call there is in the package."""
     for file in sorted(ROOT.glob("etl/**/*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "failures":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "command":
                 yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 0))
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue

@@ -1,0 +1,211 @@
+"""What every command shares: flags, configuration, logs, and how it ends on an error."""
+
+import functools
+import inspect
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import typer
+
+from etl.cli.flags import Config, Flag, LogFormat, LogLevel, RunLogLevel
+from etl.model.errors import UsageError, is_foreseen
+
+if TYPE_CHECKING:
+    from etl.config.redact import Redactor
+    from etl.config.settings import Settings
+    from etl.config.values import Origins
+    from etl.lake.layout import Selection
+    from etl.pipeline.job import Job
+
+_NAMED: Final = inspect.Parameter.KEYWORD_ONLY
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a command: the configuration flags that it has, and the secrets that it hides."""
+
+    config: Path | None
+    log_format: LogFormat
+    redactor: "Redactor"
+    knows_secrets: bool = False
+    _given: dict[str, str] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def set(self, key: str, flag: str, value: str | None) -> None:
+        """Let a flag set a configuration key; None if the flag is not given."""
+        self._names[key] = flag
+        if value is not None:
+            self._given[key] = value
+
+    def read(self) -> tuple["Settings", "Origins"]:
+        """Return the configuration, and where each value came from. Raises UsageError."""
+        from etl.config.sources import load_with_origins
+
+        values: dict[str, Any] = {}
+        for key, value in self._given.items():
+            section, _, name = key.rpartition(".")
+            (values.setdefault(section, {}) if section else values)[name] = value
+        names = dict(self._names)
+        if "window.lookback" in self._given and "window.from" not in self._given:
+            # Otherwise a `window.from` of a weaker source would win over this flag.
+            values["window"]["from"] = None
+            names["window.from"] = "--lookback"
+        for key in ("engine.scheduler", "engine.workers"):
+            if key in self._given and "engine.kind" not in self._given:
+                values["engine"]["kind"] = "dask"
+                names["engine.kind"] = names[key]
+        settings, origins = load_with_origins(values, self.config, os.environ, names)
+        for secret in settings.secret_values():
+            self.redactor.add(secret)
+        self.knows_secrets = True
+        return settings, origins
+
+    def settings(self) -> "Settings":
+        """Return the configuration. Raises UsageError."""
+        return self.read()[0]
+
+    def select(self, now: datetime) -> tuple["Settings", "Selection"]:
+        """Return the configuration, and the part of the lake that the flags select.
+
+        An account or a window of another source is for runs and selects nothing. Raises UsageError.
+        """
+        from etl.lake.layout import Selection
+        from etl.pipeline.job import settle_window
+
+        settings, given = self.settings(), self._given
+        start = None
+        if "window.from" in given or "window.lookback" in given:
+            start = settle_window(settings, now, longest=None).start
+        end = settings.window.end if "window.to" in given else None
+        return settings, Selection(given.get("account"), start, end)
+
+    def job(
+        self, paths: str | None, shard: str | None, *, from_archive: bool, archive_only: bool
+    ) -> "Job":
+        """Return the job that the configuration and these flags describe. Raises UsageError."""
+        from etl.api.network import import_aiohttp
+
+        import_aiohttp()
+        from etl.pipeline.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window
+
+        settings = self.settings()
+        require(settings, from_archive=from_archive, archive_only=archive_only)
+        now = datetime.now(UTC)
+        # A list of paths has no window; one that is configured is for other runs.
+        longest = None if from_archive else LONGEST_WINDOW
+        window = settle_window(settings, now, longest=longest) if paths is None else None
+        job = new_job(settings, window, now, self.redactor)
+        job.from_archive, job.archive_only = from_archive, archive_only
+        job.shard = parse_shard(shard)
+        if paths is not None:
+            job.saved_listing = _open_paths(paths)
+        return job
+
+    def print_json(self, document: Any) -> None:
+        """Print a document without secrets."""
+        typer.echo(json.dumps(self.redactor.tree(document), indent=2))
+
+    def complain(self, line: str, event: str) -> None:
+        """Say without secrets, in the last line on standard error, why the command ends."""
+        from etl.cli.process import log
+
+        log.complain(self.redactor.text(line), event, self.log_format)
+
+
+def command(
+    event: str, *flags: Flag, log_level: LogLevel | None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command: it receives a `Call` and the values of its own flags.
+
+    The command also has the configuration flags `flags`, with them `--config`, and the flags of the
+    logs. On wrong usage it ends with exit code 2. On any other error it ends with exit code 1 and
+    `event` in the log. Both say why in one line.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def called(
+            log_format: LogFormat, log_level: LogLevel, config: Path | None = None, **values: Any
+        ) -> None:
+            from etl.cli.process import log
+            from etl.config.redact import Redactor
+
+            call = Call(config, log_format, Redactor())
+            log.configure(log_format, log_level, call.redactor)
+            for flag in flags:
+                call.set(flag.key, flag.name, values.pop(flag.parameter))
+            try:
+                function(call, **values)
+            except (typer.Exit, BrokenPipeError):  # typer ends quietly if nobody reads the output
+                raise
+            except UsageError as error:
+                call.complain(f"wrong usage: {error}", "usage.wrong")
+                raise typer.Exit(2) from None
+            except Exception as failure:
+                if not is_foreseen(failure) and not call.knows_secrets:
+                    raise  # `main` reports it without its text
+                call.complain(f"error: {reason_for(failure, call.redactor)}", event)
+                raise typer.Exit(1) from None
+
+        _, *own = inspect.signature(function).parameters.values()
+        level = RunLogLevel if log_level is None else LogLevel
+        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                *([_parameter("config", Config, None)] if flags else []),
+                *(_parameter(flag.parameter, flag.annotation, None) for flag in flags),
+                *(parameter.replace(kind=_NAMED) for parameter in own),
+                _parameter("log_format", LogFormat, "auto"),
+                _parameter("log_level", level, log_level),
+            ]
+        )
+        return called
+
+    return decorate
+
+
+def _parameter(name: str, annotation: Any, default: str | None) -> inspect.Parameter:
+    return inspect.Parameter(name, _NAMED, default=default, annotation=annotation)
+
+
+def reason_for(failure: BaseException, redactor: "Redactor") -> str:
+    """Return in one line why a command failed; log the traceback of a defect at `debug`."""
+    from etl.model import events
+    from etl.pipeline.defects import explain
+
+    if not is_foreseen(failure):
+        events.log.debug("command.crashed", exc_info=failure)
+    return explain(failure, redactor.text)
+
+
+def own_name() -> str:
+    """Return what to type to call `aht-etl` again."""
+    called = Path(sys.argv[0])
+    on_path = shutil.which("aht-etl")
+    if called.name != "aht-etl" or (on_path and Path(on_path).samefile(called)):
+        return "aht-etl"
+    return shlex.quote(str(called))
+
+
+def check_report_file(report: str | None) -> None:
+    """Raise UsageError if no report could be written at the end."""
+    if report is None or report == "-":
+        return
+    folder = Path(report).parent
+    if Path(report).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--report {report}: not a file in a folder that can be written to")
+
+
+def _open_paths(file: str) -> BinaryIO:
+    """Open the file of `--paths`. Raises UsageError."""
+    try:
+        return sys.stdin.buffer if file == "-" else Path(file).open("rb")
+    except OSError as error:
+        raise UsageError(f"--paths {file}: cannot be read: {error.strerror}") from None
