@@ -35,11 +35,12 @@ def variable(key: str) -> str:
 
 def shown_values(settings: Settings, origins: Origins) -> Iterator[ShownValue]:
     """Yield every value of the configuration, in the model's order; secrets are hidden."""
-    values = settings.model_dump(by_alias=True)
     for key, _ in all_keys():
-        value: Any = values
+        # Not of model_dump, which returns sizes as plain integers.
+        value: Any = settings
         for part in key.split("."):
-            value = value[part]
+            names = {field.alias or name: name for name, field in type(value).model_fields.items()}
+            value = getattr(value, names[part])
         if isinstance(value, dict) and value:
             for name, inner in value.items():
                 option = f"{key}.{name}"

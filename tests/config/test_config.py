@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.cli.flags import RUN
-from etl.config.keys import all_keys, config_schema, variable
+from etl.config.keys import all_keys, config_schema, shown_values, variable
 from etl.config.settings import Settings
 from etl.config.sources import load
-from etl.config.values import yaml_value
+from etl.config.values import Origins, yaml_value
 from etl.model.errors import UsageError
 from tests.test_configurations import CONFIGS
 
@@ -261,3 +261,14 @@ def test_what_is_wrong(text: str, tmp_path: Path) -> None:
     assert not VALIDATOR.is_valid(yaml.load(text, _EditorLoader))
     with pytest.raises(UsageError):
         load({}, file, {})
+
+
+def test_values_are_shown_as_people_write_them() -> None:
+    """Sizes and durations with their units, an alias under its own key."""
+    shown = {value.key: value.text for value in shown_values(Settings(), Origins())}
+    assert ("512MiB", "1KiB", "60s", "unset") == (
+        shown["limits.memory"],
+        shown["fetch.least_rate"],
+        shown["fetch.timeout"],
+        shown["window.from"],
+    )
