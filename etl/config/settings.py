@@ -88,7 +88,7 @@ class Settings(Section):
             return False
         if not is_remote(outer.uri):
             return Path(inner.uri).resolve().is_relative_to(Path(outer.uri).resolve())
-        from etl.storage.options import endpoint_of  # noqa: PLC0415 - not for folders
+        from etl.storage.connection import endpoint_of  # noqa: PLC0415 - loads obstore
 
         first, second = Place.parse(outer.uri), Place.parse(inner.uri)
         # A bucket of the same name at another endpoint is another bucket.
@@ -140,7 +140,7 @@ class Settings(Section):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
         if any(section.uri is not None and is_remote(section.uri) for section in stores):
-            from etl.storage.options import secrets_of_environment  # noqa: PLC0415 - not for folders
+            from etl.storage.connection import secrets_of_environment  # noqa: PLC0415 - loads obstore
 
             yield from secrets_of_environment()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
 from etl.model.version import __version__
-from etl.storage.ranges import TAIL_BYTES
+from etl.storage.object_bytes import TAIL_BYTES
 
 SCHEMA_VERSION: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"

@@ -31,7 +31,7 @@ from etl.model.machine import lack
 from etl.model.times import read_rfc3339
 from etl.pipeline.plan import Shard
 from etl.pipeline.tally import Status
-from etl.storage.naming import write_whole
+from etl.storage.disk import write_whole
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric

@@ -17,7 +17,7 @@ from etl.model.errors import FailureKind
 from etl.model.times import Window, rfc3339
 from etl.model.version import __version__
 from etl.pipeline.plan import InvalidPath, Plan
-from etl.storage.naming import write_whole
+from etl.storage.disk import write_whole
 
 Status = Literal["ok", "partial", "failed", "interrupted"]
 

@@ -1,9 +1,8 @@
-"""A lake on a local disk: whole files or none, created only where there is none, synced.
+"""A store in a folder of a local disk.
 
-Names are relative to the root, with `/`. All methods block; they are called off the event loop.
+Names are relative to the root, with `/`. All methods block; call them off the event loop.
 """
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -12,48 +11,30 @@ import stat
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from pydantic import ByteSize
 
-from etl.storage.naming import give_name
-from etl.storage.probe import probe
-from etl.storage.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
+from etl.storage.disk import (
+    LocalStagedFile,
+    give_name,
+    make_folders,
+    remove_if_abandoned,
+    sync_all,
+    sync_folder,
+)
+from etl.storage.store import AlreadyExistsError, LakeError, StagedFile, StoredFile, probe
 
-#: Hidden from every reader by its first letter; its files do not end in `.parquet` either.
+#: Readers of the lake skip names that begin with `_`, and its files do not end in `.parquet`.
 _STAGING: Final = "_staging"
-
-
-class LocalStagedFile:
-    """A file being written beside the lake's parts, on the same disk, invisible to readers.
-
-    Locked while this process lives, so that a later run can tell a leftover from one in use.
-    Closing it removes it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        while True:
-            self.path = folder / f".{uuid.uuid4().hex}.tmp"
-            # Never read, and a buffer of a given size: six system calls less than otherwise.
-            self.stream: BinaryIO = self.path.open("xb", buffering=2**16)
-            with contextlib.suppress(OSError):  # no locks on this disk: leftovers stay, no harm
-                fcntl.flock(self.stream, fcntl.LOCK_EX)
-            if os.fstat(self.stream.fileno()).st_nlink:
-                return
-            # A clean-up took it between its creation and its lock.
-            self.stream.close()
-
-    def close(self) -> None:
-        """Remove the file's staged name; what was committed of it stays."""
-        self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # bytes that a full disk did not take: of no use now
-            self.stream.close()
+_IN_USE: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}
 
 
 class LocalStore:
-    """A folder that holds a lake, or a raw archive."""
+    """A folder that holds a lake or a raw archive."""
 
     readers: Final = 1
     advice: Final = "its permissions and its free space"
@@ -61,9 +42,9 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        #: Folders whose own names this process has made last: one that another has just made may
-        #: not have its name on the disk yet.
-        self._lasting: set[Path] = set()
+        #: Folders whose names this process made durable. A folder that another process has just
+        #: made may not have a durable name yet.
+        self._durable: set[Path] = set()
 
     @property
     def place(self) -> str:
@@ -78,47 +59,59 @@ class LocalStore:
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
         try:
-            for folder in _make_folders(self.staging):
-                _sync_folder(folder.parent)
+            for folder in make_folders(self.staging):
+                sync_folder(folder.parent)
             self.stage().close()
         except OSError as error:
             raise LakeError.of("writing to", str(self.root), error) from error
 
     def try_out(self) -> str:
-        """Try all that a run does there, and leave nothing; return what was seen. LakeError."""
-        was_there = probe(self.root, LocalStore)
-        there = next(
-            folder
-            for folder in (self.root.absolute(), *self.root.absolute().parents)
-            if folder.exists()
-        )
+        """Do all that a run does, in a folder of its own; remove that and each folder above it.
+
+        Returns what was found. Raises LakeError; nothing is left then either, if the disk allows.
+        """
+        self.check_readable()
+        folders = (self.root.absolute(), *self.root.absolute().parents)
+        new = [folder for folder in folders if not folder.exists()]
+        trial = LocalStore(self.root / f"_check-{uuid.uuid4().hex[:12]}")
+        try:
+            trial.prepare()
+            if self.staging.exists():
+                self.prepare()  # runs write into this one, which another user may have made
+            probe(trial, "probe.tmp")
+        except BaseException:
+            with suppress(OSError):
+                _remove(trial.root, new)
+            raise
+        try:
+            _remove(trial.root, new)
+        except OSError as error:
+            raise LakeError.of("removing the probe in", str(trial.root), error) from error
+        there = next(folder for folder in folders if folder.exists())
         free = ByteSize(shutil.disk_usage(there).free).human_readable(decimal=True, separator=" ")
-        seen = f"a probe was written, read back and removed, {free} free"
-        return seen + ("" if was_there else "; it is not there yet, a run will make it")
+        found = f"a probe was written, read back and removed, {free} free"
+        return found + ("; it is not there yet, a run will make it" if new else "")
 
     def clean_up(self) -> None:
-        """Remove what killed runs left behind, never what a living one writes, as far as it goes.
-
-        What cannot be removed is in nobody's way.
-        """
-        with contextlib.suppress(OSError):
+        """Remove the staged files of killed runs, as far as possible; ignores all errors."""
+        with suppress(OSError):
             for leftover in self.staging.iterdir():
-                _remove_if_abandoned(leftover)
+                remove_if_abandoned(leftover)
 
     def hold(self) -> None:
-        """Let others know, until this object or its process is gone, that it may be written to.
+        """Show other processes, as long as this object lives, that it may be written to.
 
-        After `prepare`. Raises OSError.
+        Call `prepare` first. Raises OSError.
         """
-        descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(self.staging, os.O_RDONLY | os.O_DIRECTORY)
         weakref.finalize(self, os.close, descriptor)
-        with contextlib.suppress(OSError):  # no locks on this disk: `is_held` does not know either
+        with suppress(OSError):  # a disk without locks: then `is_held` returns None
             fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def is_held(self) -> bool | None:
-        """Tell whether somebody holds it; None where that cannot be known."""
+        """Return whether any process holds it, or None if that cannot be known."""
         try:
-            descriptor = os.open(self.root / _STAGING, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(self.staging, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return False  # nothing was ever written
         except OSError:
@@ -134,7 +127,7 @@ class LocalStore:
         return False
 
     def check_readable(self) -> bool:
-        """Return whether the root exists. Raises LakeError if it is no folder that can be read."""
+        """Return whether the root exists. Raises LakeError if it is not a readable folder."""
         try:
             with os.scandir(self.root):
                 return True
@@ -144,7 +137,7 @@ class LocalStore:
             raise LakeError.of("reading", str(self.root), error) from error
 
     def names(self, folder: str) -> list[str]:
-        """List what is in a folder; one that does not exist is empty. Raises LakeError."""
+        """List the names in a folder; a missing folder is empty. Raises LakeError."""
         try:
             with os.scandir(self.root / folder) as entries:
                 return sorted(entry.name for entry in entries)
@@ -154,20 +147,15 @@ class LocalStore:
             raise LakeError.of("listing", folder, error) from error
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
-        """List the files of several partitions' folders. Raises LakeError."""
+        """List the names in the folders of several partitions. Raises LakeError."""
         return {partition: self.names(partition) for partition in partitions}
 
     def walk(
         self, refused: Callable[[str, LakeError], None], folder: str = ""
     ) -> Iterator[StoredFile]:
-        """Yield a folder's files and those below, ordered by name in each, from the root's down.
+        """Yield the files in a folder and below, as `Store.walk` describes.
 
-        Folders with `_` or `.` first are hidden, and files in the root; `folder` may have such a
-        name.
-
-        No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
-        told to `refused`, with its name. What is named like a Parquet file is yielded whatever it
-        is: to open it tells.
+        Links are followed, each folder once.
         """
         seen: set[tuple[int, int]] = set()
         pending = [folder]
@@ -175,7 +163,7 @@ class LocalStore:
             folder = pending.pop()
             try:
                 status = (self.root / folder).stat()
-                # A folder that links to one above it would have no end.
+                # A link to a folder above it would never end.
                 if (status.st_dev, status.st_ino) in seen:
                     continue
                 seen.add((status.st_dev, status.st_ino))
@@ -189,7 +177,7 @@ class LocalStore:
             folders = []
             for entry in listed:
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                # A file of the vendor's may have such a name.
+                # One of the vendor's files may have such a name.
                 if entry.name.startswith(("_", ".")) and (not folder or _is_folder(entry)):
                     continue
                 if not entry.name.endswith(".parquet") and _is_folder(entry):
@@ -199,21 +187,20 @@ class LocalStore:
             pending += reversed(folders)
 
     def stat(self, name: str) -> StoredFile:
-        """Look at one file. Raises FileNotFoundError or LakeError."""
+        """Return a file's size and time. Raises FileNotFoundError or LakeError."""
         try:
-            status = (self.root / name).stat()
+            return _stored_file(name, (self.root / name).stat())
         except FileNotFoundError:
             raise
         except OSError as error:
             raise LakeError.of("reading", name, error) from error
-        return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
-    @contextlib.contextmanager
+    @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file to read. Raises FileNotFoundError or, where it is no file, LakeError."""
+        """Open a file for reading. Raises FileNotFoundError, or LakeError if it is not a file."""
         file = self.root / name
         try:
-            # Looked at first: to open a pipe would wait for its writer.
+            # Checked first, because opening a pipe would wait for its writer.
             if not stat.S_ISREG(file.stat().st_mode):
                 raise LakeError(f"reading {name}: it is no file")
             stream = file.open("rb")
@@ -227,41 +214,37 @@ class LocalStore:
             yield stream
 
     def stage(self) -> LocalStagedFile:
-        """Begin a file. Raises OSError."""
+        """Start a file. Raises OSError."""
         return LocalStagedFile(self.staging)
 
     def create(self, staged: StagedFile, name: str) -> None:
-        """Give a staged file its name, whole and durable, if nothing has that name yet.
+        """Create a file under a new name, as `Store.create` describes.
 
-        Raises AlreadyExistsError or LakeError; after either the name may be taken by this very
-        file all the same (NFS may repeat a link that succeeded), so look before concluding.
+        NFS may repeat a link that succeeded, and then report that the name exists.
         """
         (refusal,) = self.create_all([(staged, name)])
         if refusal is not None:
             raise refusal
 
     def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
-        """Do as `create` for each file; return what it would raise, in their order.
-
-        Each folder is synced once for all of its files.
-        """
+        """Create several files; sync each folder once for all of its files."""
         refusals: list[LakeError | None] = [None] * len(files)
         by_folder: dict[str, list[int]] = {}
-        # In this order: the bytes, then the name, then the name's own durability. A name must never
-        # be seen, not even after a power cut, without all of its bytes.
-        synced = _sync_all([staged for staged, _ in files])
+        # In this order: the bytes, the name, the durability of the name. A name must never be
+        # visible, not even after a power cut, without all of its bytes.
+        synced = sync_all([staged for staged, _ in files])
         for number, (staged, name) in enumerate(files):
             folder = name.rpartition("/")[0]
             try:
                 if (error := synced[number]) is not None:
                     raise error
                 if folder not in by_folder:
-                    self._lasting.difference_update(_make_folders(self.root / folder))
+                    self._durable.difference_update(make_folders(self.root / folder))
                     by_folder[folder] = []
                 give_name(staged.path, f"{self.root}/{name}")
                 by_folder[folder].append(number)
             except FileExistsError as error:
-                # Whoever made it may not have synced its name yet: its folder is synced below.
+                # Its creator may not have synced the name yet: the folder is synced below.
                 refusals[number] = AlreadyExistsError.of("creating", name, error)
             except OSError as error:
                 refusals[number] = LakeError.of("creating", name, error)
@@ -274,26 +257,27 @@ class LocalStore:
         return refusals
 
     def replace(self, staged: StagedFile, name: str) -> None:
-        """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
+        """Create a file, or replace the file of that name. Raises LakeError."""
         target = self.root / name
         try:
-            if (refusal := _sync(staged)) is not None:
+            (refusal,) = sync_all([staged])
+            if refusal is not None:
                 raise refusal
-            self._lasting.difference_update(_make_folders(target.parent))
+            self._durable.difference_update(make_folders(target.parent))
             staged.path.replace(target)
             self._sync_names(target.parent)
         except OSError as error:
             raise LakeError.of("writing", name, error) from error
 
     def _sync_names(self, folder: Path) -> None:
-        """Make the names in a folder last, and those of the folders that lead to it.
+        """Make the names in a folder durable, and the names of the folders that lead to it.
 
-        From below: what the first sync brings to the disk, the others need not.
+        Starts with the deepest one: its sync often writes what the others would.
         """
-        _sync_folder(folder)
-        while folder != self.root and folder not in self._lasting:
-            _sync_folder(folder.parent)
-            self._lasting.add(folder)
+        sync_folder(folder)
+        while folder != self.root and folder not in self._durable:
+            sync_folder(folder.parent)
+            self._durable.add(folder)
             folder = folder.parent
 
 
@@ -305,61 +289,30 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _stored(entry: "os.DirEntry[str]", name: str) -> StoredFile | None:
+    """Return a listed file, or None if it has been removed since."""
     try:
         status = entry.stat()
     except OSError:
         if not entry.is_symlink():
-            return None  # gone since it was listed
+            return None
         status = entry.stat(follow_symlinks=False)
+    return _stored_file(name, status)
+
+
+def _stored_file(name: str, status: os.stat_result) -> StoredFile:
     return StoredFile(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
-def _sync_all(files: Sequence[StagedFile]) -> list[OSError | None]:
-    """Make the bytes of files last; return each one's error."""
-    if len(files) > 1:
-        for staged in files:
-            # The disk begins to write, so that the syncs wait for it together: less waiting than
-            # with four syncs at once in threads, and half of their processor time.
-            with contextlib.suppress(OSError):  # the sync will tell
-                staged.stream.flush()
-                os.posix_fadvise(staged.stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return [_sync(staged) for staged in files]
-
-
-def _sync(staged: StagedFile) -> OSError | None:
-    try:
-        staged.stream.flush()
-        os.fsync(staged.stream.fileno())
-    except OSError as error:
-        return error
-    return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot sync a folder; there the server does.
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+def _remove(trial: Path, new: Sequence[Path]) -> None:
+    """Remove the trial's folder, then the folders above it that were new. Raises OSError."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(trial)
+    for folder in new:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno in _IN_USE:
+                return  # another process has started to use it
             raise
-    finally:
-        os.close(descriptor)
-
-
-def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those that are new, from below."""
-    missing: list[Path] = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-    return missing
-
-
-def _remove_if_abandoned(file: Path) -> None:
-    """Remove a staged file whose writer is gone: it holds no lock any more."""
-    with contextlib.suppress(OSError), file.open("r+b") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.unlink()

@@ -1,7 +1,7 @@
-"""A lake in an object store: whole objects or none, created only where there is none.
+"""A store in a bucket or a container.
 
-An object appears whole or not at all, and is durable as soon as the store says so. Nothing lies
-beside the lake: what is being written waits in the temporary folder, without a name.
+An object appears whole or not at all, and is durable as soon as the store says so. Staged files are
+in the temporary folder, without a name.
 """
 
 import io
@@ -16,45 +16,45 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError as ObjectExistsError,
-)
-from obstore.exceptions import (
-    BaseError,
-    PreconditionError,
-)
+from obstore.exceptions import AlreadyExistsError as ObjectExistsError
+from obstore.exceptions import BaseError, PreconditionError
 
 from etl.storage.connection import REQUEST_S, Connection
+from etl.storage.object_bytes import TAIL_BYTES, ObjectFile, mapped
 from etl.storage.places import Place
-from etl.storage.ranges import TAIL_BYTES, ObjectFile
 from etl.storage.refusals import lake_error, refusal_of
-from etl.storage.scratch import Content, ScratchFile
-from etl.storage.store import AlreadyExistsError, LakeError, StagedFile, StoredFile
+from etl.storage.scratch import ScratchFile
+from etl.storage.store import (
+    AlreadyExistsError,
+    LakeError,
+    StagedFile,
+    StoredFile,
+    probe,
+    replaced,
+)
 
 T = TypeVar("T")
 
-# What proves to each run that the store does not replace. It stays: a run needs no permission to
-# delete. Readers pass over its name.
+# The object that proves to each run that the store does not replace. It stays, because a run needs
+# no permission to delete. Readers skip its name.
 _PROBE: Final = "_aht_etl_probe"
 _PROBE_TEXT: Final = (
     b"aht-etl tries to create this object at the start of each run, and must be refused.\n"
 )
-# Seconds before a put is repeated that met another one, or of which nobody knows what became.
+# Seconds before a put that met another one, or that got no answer, is repeated.
 _PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0)
-#: Files that are read side by side: a reader waits, most of the time.
-_READERS: Final = 8
-# Small files that are put side by side.
+# How many small files are put at once.
 _WRITERS: Final = 8
 
 
 class ObjectStore:
     """A bucket, or a container, or a prefix in one, that holds a lake or a raw archive.
 
-    Raises ValueError where the options are wrong; nothing is sent. Not `patient`, it repeats no
-    request that failed.
+    Raises ValueError if the options are wrong; nothing is sent. With `patient=False`, failed
+    requests are not repeated.
     """
 
-    readers: Final = _READERS
+    readers: Final = 8
     advice: Final = "its options and its credentials"
 
     def __init__(self, place: Place, options: Mapping[str, str], *, patient: bool = True) -> None:
@@ -62,7 +62,7 @@ class ObjectStore:
         self._connection = Connection(place, options, patient=patient)
         self._store = self._connection.store
         self._pauses_s = _PAUSES_S if patient else ()
-        # Sizes that listings told: not all stores can be asked for the end of an object.
+        # Sizes from listings, because Azure cannot be asked for the end of an object.
         self._sizes: dict[str, int] = {}
 
     @property
@@ -76,47 +76,30 @@ class ObjectStore:
         return f"the temporary folder {tempfile.gettempdir()} (TMPDIR)"
 
     def prepare(self) -> None:
-        """Make sure that the store can be written, and creates only what is not there.
-
-        Raises LakeError.
-        """
+        """Make sure that the store can be written and does not replace. Raises LakeError."""
         if not self._refuses_to_replace(_PROBE) and not self._refuses_to_replace(_PROBE):
             with suppress(BaseError, FileNotFoundError):
                 obstore.delete(self._store, _PROBE)
-            raise self._replaces()
+            raise replaced(self.place)
 
     def _refuses_to_replace(self, name: str) -> bool:
-        """Create a small object; tell whether it was refused because it is there."""
+        """Try to create a small object; return whether that was refused because it exists."""
         try:
             self._put_new(memoryview(_PROBE_TEXT), name, look=False)
         except AlreadyExistsError:
             return True
         return False
 
-    def _replaces(self) -> LakeError:
-        return LakeError(
-            f"{self.place}: an object that was there was replaced, so two runs could overwrite "
-            "each other: this store does not know conditional puts (If-None-Match); use one that "
-            "does, or a newer version of it"
-        )
-
     def try_out(self) -> str:
-        """Write an object as a part is written, read it back, try to replace it, remove it.
+        """Create an object as a part is created, read it back, try to replace it, remove it.
 
-        Returns what was seen. Raises LakeError.
+        Returns what was found. Raises LakeError.
         """
         self.check_readable()
         name = f"_check-{uuid.uuid4().hex[:12]}"
         kept = ""
         try:
-            written_already = self._refuses_to_replace(name)  # by a put whose answer was lost
-            with self.open(name) as there:
-                if there.read() != _PROBE_TEXT:
-                    raise LakeError(f"reading {self.place}: what was written came back otherwise")
-            if not written_already and not self._refuses_to_replace(name):
-                raise self._replaces()
-        except FileNotFoundError:
-            raise LakeError(f"reading {self.place}: what was written is not there") from None
+            probe(self, name)
         finally:
             try:
                 obstore.delete(self._store, name)
@@ -133,12 +116,12 @@ class ObjectStore:
         """Do nothing: there are no locks here."""
 
     def is_held(self) -> None:
-        """Return None: it cannot be known."""
+        """Return None: this is unknown."""
 
     def check_readable(self) -> bool:
-        """Return whether something lies below the root.
+        """Return whether there is an object below the root.
 
-        Raises LakeError if it cannot be listed; a bucket that is not there cannot.
+        Raises LakeError if it cannot be listed, for example because the bucket is missing.
         """
         try:
             found = self._again(lambda: obstore.list_with_delimiter(self._store))
@@ -147,14 +130,17 @@ class ObjectStore:
             raise lake_error("listing", self.place, error, self._place) from None
 
     def names(self, folder: str) -> list[str]:
-        """List what is in a folder; one that does not exist is empty. Raises LakeError."""
+        """List the names in a folder; a missing folder is empty. Raises LakeError."""
         objects, folders = self._list(folder)
         return sorted(_last(name) for name in (*(file.name for file in objects), *folders))
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
-        """List the files of several partitions' folders, a day a request. Raises LakeError."""
+        """List the names in the folders of several partitions, with one request for each day.
+
+        Raises LakeError.
+        """
         names: dict[str, list[str]] = {partition: [] for partition in partitions}
-        # A partition is an hour and an account of a day.
+        # The last two levels of a partition are its hour and its account.
         for day in sorted({partition.rsplit("/", 2)[0] for partition in partitions}):
             for file in self._below(day):
                 folder, _, name = file.name.rpartition("/")
@@ -165,12 +151,7 @@ class ObjectStore:
     def walk(
         self, refused: Callable[[str, LakeError], None], folder: str = ""
     ) -> Iterator[StoredFile]:
-        """Yield a folder's files and those below, ordered by name in each, from the root's down.
-
-        Folders with `_` or `.` first are hidden, and files in the root; `folder` may have such a
-        name. No snapshot: what appears or goes meanwhile is seen or not. What cannot be listed is
-        told to `refused`.
-        """
+        """Yield the files in a folder and below, as `Store.walk` describes."""
         try:
             objects, folders = self._list(folder)
         except LakeError as error:
@@ -181,12 +162,12 @@ class ObjectStore:
             if _is_hidden(_last(name)):
                 continue
             if _last(name).startswith("year="):
-                # An archive's year is more than should be held and sorted at once.
+                # A whole year of an archive is too much to hold and sort at once.
                 yield from self.walk(refused, name)
                 continue
             try:
-                # As many as a store lists at once, and as it likes: they are put in order here.
-                below = sorted(self._below(name), key=_in_order)
+                # One listing for all folders below; its order is not that of a walk.
+                below = sorted(self._below(name), key=_walk_order)
             except LakeError as error:
                 refused(name, error)
                 continue
@@ -198,20 +179,20 @@ class ObjectStore:
             )
 
     def stat(self, name: str) -> StoredFile:
-        """Look at one object. Raises FileNotFoundError or LakeError."""
+        """Return an object's size and time. Raises FileNotFoundError or LakeError."""
         try:
             return _stored(self._again(lambda: obstore.head(self._store, name)))
         except FileNotFoundError as error:
-            raise self._absent("reading", name, error) from None
+            raise self._missing("reading", name, error) from None
         except BaseError as error:
             raise lake_error("reading", name, error, self._place) from None
 
     def open(self, name: str) -> io.BufferedReader:
-        """Open an object to read: its end is there then. Raises FileNotFoundError or LakeError."""
+        """Open an object for reading; fetch its end. Raises FileNotFoundError or LakeError."""
         try:
             size, tag, tail = self._again(lambda: self._end(name))
         except FileNotFoundError as error:
-            raise self._absent("reading", name, error) from None
+            raise self._missing("reading", name, error) from None
         except BaseError as error:
             raise lake_error("reading", name, error, self._place) from None
 
@@ -227,36 +208,32 @@ class ObjectStore:
         return io.BufferedReader(ObjectFile(size, tail, fetch))
 
     def stage(self) -> ScratchFile:
-        """Begin a file in the temporary folder. Raises OSError."""
+        """Start a file in the temporary folder. Raises OSError."""
         return ScratchFile()
 
     def create(self, staged: StagedFile, name: str) -> None:
-        """Give a staged file its name, whole and durable, if nothing has that name yet.
-
-        Raises AlreadyExistsError or LakeError; after either the name may be taken by this very
-        file all the same: the answer to a put that succeeded may be lost, and the put repeated.
-        """
-        with Content(staged) as content:
-            self._put_new(content.view, name, look=True)
+        """Create an object, as `Store.create` describes."""
+        with mapped(staged) as content:
+            self._put_new(content, name, look=True)
 
     def _put_new(self, content: memoryview, name: str, *, look: bool) -> None:
-        """Put what is not there yet; repeat it where it met another put or got no answer.
+        """Put an object if it does not exist; repeat a put that met another or got no answer.
 
-        It may be repeated without harm: at most one of them creates the object. Where that itself
-        is not to be proved, a `look` after a lost answer spares what would be refused.
+        Repeating is harmless, because at most one put creates the object. With `look`, the name is
+        looked at after a lost answer, which saves puts that would be refused.
         """
         store = self._connection.for_bytes(len(content))
-        begun_s = time.monotonic()
+        start_s = time.monotonic()
         for pause_s in (*self._pauses_s, None):
             try:
-                # Never in several parts: only a single put is conditional.
+                # Never multipart: only a single put can be conditional.
                 obstore.put(store, name, content, mode="create", use_multipart=False)
             except (BaseError, FileNotFoundError) as error:
                 refusal = refusal_of(error, self._place)
                 if look and refusal.unanswered and self._is_there(name):
                     raise AlreadyExistsError(f"creating {name}: it is there already") from None
                 may_pass = refusal.conflict or refusal.unanswered
-                if pause_s is not None and may_pass and time.monotonic() < begun_s + REQUEST_S:
+                if pause_s is not None and may_pass and time.monotonic() < start_s + REQUEST_S:
                     time.sleep(pause_s)
                     continue
                 if (
@@ -270,7 +247,7 @@ class ObjectStore:
             return
 
     def _may_create(self) -> bool:
-        """Tell whether anything at all may be created, or only one object may not."""
+        """Return whether the credentials may create another object."""
         try:
             self._refuses_to_replace(_PROBE)
         except LakeError:
@@ -285,7 +262,7 @@ class ObjectStore:
         return True
 
     def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
-        """Do as `create` for each file, several at once; return what it would raise."""
+        """Create several objects at once; return the error of each, in their order."""
 
         def put(file: tuple[StagedFile, str]) -> LakeError | None:
             try:
@@ -298,32 +275,32 @@ class ObjectStore:
             return list(pool.map(put, files))
 
     def replace(self, staged: StagedFile, name: str) -> None:
-        """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
-        with Content(staged) as content:
-            store = self._connection.for_bytes(len(content.view))
+        """Create an object, or replace the object of that name. Raises LakeError."""
+        with mapped(staged) as content:
+            store = self._connection.for_bytes(len(content))
             try:
-                obstore.put(store, name, content.view, use_multipart=False)
+                obstore.put(store, name, content, use_multipart=False)
             except (BaseError, FileNotFoundError) as error:
                 raise lake_error("writing", name, error, self._place) from None
 
     def _again(self, work: Callable[[], T]) -> T:
-        """Do what changes nothing, and do it again where its answer broke off.
+        """Send requests that change nothing; repeat them if there is no whole answer.
 
-        obstore repeats most requests by itself, but no listing that ended too early.
+        obstore repeats most requests by itself, but not a listing that breaks off.
         """
-        begun_s = time.monotonic()
+        start_s = time.monotonic()
         for pause_s in self._pauses_s:
             try:
                 return work()
             except BaseError as error:
-                late = time.monotonic() > begun_s + REQUEST_S
+                late = time.monotonic() > start_s + REQUEST_S
                 if late or not refusal_of(error, self._place).unanswered:
                     raise
                 time.sleep(pause_s)
         return work()
 
     def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:
-        """Return a folder's objects and the folders in it, by name. Raises LakeError."""
+        """Return the objects and the folders in a folder, sorted by name. Raises LakeError."""
         try:
             found = self._again(lambda: obstore.list_with_delimiter(self._store, folder or None))
         except (BaseError, FileNotFoundError) as error:
@@ -344,7 +321,7 @@ class ObjectStore:
             raise lake_error("listing", folder, error, self._place) from None
 
     def _seen(self, found: Sequence[Any]) -> Iterator[StoredFile]:
-        """Yield listed objects that are files; tools mark folders by empty objects."""
+        """Yield listed objects that are files: some tools mark a folder by an empty object."""
         for each in found:
             file = _stored(each)
             if file.bytes or "." in _last(file.name):
@@ -353,7 +330,7 @@ class ObjectStore:
                 yield file
 
     def _end(self, name: str) -> tuple[int, str | None, Any]:
-        """Return an object's size, its tag and its last bytes, in one request where that goes."""
+        """Return an object's size, its tag and its last bytes, if possible with one request."""
         by_size = self._place.scheme == "az"
         size = self._sizes.get(name)
         if by_size and not size:
@@ -368,7 +345,7 @@ class ObjectStore:
         except BaseError as error:
             if not refusal_of(error, self._place).has_no_such_range:
                 raise
-            # It is empty, or was replaced by a shorter one, or the store knows no range of an end.
+            # It is empty, it was replaced by a shorter one, or the store cannot read from the end.
             now = int(obstore.head(self._store, name)["size"])
             if now == 0:
                 return 0, None, b""
@@ -380,8 +357,8 @@ class ObjectStore:
         self._sizes[name] = now
         return self._end(name)
 
-    def _absent(self, operation: str, name: str, error: FileNotFoundError) -> Exception:
-        """Return what to raise where a store says 404: of the object, or of the whole bucket."""
+    def _missing(self, operation: str, name: str, error: FileNotFoundError) -> Exception:
+        """Return the error for a 404: about the object, or about the whole bucket."""
         if refusal_of(error, self._place).container_is_missing:
             return lake_error(operation, name, error, self._place)
         return FileNotFoundError(name)
@@ -400,7 +377,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(("_", "."))
 
 
-def _in_order(file: StoredFile) -> list[tuple[bool, str]]:
-    """Return what sorts a folder's own files before those of the folders in it."""
+def _walk_order(file: StoredFile) -> list[tuple[bool, str]]:
+    """Return a sort key that puts a folder's own files before those of its folders."""
     *folders, name = file.name.split("/")
     return [*((True, folder) for folder in folders), (False, name)]

@@ -1,6 +1,6 @@
-"""Where a lake or a raw archive lies, as people write it: a folder, or a URI of an object store.
+"""The place of a lake or a raw archive, as people write it: a folder, or an object store's URI.
 
-No error text holds what was written: a password may stand in it.
+No error message holds the text, because it may contain a password.
 """
 
 import os
@@ -14,7 +14,7 @@ Scheme = Literal["s3", "gs", "az"]
 
 _SCHEMES: Final[dict[str, Scheme]] = {
     "s3": "s3",
-    "s3a": "s3",  # how Hadoop and Spark write it
+    "s3a": "s3",  # Hadoop and Spark write it
     "gs": "gs",
     "az": "az",
     "abfs": "az",
@@ -25,15 +25,15 @@ _AZURE_HOST: Final = re.compile(
     r"(?P<container>[^@/]+)@(?P<account>[a-z0-9]{3,24})\.(dfs|blob)\.core\.windows\.net"
 )
 _CONTAINER: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}")
-# Names that every store takes and every reader of the lake spells in the same way.
+# Names that every store accepts and that every reader of the lake spells in the same way.
 _NAME: Final = re.compile(r"[A-Za-z0-9 !'()+,.:=@_~-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A bucket, or a container, and the prefix in it under which everything lies, perhaps none.
+    """A bucket or container, and the prefix in it, which may be empty.
 
-    `account` is the storage account of Azure, where the URI names it.
+    `account` is Azure's storage account, if the URI names it.
     """
 
     scheme: Scheme
@@ -42,7 +42,7 @@ class Place:
     account: str | None = None
 
     def __str__(self) -> str:
-        """Return the URI: the same one for all ways of writing it."""
+        """Return the URI, the same one for every way to write it."""
         if self.account is not None:
             root = f"abfss://{self.container}@{self.account}.dfs.core.windows.net"
         else:
@@ -58,8 +58,7 @@ class Place:
             raise ValueError("write a folder, file:///folder, s3://, gs:// or az://")
         if "?" in rest or "#" in rest:
             raise ValueError(
-                "nothing may stand behind the path: what a store must be told, keys too, goes "
-                "into the options"
+                "nothing may follow the path: settings of the store, keys too, go into the options"
             )
         container, _, prefix = rest.partition("/")
         account = None
@@ -72,7 +71,7 @@ class Place:
                 )
             container, account = match["container"], match["account"]
         if "@" in container or ":" in container:
-            raise ValueError("no user, password or port may stand in it: keys go into the options")
+            raise ValueError("it may not hold a user, password or port: keys go into the options")
         if not _CONTAINER.fullmatch(container):
             what = "container" if scheme == "az" else "bucket"
             raise ValueError(f"names no {what}: write {scheme}://{what}/prefix")
@@ -87,7 +86,7 @@ class Place:
         return cls(scheme, container, prefix, account)
 
     def holds(self, other: "Place") -> bool:
-        """Tell whether another place is this one, or lies in it."""
+        """Return whether another place is this one, or is inside it."""
         return (
             (self.scheme, self.container) == (other.scheme, other.container)
             and (self.account == other.account or None in (self.account, other.account))
@@ -96,12 +95,12 @@ class Place:
 
 
 def is_remote(uri: str) -> bool:
-    """Tell whether a normalised URI is one of an object store, and no folder."""
+    """Return whether a normalised URI names an object store and not a folder."""
     return uri.partition("://")[0] in _SCHEMES
 
 
 def normalised(uri: str) -> str:
-    """Return a folder as a path, `~/` in it expanded, an object store as its URI. ValueError."""
+    """Return a folder as a path with `~/` expanded, or an object store's URI. Raises ValueError."""
     if not uri:
         raise ValueError("must not be empty")
     scheme, separator, rest = uri.partition("://")
@@ -122,10 +121,10 @@ def normalised(uri: str) -> str:
 
 
 def writable(path: str) -> str:
-    """Return a path that this machine can write. Raises ValueError, before anything is fetched.
+    """Return a path that is text which this machine can write. Raises ValueError otherwise.
 
-    A path has to be text: it is repeated in reports, logs and JSON. Where the locale is C, Python
-    writes file names in UTF-8 (PEP 538 and PEP 540), so this is rare.
+    Reports, logs and JSON repeat the path. Errors are rare: in the locale C, Python writes file
+    names in UTF-8 too (PEP 538 and PEP 540).
     """
     encoding = sys.getfilesystemencoding()
     try:
@@ -141,7 +140,7 @@ def writable(path: str) -> str:
         encoded.decode(encoding)
     except UnicodeDecodeError:
         raise ValueError(
-            f"has bytes that are no text in the encoding {encoding}; rename the folder, or write "
+            f"has bytes that are no text in the encoding {encoding}; rename the folder, or choose "
             "another"
         ) from None
     return path

@@ -1,7 +1,7 @@
 """What an object store's refusal means, in one line that says what to do next.
 
-obstore's errors hold whole answers, addresses with signatures and its own structures: only what
-people need of them leaves this module.
+obstore's errors hold whole answers, URLs with signatures and its own data structures. Only the
+parts that people need leave this module.
 """
 
 import re
@@ -20,7 +20,7 @@ _SERVER_TIME: Final = re.compile(r"<ServerTime>\s*([\w:.+-]+)")
 _REGION: Final = re.compile(r"<Region>\s*([\w-]+)|expecting '([\w-]+)'|s3[.-]([a-z]+-[\w-]+-\d)\.")
 _REQUEST: Final = re.compile(r"Error performing (?:[A-Z]+ )?(https?://[^\s?]+)")
 _SYSTEM: Final = re.compile(r'message: "([^"]{1,200})"')
-# Where credentials come from, when none are set.
+# Hosts that give credentials if none are set.
 _METADATA: Final = {"169.254.169.254", "metadata.google.internal", "metadata", "169.254.170.2"}
 _TOKENS: Final = (
     "sts.",
@@ -42,7 +42,7 @@ _BAD_KEYS: Final = {
     "InvalidAuthenticationInfo",
     "AuthenticationRequired",
 }
-# A store, or somebody's share of it, that is full: S3's, Ceph's, MinIO's, Google's.
+# A full store, or a quota that is used up: codes of S3, Ceph, MinIO and Google.
 _FULL: Final = {
     "QuotaExceeded",
     "InsufficientStorage",
@@ -59,9 +59,20 @@ _ELSEWHERE: Final = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }
-# An answer that lacks what each answer of a store has.
+_ASKS_FOR_LOGIN: Final = (
+    "a proxy or the network asks for a login: give it in the option proxy_url (or HTTPS_PROXY)"
+)
+# What to do, if the code does not say more.
+_BY_STATUS: Final = {
+    **dict.fromkeys(_LOGIN, _ASKS_FOR_LOGIN),
+    403: "the credentials may not do this: aht-etl docs stores lists what a run needs",
+    501: "this store lacks what a run needs: conditional puts (If-None-Match)",
+    429: "the store asks for fewer requests: try again later",
+    503: "the store asks for fewer requests: try again later",
+}
+# The answer lacks something that each answer of a store has.
 _NO_STORE: Final = "Unable to extract metadata from headers|Header missing|invalid list response"
-# What came of a request that nobody answered, by what obstore says or shows of it.
+# What obstore's messages mean if there was no answer.
 _MEANINGS: Final = {
     "BadScheme": 'plain http is refused; use https, or set the option allow_http to "true"',
     "without LOCATION": (
@@ -90,47 +101,47 @@ _MEANINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What came back instead of success: the answer's status and code, if there was one."""
+    """Why a request failed; `status` and `code` are the answer's, if there was one."""
 
     status: int | None
     code: str
     reason: str
-    #: Whether it was sent, and nobody knows what became of it.
+    #: Whether it was sent and may have been done.
     unanswered: bool = False
-    #: Whether the same will come of every other request: credentials, clock, a proxy in between.
+    #: Whether every other request will fail too: because of credentials, clock or a proxy.
     lasting: bool = False
 
     def as_error(self, operation: str, name: str) -> LakeError:
-        """Return the error to raise for it."""
+        """Return the error to raise."""
         kind = LakeUnusableError if self.lasting else LakeError
         return kind(f"{operation} {name}: {self.reason}")
 
     @property
     def container_is_missing(self) -> bool:
-        """Whether the bucket or container itself is not there."""
+        """Whether the bucket or container itself is missing."""
         return self.code in _NO_CONTAINER
 
     @property
     def forbidden(self) -> bool:
-        """Whether the credentials may not do this; a quota that is used up may be a 403 too."""
+        """Whether the credentials may not do this; a full store may answer 403 too."""
         return self.status == HTTPStatus.FORBIDDEN and self.code not in _FULL
 
     @property
     def has_no_such_range(self) -> bool:
-        """Whether the object ends before the bytes that were asked for."""
+        """Whether the object ends before the requested bytes."""
         return self.status == 416 or "non-partial response" in self.reason
 
     @property
     def conflict(self) -> bool:
-        """Whether two requests met: nothing was stored and it can be tried again.
+        """Whether it met another request: nothing was stored, and it can be tried again.
 
-        Azure answers 409 also for what exists already.
+        Azure answers 409 also if the object exists.
         """
         return self.status == 409 and self.code not in {"BlobAlreadyExists", "ObjectAlreadyExists"}
 
 
 def refusal_of(error: Exception, place: Place) -> Refusal:
-    """Return what an error of obstore means."""
+    """Return the meaning of an error of obstore."""
     said, _, inside = str(error).partition("\n\nDebug source")
     status = int(match[1]) if (match := _STATUS.search(said)) else None
     code = match[1] if (match := _CODE.search(said)) else ""
@@ -153,7 +164,7 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
         return Refusal(None, "", reason, unanswered=sent, lasting=portal)
     message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
     if code in _NO_CONTAINER:
-        message = ""  # it says no more than the advice
+        message = ""  # the advice says the same
     what = " ".join(str(part) for part in (status, code) if part)
     what = f"{what}: {message[:200]}" if message else what
     advice = _advice(status, code, said, place)
@@ -162,7 +173,7 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
 
 
 def lake_error(operation: str, name: str, error: Exception, place: Place) -> LakeError:
-    """Return the error that a store raises for one of obstore's."""
+    """Return the error to raise for one of obstore's."""
     return refusal_of(error, place).as_error(operation, name)
 
 
@@ -170,7 +181,7 @@ def _advice(status: int | None, code: str, said: str, place: Place) -> str:
     kind = "container" if place.scheme == "az" else "bucket"
     number = status or 0
     if code in _NO_CONTAINER:
-        advice = f"there is no {kind} {place.container}: create it, or mend the URI"
+        advice = f"there is no {kind} {place.container}: create it, or correct the URI"
     elif (about_keys := _about_keys(number, code, said)) is not None:
         advice = about_keys
     elif code in _ELSEWHERE or number in {301, 307, 308}:
@@ -180,26 +191,15 @@ def _advice(status: int | None, code: str, said: str, place: Place) -> str:
         advice = f"the {kind} is in {where}: set the option region (or AWS_REGION)"
     elif code in _FULL or number == 507:
         advice = "the store is full, or a quota is used up: make room, or have the quota raised"
-    elif number in _LOGIN:
-        advice = (
-            "a proxy or the network asks for a login: give it in the option proxy_url (or "
-            "HTTPS_PROXY)"
-        )
-    elif number == 403:
-        advice = "the credentials may not do this: aht-etl docs stores lists what a run needs"
-    elif number == 501:
-        advice = "this store lacks what a run needs: conditional puts (If-None-Match)"
-    elif number in {429, 503}:
-        advice = "the store asks for fewer requests: try again later"
-    elif number >= 500:
-        advice = "the store is in trouble: try again later"
+    elif number in _BY_STATUS:
+        advice = _BY_STATUS[number]
     else:
-        advice = ""
+        advice = "the store is in trouble: try again later" if number >= 500 else ""
     return advice
 
 
 def _about_keys(number: int, code: str, said: str) -> str | None:
-    """Return what to do about credentials that are refused; None if it is something else."""
+    """Return what to do about refused credentials, or None if they are not the cause."""
     if code in _WRONG_CLOCK or "date header too old" in said:
         match = _SERVER_TIME.search(said)
         there = f": there it is {match[1]}" if match else ""

@@ -1,15 +1,13 @@
-"""The temporary folder: where it is, what its errors mean, files without a name in it."""
+"""The temporary folder: where it is, what its errors mean, and files without a name in it."""
 
 import errno
-import mmap
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final
 
 from etl.model.errors import FailureKind, FileError
-from etl.storage.store import StagedFile
 
 #: Errors that only writing meets: a folder that is full or read-only.
 CANNOT_WRITE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -33,36 +31,14 @@ def scratch_error(error: OSError) -> FileError:
 
 
 class ScratchFile:
-    """A file without a name: a kill leaves nothing behind. Raises OSError."""
+    """A staged file without a name, so that a killed process leaves nothing. Raises OSError."""
 
     def __init__(self) -> None:
         self.stream: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
-        # Linux opens it by this as well.
+        # Linux opens the file by this name too.
         self.path = Path(f"/proc/self/fd/{self.stream.fileno()}")
 
     def close(self) -> None:
-        """Give its room back."""
-        with suppress(OSError):  # bytes that a full disk did not take: of no use now
+        """Free its space."""
+        with suppress(OSError):  # buffered bytes that a full disk refuses
             self.stream.close()
-
-
-class Content:
-    """A staged file's bytes as they lie on the disk, `view`: no copy of them is made."""
-
-    def __init__(self, staged: StagedFile) -> None:
-        staged.stream.flush()
-        descriptor = staged.stream.fileno()
-        size = os.fstat(descriptor).st_size
-        # An empty file cannot be mapped.
-        self._map = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else None
-        self.view = memoryview(self._map if self._map is not None else b"")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A connection that was given up may hold on to it for a moment longer.
-        with suppress(BufferError):
-            self.view.release()
-            if self._map is not None:
-                self._map.close()

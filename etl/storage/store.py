@@ -1,48 +1,43 @@
-"""What a lake, or a raw archive, asks of the place where it lies: a disk or an object store.
+"""What the program needs of the place of a lake or a raw archive: a folder or an object store.
 
-Names are relative to the root, with `/`. All methods block; they are called off the event loop.
+Names are relative to the root, with `/`. All methods block; call them off the event loop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from etl.model.errors import AhtEtlError, RunError
 
+_PROBE: Final = b"aht-etl check was here and should have removed this file\n"
+
 
 class LakeError(AhtEtlError):
-    """The lake refused: what, where, why."""
+    """The store refused an operation: which one, on what, why."""
 
     @classmethod
     def of(cls, operation: str, name: str, error: OSError) -> "LakeError":
-        """Make one of an operating system's error."""
+        """Return the error for one of the operating system's."""
         return cls(f"{operation} {name}: {error.strerror or error}")
 
 
 class LakeUnusableError(LakeError, RunError):
-    """The store refuses whatever is asked: its credentials have ended, say. The run ends."""
+    """The store refuses every request, for example because its credentials expired.
+
+    The run ends.
+    """
 
 
 class AlreadyExistsError(LakeError):
-    """Something stands under that name; it may even be our own."""
-
-
-def never_there(name: str, refusal: LakeError) -> LakeError:
-    """Return what to tell of a creation that was refused although nothing has that name."""
-    if not isinstance(refusal, AlreadyExistsError):
-        return refusal
-    return LakeError(
-        f"creating {name}: refused as there already, but nothing is there; ask whoever runs the "
-        "store"
-    )
+    """A file of that name exists; it may even be the one that was to be created."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that a walk met; `modified` is when its bytes were written, just before its name."""
+    """A file in a store; `modified` is when its bytes were written, just before its name."""
 
     name: str
     bytes: int
@@ -50,101 +45,147 @@ class StoredFile:
 
 
 class StagedFile(Protocol):
-    """A file being written where no reader of the lake looks; closing it removes it."""
+    """A file that is being written where no reader of the lake looks; closing it removes it."""
 
     path: Path
     stream: BinaryIO
 
     def close(self) -> None:
-        """Remove the file; what was committed of it stays."""
+        """Remove the file; what was created from it stays."""
 
 
 class Store(Protocol):
-    """The place of a lake, or of a raw archive."""
+    """The place of a lake or of a raw archive."""
 
     @property
     def readers(self) -> int:
-        """How many files are worth reading side by side; 1 where nothing is waited for."""
+        """How many files to read at once; 1 if reading does not wait for a network."""
 
     @property
     def place(self) -> str:
-        """What people call it: a folder's full path, or a URI."""
+        """A folder's full path, or a URI."""
 
     @property
     def advice(self) -> str:
-        """What to look at, besides its name, where it refuses."""
+        """What to check, in addition to its name, if it refuses."""
 
     @property
     def staged_in(self) -> str | None:
-        """Where files wait for their names, if that is another place than theirs."""
+        """Where staged files are, if they are not in the store itself."""
 
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises LakeError."""
 
     def try_out(self) -> str:
-        """Try all that a run does there, and leave nothing; return what was seen. LakeError."""
+        """Do all that a run does, and leave nothing; return what was found. Raises LakeError."""
 
     def clean_up(self) -> None:
-        """Remove what killed runs left behind, never what a living one writes, as far as it goes.
-
-        What cannot be removed is in nobody's way.
-        """
+        """Remove the staged files of killed runs, as far as possible; ignores all errors."""
 
     def hold(self) -> None:
-        """Let others know, until this object or its process is gone, that it may be written to.
+        """Show other processes, as long as this object lives, that it may be written to.
 
-        After `prepare`. Raises OSError.
+        Call `prepare` first. Raises OSError.
         """
 
     def is_held(self) -> bool | None:
-        """Tell whether somebody holds it; None where that cannot be known."""
+        """Return whether any process holds it, or None if that cannot be known."""
 
     def check_readable(self) -> bool:
         """Return whether the root exists. Raises LakeError if it cannot be read.
 
-        In an object store a root exists if some object lies below it.
+        In an object store a root exists if there is an object below it.
         """
 
     def names(self, folder: str) -> list[str]:
-        """List what is in a folder; one that does not exist is empty. Raises LakeError."""
+        """List the names in a folder; a missing folder is empty. Raises LakeError."""
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
-        """List the files of several partitions' folders. Raises LakeError."""
+        """List the names in the folders of several partitions. Raises LakeError."""
 
     def walk(
         self, refused: Callable[[str, LakeError], None], folder: str = ""
     ) -> Iterator[StoredFile]:
-        """Yield a folder's files and those below, ordered by name in each, from the root's down.
+        """Yield the files in a folder and below: its own first, by name, then folder by folder.
 
-        Folders with `_` or `.` first are hidden, and files in the root; `folder` may have such a
-        name.
-
-        No snapshot: what appears or goes meanwhile is seen or not. A folder that cannot be read is
-        told to `refused`, with its name. What is named like a Parquet file is yielded whatever it
-        is: to open it tells.
+        Skips folders whose names begin with `_` or `.`, and such files in the root; `folder` itself
+        may have such a name. A name that ends in `.parquet` is yielded even if it is not a file.
+        Calls `refused` with the name of each folder that cannot be read. The result is not a
+        snapshot: changes during the walk may be missing.
         """
 
     def stat(self, name: str) -> StoredFile:
-        """Look at one file. Raises FileNotFoundError or LakeError."""
+        """Return a file's size and time. Raises FileNotFoundError or LakeError."""
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file to read. Raises FileNotFoundError or, where it is no file, LakeError."""
+        """Open a file for reading. Raises FileNotFoundError, or LakeError if it is not a file."""
 
     def stage(self) -> StagedFile:
-        """Begin a file. Raises OSError."""
+        """Start a file. Raises OSError."""
 
     def create(self, staged: StagedFile, name: str) -> None:
-        """Give a staged file its name, whole and durable, if nothing has that name yet.
+        """Give a staged file its name, whole and durable, if no file has that name yet.
 
-        Raises AlreadyExistsError or LakeError; after either the name may be taken by this very
-        file all the same (an answer may be lost, a request repeated), so look before concluding.
+        Raises AlreadyExistsError or LakeError. The file may exist even then, because an answer may
+        be lost or a request repeated: look at the name before you draw a conclusion.
         """
 
     def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
-        """Do as `create` for each file; return what it would raise, in their order.
+        """Create several files; return the error of each, in their order.
 
-        Cheaper than one after another, and no file is waited for on behalf of another's error.
+        It is faster than one `create` after another. One file's error does not stop the others.
         """
 
     def replace(self, staged: StagedFile, name: str) -> None:
-        """Give a staged file its name, whole and durable, over whatever had it. LakeError."""
+        """Create a file, whole and durable, or replace the file of that name. Raises LakeError."""
+
+
+def probe(store: Store, name: str) -> None:
+    """Create a small file as a part is created, read it back, and try to create it again.
+
+    The caller removes it. Raises LakeError.
+    """
+    with suppress(AlreadyExistsError):  # the answer to the first request was lost
+        _create(store, name)
+    try:
+        with store.open(name) as file:
+            if file.read() != _PROBE:
+                raise LakeError(f"reading {store.place}: the probe came back with other content")
+    except FileNotFoundError:
+        raise LakeError(f"reading {store.place}: the probe that was written is missing") from None
+    try:
+        _create(store, name)
+    except AlreadyExistsError:
+        return
+    raise replaced(store.place)
+
+
+def _create(store: Store, name: str) -> None:
+    try:
+        staged = store.stage()
+        try:
+            staged.stream.write(_PROBE)
+            store.create(staged, name)
+        finally:
+            staged.close()
+    except OSError as error:
+        raise LakeError.of("writing to", store.staged_in or store.place, error) from error
+
+
+def replaced(place: str) -> LakeError:
+    """Return the error for a store that replaces a file instead of refusing to create it."""
+    return LakeError(
+        f"{place}: an existing file was replaced, so two runs could overwrite each other: this "
+        "store does not know conditional puts (If-None-Match), or this disk neither hard links nor "
+        "exclusive renames; use another one, or a newer version of it"
+    )
+
+
+def never_there(name: str, refusal: LakeError) -> LakeError:
+    """Return the error to report if a creation failed and no file has that name."""
+    if not isinstance(refusal, AlreadyExistsError):
+        return refusal
+    return LakeError(
+        f"creating {name}: refused as there already, but nothing is there; ask whoever runs the "
+        "store"
+    )

@@ -59,7 +59,7 @@ def write_page(
     from etl.audit.page.facts import gather  # noqa: PLC0415
     from etl.audit.page.formats import Clock  # noqa: PLC0415
     from etl.audit.page.view import view  # noqa: PLC0415
-    from etl.storage.naming import write_whole  # noqa: PLC0415
+    from etl.storage.disk import write_whole  # noqa: PLC0415
 
     if survey.is_copy:
         raise LakeError(f"{lake.place} is a coarse copy: the page is drawn of the lake itself")

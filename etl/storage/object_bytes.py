@@ -1,19 +1,24 @@
-"""An object as a file to read: its end at once, the rest in a few large pieces."""
+"""The bytes of objects: an object as a file to read, and a staged file as one body to put."""
 
 import io
-from collections.abc import Callable
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-#: What the first request reads: pyarrow looks for a footer in so many bytes at the end.
+from etl.storage.store import StagedFile
+
+#: The size of the first request: pyarrow looks for a footer in this many bytes at the end.
 TAIL_BYTES: Final = 64 * 2**10
-# Less is not worth a request: columns lie behind one another, and are read in that order.
+# The least size of the others: columns lie one after another, and are read in that order.
 _PIECE_BYTES: Final = 4 * 2**20
 
 
 class ObjectFile(io.RawIOBase):
-    """An object whose last bytes, `tail`, are there; `fetch` gets others by start and end.
+    """An object as a file: its last bytes are `tail`, and `fetch(start, end)` returns others.
 
-    At most one further piece is held in memory.
+    It holds the tail and one other piece in memory.
     """
 
     def __init__(self, size: int, tail: Any, fetch: Callable[[int, int], Any]) -> None:
@@ -39,25 +44,25 @@ class ObjectFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position; nothing is fetched for that."""
+        """Go to a position; this sends no request."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as there is something at hand. Raises LakeError."""
+        """Fill the buffer, perhaps in part. Raises LakeError."""
         wanted = memoryview(buffer).cast("B")
         start = self._position
         if start >= self._size or not wanted:
             return 0
-        found = self._at(start, min(len(wanted), self._size - start))
+        found = self._from(start, min(len(wanted), self._size - start))
         count = min(len(found), len(wanted))
         wanted[:count] = found[:count]
         self._position += count
         return count
 
-    def _at(self, start: int, length: int) -> memoryview:
-        """Return what there is from `start` on, a byte at least."""
+    def _from(self, start: int, length: int) -> memoryview:
+        """Return bytes from `start` on, at least one; fetch them if they are not in memory."""
         if start >= self._tail_start:
             return self._tail[start - self._tail_start :]
         inside = start - self._piece_start
@@ -67,3 +72,22 @@ class ObjectFile(io.RawIOBase):
             self._piece_start = start
             inside = 0
         return self._piece[inside:]
+
+
+@contextmanager
+def mapped(staged: StagedFile) -> Iterator[memoryview]:
+    """Yield the bytes of a staged file, mapped into memory instead of copied."""
+    staged.stream.flush()
+    descriptor = staged.stream.fileno()
+    if not os.fstat(descriptor).st_size:  # an empty file cannot be mapped
+        yield memoryview(b"")
+        return
+    content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    view = memoryview(content)
+    try:
+        yield view
+    finally:
+        # An abandoned connection may use it for a moment longer.
+        with suppress(BufferError):
+            view.release()
+            content.close()
