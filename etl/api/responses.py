@@ -39,7 +39,7 @@ class ForeignResponseError(FileError):
     def __init__(
         self, message: str, *, kind: FailureKind = FailureKind.HTTP, status: int | None = None
     ) -> None:
-        super().__init__(kind, message, status=status, passing=True)
+        super().__init__(kind, message, status=status, retryable=True)
 
 
 @dataclass(frozen=True, slots=True)

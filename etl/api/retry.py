@@ -22,7 +22,7 @@ class UnauthorizedError(FileError):
 class Attempts:
     """The attempts of one request, used as `async for attempt in attempts: with attempt:`.
 
-    Retries after a passing fault: one for each of `server_delays`, after that many seconds. After
+    Retries after a retryable error: one for each of `server_delays`, after that many seconds. After
     a 429: `throttle_attempts`. After a 401: one with a new token, if there are tokens; if the token
     was replaced while the request was in flight, with the newer one. Any other error is raised at
     once. FileErrors leave with `attempts` set. `on_retry` receives each error that is followed by a
@@ -53,7 +53,7 @@ class Attempts:
 
     @property
     def last(self) -> bool:
-        """Whether no retry follows a passing fault of this attempt."""
+        """Whether no retry follows a retryable error of this attempt."""
         return self._retries >= len(self._delays)
 
     def __aiter__(self) -> Self:
@@ -92,7 +92,7 @@ class Attempts:
             # No delay here: the limiter pauses all requests, this one too.
             self._throttles += 1
             return 0.0 if self._throttles <= self._throttle_attempts else None
-        if not error.passing or self.last:
+        if not error.retryable or self.last:
             return None
         self._retries += 1
         return self._delays[self._retries - 1]

@@ -30,7 +30,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
-from etl.model.machine import lack
+from etl.model.machine import resource_shortage
 from etl.model.printable import one_line
 from etl.model.version import __version__
 
@@ -223,7 +223,7 @@ class Transport:
         except TimeoutError as error:
             raise self._timeout_error() from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            if (reason := lack(error)) is not None:
+            if (reason := resource_shortage(error)) is not None:
                 raise RunError(reason) from error
             message = "the connection broke before the answer's end"
             raise FileError(FailureKind.TRUNCATED, message) from error
@@ -268,7 +268,7 @@ class Transport:
                 raise self._timeout_error() from error
             except (_BrokenConnectionError, aiohttp.ClientError, ConnectionError) as error:
                 cause = error.cause if isinstance(error, _BrokenConnectionError) else error
-                if (reason := lack(cause)) is not None:
+                if (reason := resource_shortage(cause)) is not None:
                     raise RunError(reason) from error
                 may_be_closed = connection.reused and session is self._session
                 if not (may_be_closed and _ended_before_response(cause)):
@@ -294,9 +294,9 @@ class Transport:
         )
 
     def _connection_error(self, cause: Exception, proxy: Proxy | None) -> FileError:
-        text, passing = _explain_connection_error(cause, proxy)
+        text, retryable = _explain_connection_error(cause, proxy)
         message = one_line(self.redactor.text(text))[:_MESSAGE_MAX_CHARS]
-        return FileError(FailureKind.CONNECTION, message, passing=passing)
+        return FileError(FailureKind.CONNECTION, message, retryable=retryable)
 
     async def _status_error(
         self, response: Response, auth: Authenticator | None, sent: _Sent

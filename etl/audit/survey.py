@@ -1,20 +1,27 @@
 """What the lake holds, from the footers of its parts alone: files, rows, gaps, late arrivals."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from etl.audit.gaps import Gap, Span, expected_spans, find_gaps
 from etl.lake.layout import Damage, Selection, read_layout
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition, written_at
+from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition
 from etl.storage.store import LakeError, Store, StoredFile
 
 #: The vendor promises complete data 24 hours after a segment closes. Later files are late.
 LATE_AFTER: Final = timedelta(hours=24)
+
+# File names look like `sequences.1654113886437.20220601160446.00066.json.gz`. The second number is
+# the same moment in an unknown local time, so only the first is used.
+_FILE_NAME: Final = re.compile(
+    r"[a-zA-Z_-]+\.(?P<millis>[0-9]{12,13})\.[0-9]{14}\.[0-9]+\.json\.gz"
+)
 
 # Footers that one task of a thread reads.
 _READ_AT_ONCE: Final = 64
@@ -256,3 +263,12 @@ def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
         damage = Damage(file.name, message)
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)
     return PartSurvey(file.name, file.bytes, file.modified, found.run, found.sources)
+
+
+def written_at(path: str) -> datetime | None:
+    """Return when the vendor wrote a file, or None if its name does not say so.
+
+    The vendor does not document the name, so this is a hint.
+    """
+    match = _FILE_NAME.fullmatch(path.rpartition("/")[2])
+    return datetime.fromtimestamp(int(match["millis"]) / 1000, UTC) if match else None

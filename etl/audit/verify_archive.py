@@ -25,7 +25,7 @@ from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.paths import skips
+from etl.model.paths import is_skipped
 from etl.model.times import Window
 from etl.storage.scratch import CANNOT_WRITE, scratch_folder
 from etl.storage.store import LakeError, Store, StoredFile
@@ -143,7 +143,7 @@ class ArchiveCheck:
         walks = (self._archive.walk(refused, folder) for folder in folders)
         for _, files in groupby(chain.from_iterable(walks), key=_folder):
             for text, versions in versions_by_path(files).items():
-                if selection.includes(versions.path.partition) and not skips(self._skip, text):
+                if selection.includes(versions.path.partition) and not is_skipped(self._skip, text):
                     yield versions
 
     def _absent(self, lake: Store, archived: Iterable[Versions]) -> Iterator[Versions]:

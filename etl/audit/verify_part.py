@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from etl.lake.layout import day_of
 from etl.lake.quarantine import bad_rows_name
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line, read_receipts
 from etl.model.dataset import COPY_SCHEMA, SCHEMA
@@ -237,7 +238,7 @@ def home_of(path: str, *, is_copy: bool) -> str:
     """Return the folder of a lake, or of a copy, that the rows of a source belong to."""
     if is_copy:
         try:
-            return BreakdownPath.parse(path).partition.day.directory
+            return day_of(BreakdownPath.parse(path).partition).directory
         except InvalidPathError:
             pass
     return path.removeprefix("/").rpartition("/")[0]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import typer
 
 from etl.cli.flags import Config, Flag, LogFormat, LogLevel, RunLogLevel
-from etl.model.errors import UsageError, is_foreseen
+from etl.model.errors import UsageError, is_expected
 
 if TYPE_CHECKING:
     from etl.config.redact import Redactor
@@ -150,7 +150,7 @@ def command(
                 call.complain(f"wrong usage: {error}", "usage.wrong")
                 raise typer.Exit(2) from None
             except Exception as failure:
-                if not is_foreseen(failure) and not call.knows_secrets:
+                if not is_expected(failure) and not call.knows_secrets:
                     raise  # `main` reports it without its text
                 call.complain(f"error: {reason_for(failure, call.redactor)}", event)
                 raise typer.Exit(1) from None
@@ -180,7 +180,7 @@ def reason_for(failure: BaseException, redactor: "Redactor") -> str:
     from etl.model import events
     from etl.pipeline.defects import explain
 
-    if not is_foreseen(failure):
+    if not is_expected(failure):
         events.log.debug("command.crashed", exc_info=failure)
     return explain(failure, redactor.text)
 

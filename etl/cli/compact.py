@@ -91,7 +91,7 @@ def _copy(
     from etl.cli.views.compact import CompactReport
     from etl.config.settings import open_copy, open_lake
     from etl.lake.compact import Copied, Copier
-    from etl.model.machine import lack
+    from etl.model.machine import resource_shortage
     from etl.pipeline.stop import Stop
 
     run_id = str(uuid.uuid4())
@@ -112,7 +112,7 @@ def _copy(
         _until_stopped(lambda: copier.run(selection, settled_before, copied), stop, grace_s)
     except BaseException as failure:  # the outermost boundary: the report is due
         # What obstore raises where it gets no thread is no Exception.
-        if not isinstance(failure, Exception) and lack(failure) is None:
+        if not isinstance(failure, Exception) and resource_shortage(failure) is None:
             raise
         error = reason_for(failure, call.redactor)
     places = settings.lake.uri, str(settings.compact.uri)

@@ -16,8 +16,8 @@ from etl.cli.process.signals import SIGNALS
 from etl.cli.views.progress import ProgressMode, shown
 from etl.cli.views.summary import to_text
 from etl.model import events
-from etl.model.errors import is_foreseen
-from etl.model.machine import lack
+from etl.model.errors import is_expected
+from etl.model.machine import resource_shortage
 from etl.pipeline import run as pipeline
 from etl.pipeline.defects import explain
 from etl.pipeline.job import Job
@@ -89,9 +89,9 @@ def _error_of(
         runner.run(go())
     except BaseException as failure:
         # What obstore raises where it gets no thread is no Exception.
-        if not isinstance(failure, Exception) and lack(failure) is None:
+        if not isinstance(failure, Exception) and resource_shortage(failure) is None:
             raise
-        if not is_foreseen(failure):
+        if not is_expected(failure):
             events.log.debug("run.crashed", exc_info=True)
         return explain(failure, job.redactor.text)
     return None

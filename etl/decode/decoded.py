@@ -9,7 +9,7 @@ from typing import IO, Any, BinaryIO, Final, Self, cast
 import pyarrow as pa
 
 from etl.decode.unpack import Unpacked
-from etl.model.dataset import DECODED_SCHEMA, Sized
+from etl.model.dataset import DECODED_SCHEMA, SizedBatch
 
 _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
 #: operations.md, "Bad rows": the raw text is cut at 64 KiB.
@@ -27,7 +27,7 @@ class Decoded:
         self._path = path
         self._spill_bytes = spill_bytes
         self._scratch = scratch
-        self._batches: list[Sized] = []
+        self._batches: list[SizedBatch] = []
         self.in_memory_bytes = 0
         self._spill: Any = None
         self._writer: Any = None
@@ -57,7 +57,7 @@ class Decoded:
             if file is not None:
                 file.close()
 
-    def add(self, batch: Sized) -> None:
+    def add(self, batch: SizedBatch) -> None:
         """Add rows."""
         self.rows += batch.rows.num_rows
         if self._writer is None and self.in_memory_bytes + batch.bytes <= self._spill_bytes:
@@ -102,14 +102,14 @@ class Decoded:
         """Whether the rows are on disk."""
         return self._spill is not None
 
-    def batches(self) -> Iterator[Sized]:
+    def batches(self) -> Iterator[SizedBatch]:
         """Yield the rows in the order of the file; each call starts with the first."""
         if self._spill is None:
             yield from self._batches
             return
         self._spill.seek(0)
         with pa.ipc.open_stream(self._spill) as reader:
-            yield from map(Sized.of, reader)
+            yield from map(SizedBatch.of, reader)
 
     def bad_rows(self) -> BinaryIO | None:
         """Return the bad rows, one JSON object a line; None if there are none.

@@ -18,7 +18,7 @@ from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
 from etl.emulator.dataset import Dataset, EmulatedFile
 from etl.emulator.faults import Endpoint, Fault, json_body, misbehave, packed
 from etl.emulator.options import EmulatorOptions
-from etl.model.times import Window, read_rfc3339, rfc3339, to_millis
+from etl.model.times import Window, parse_rfc3339, rfc3339, to_millis
 
 # The patterns of the vendor's documentation.
 _SOURCE: Final = re.compile(r"[a-zA-Z0-9_]{1,20}")
@@ -338,7 +338,7 @@ def _window_end(request: web.Request, name: Literal["from", "to"]) -> datetime |
             if not _MILLIS.fullmatch(millis):
                 raise ValueError(millis)
             return _EPOCH + timedelta(milliseconds=int(millis))
-        return None if text is None else read_rfc3339(text)
+        return None if text is None else parse_rfc3339(text)
     except (ValueError, OverflowError):
         raise _bad_request(f"{name}Millis must be epoch milliseconds, {name} RFC 3339") from None
 

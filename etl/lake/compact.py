@@ -18,11 +18,11 @@ import structlog
 
 from etl.config.sections import Compression
 from etl.lake.commit import Committed, PartitionState, commit, read_state
-from etl.lake.layout import Damage, Layout, Selection, read_layout
+from etl.lake.layout import Damage, Layout, Selection, day_of, read_layout
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
-from etl.model.dataset import DECODED_SCHEMA, Sized
+from etl.model.dataset import DECODED_SCHEMA, SizedBatch
 from etl.model.errors import RunError
 from etl.model.events import log
 from etl.model.machine import cores
@@ -155,10 +155,6 @@ class Copier:
 
 def days_of(layout: Layout) -> Iterator[Day]:
     """Yield the days of a lake, oldest first."""
-
-    def day_of(partition: Partition) -> Partition:
-        return partition.day
-
     hours = sorted({*layout.parts, *layout.unlistable})
     for day, group in groupby(sorted(hours, key=day_of), key=day_of):
         partitions = list(group)
@@ -272,7 +268,7 @@ class _CopyOfDay:
                                 continue
                             taken.add(source.path)
                             decoded = (batch.select(DECODED_SCHEMA.names) for batch in rows)
-                            builder.add(source, map(Sized.of, decoded))
+                            builder.add(source, map(SizedBatch.of, decoded))
                             if builder.size_guess >= self._copier.target_part_bytes:
                                 self._commit(builder)
                                 builder = self._copier.new_builder()

@@ -16,7 +16,7 @@ from etl.model.dataset import (
     INTEGER_COLUMNS,
     STRING_COLUMNS,
     TIMESTAMP_COLUMNS,
-    Sized,
+    SizedBatch,
 )
 from etl.model.paths import BreakdownPath
 
@@ -61,7 +61,7 @@ class Encoder:
         """How many bytes are written."""
         return self._file.tell()
 
-    def write(self, batches: Sequence[tuple[int, Sized]], paths: Sequence[str]) -> None:
+    def write(self, batches: Sequence[tuple[int, SizedBatch]], paths: Sequence[str]) -> None:
         """Write a row group of batches, each with the number of its source among the `paths`."""
         # Only the paths that it needs: each row group has a dictionary of its own.
         first = batches[0][0]

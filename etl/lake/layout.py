@@ -2,12 +2,16 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
-from etl.model.paths import DAY, HOUR, InvalidPathError, Partition
+from etl.model.paths import DAY, HOUR, Partition
 from etl.storage.store import LakeError, Store, StoredFile
 
+# A partition of a coarse copy: a partition's keys without the hour, and without leading zeros.
+_DAY_FOLDER: Final = re.compile(
+    r"year=([0-9]{4})/month=([1-9][0-9]?)/day=([1-9][0-9]?)/accountId=[a-zA-Z0-9]+"
+)
 # A folder above partitions.
 _TREE: Final = re.compile(
     r"year=([0-9]{4})(?:/month=([0-9]{1,2})(?:/day=([0-9]{1,2})(?:/hour=([0-9]{1,2}))?)?)?"
@@ -96,12 +100,20 @@ def is_part(file_name: str) -> bool:
 
 def to_partition(folder: str) -> Partition | None:
     """Return the partition that a folder of a lake, or of a copy, is, if it is one."""
-    for parse in (Partition.parse, Partition.parse_day):
-        try:
-            return parse(folder)
-        except InvalidPathError:
-            pass
-    return None
+    try:
+        if match := _DAY_FOLDER.fullmatch(folder):
+            year, month, day = map(int, match.groups())
+            return Partition(datetime(year, month, day, tzinfo=UTC), folder, DAY)
+        return Partition.parse(folder)
+    except ValueError:  # InvalidPathError, or a day that does not exist
+        return None
+
+
+def day_of(partition: Partition) -> Partition:
+    """Return the partition of a coarse copy that holds an hour's files."""
+    at, account = partition.hour, partition.account
+    directory = f"year={at.year:04d}/month={at.month}/day={at.day}/accountId={account}"
+    return Partition(at.replace(hour=0), directory, DAY)
 
 
 def read_layout(store: Store) -> Layout:

@@ -15,7 +15,7 @@ from etl.storage.store import StagedFile
 
 if TYPE_CHECKING:
     from etl.lake.encoding import Encoder
-    from etl.model.dataset import Sized
+    from etl.model.dataset import SizedBatch
 
 # A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
 _ROW_GROUP_BYTES: Final = 16 * 2**20
@@ -69,7 +69,7 @@ class PartBuilder:
         self._with_hour = with_hour
         self._staged: StagedFile | None = None
         self._encoder: Encoder | None = None
-        self._pending: list[tuple[int, Sized]] = []
+        self._pending: list[tuple[int, SizedBatch]] = []
         self.pending_bytes = 0
         self.rows = 0
         self.sources: list[Receipt] = []
@@ -103,7 +103,7 @@ class PartBuilder:
             self.pending_bytes + decoded.in_memory_bytes < _ROW_GROUP_BYTES
         )
 
-    def add(self, receipt: Receipt, batches: "Iterable[Sized]") -> None:
+    def add(self, receipt: Receipt, batches: "Iterable[SizedBatch]") -> None:
         """Add one source file, whole. Raises OSError, after which only `close` is of use."""
         with self._building():
             if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.rows import source_rows
-from etl.model.dataset import DECODED_SCHEMA, Sized
+from etl.model.dataset import DECODED_SCHEMA, SizedBatch
 
 
 def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> Encoded | None:
@@ -19,7 +19,7 @@ def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> E
             for source, rows in source_rows(stream, encoded.bytes, encoded.sources):
                 if source.path not in paths:
                     decoded = (batch.select(DECODED_SCHEMA.names) for batch in rows)
-                    builder.add(source, map(Sized.of, decoded))
+                    builder.add(source, map(SizedBatch.of, decoded))
         return builder.finish()
     finally:
         encoded.staged.close()

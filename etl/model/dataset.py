@@ -1,6 +1,6 @@
 """The lake's columns (how-it-works.md, "The lake"), in the order in which every part has them."""
 
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -10,38 +10,36 @@ STRING_COLUMNS: Final = ("segmentId", "startReason", "endReason")
 INTEGER_COLUMNS: Final = ("sequence", "handleTimeMillis")
 TIMESTAMP_COLUMNS: Final = ("startTimestamp", "endTimestamp", "insertTimestamp")
 
-#: A year from 1 to 9999, in epoch milliseconds. What lies beyond would make a part unreadable:
+#: The years 1 to 9999, in epoch milliseconds. A value outside would make a part unreadable, because
 #: neither Python nor DuckDB (microseconds) can hold every int64 of milliseconds.
 TIMESTAMP_MIN_MS: Final = -62_135_596_800_000
 TIMESTAMP_MAX_MS: Final = 253_402_300_799_999
 
-_FIELDS: "Final[list[pa.Field[Any]]]" = [
-    pa.field("segmentId", pa.string()),
-    pa.field("sequence", pa.int64()),
-    pa.field("startReason", pa.string()),
-    pa.field("endReason", pa.string()),
-    pa.field("startTimestamp", TIMESTAMP),
-    pa.field("endTimestamp", TIMESTAMP),
-    pa.field("insertTimestamp", TIMESTAMP),
-    pa.field("handleTimeMillis", pa.int64()),
-    pa.field("extras", pa.string()),
-    pa.field("sourcePath", pa.string()),
-]
-
-SCHEMA: Final = pa.schema(_FIELDS)
-#: What a file's text alone says of its rows: all but where it came from.
-DECODED_SCHEMA: Final = pa.schema(_FIELDS[:-1])
-#: A part of a coarse copy has the hour as well; its folders name the day only.
+_DECODED: Final[dict[str, pa.DataType]] = {
+    "segmentId": pa.string(),
+    "sequence": pa.int64(),
+    "startReason": pa.string(),
+    "endReason": pa.string(),
+    "startTimestamp": TIMESTAMP,
+    "endTimestamp": TIMESTAMP,
+    "insertTimestamp": TIMESTAMP,
+    "handleTimeMillis": pa.int64(),
+    "extras": pa.string(),
+}
+#: The columns that come from a file's text: all except its path.
+DECODED_SCHEMA: Final = pa.schema(_DECODED)
+SCHEMA: Final = DECODED_SCHEMA.append(pa.field("sourcePath", pa.string()))
+#: A part of a coarse copy has the hour as a column, because its folders name the day only.
 COPY_SCHEMA: Final = SCHEMA.append(pa.field("hour", pa.int32()))
 
 
-class Sized(NamedTuple):
-    """Rows, and how many bytes of memory they take: to ask Arrow takes longer than to count."""
+class SizedBatch(NamedTuple):
+    """Rows with their size in memory, because asking Arrow for it is slower than counting."""
 
     rows: pa.RecordBatch
     bytes: int
 
     @classmethod
     def of(cls, rows: pa.RecordBatch) -> Self:
-        """Ask Arrow."""
+        """Return rows with the size that Arrow computes."""
         return cls(rows, rows.nbytes)

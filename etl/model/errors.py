@@ -1,13 +1,13 @@
-"""What can go wrong, sorted by what the caller should do about it.
+"""The errors, sorted by what the caller should do about them.
 
-One root, three branches: `UsageError` (nothing was sent, correct the call), `RunError` (the job
-cannot do its work, stop) and `FileError` (set this one file aside, go on with the others).
+One root, three branches: `UsageError` (nothing was sent; correct the call), `RunError` (the job
+cannot do its work; stop) and `FileError` (set this file aside and continue with the others).
 """
 
 from enum import StrEnum
 from typing import Final
 
-from etl.model.machine import lack
+from etl.model.machine import resource_shortage
 from etl.model.printable import one_line
 
 
@@ -26,7 +26,7 @@ class FailureKind(StrEnum):
     LAKE = "lake"
 
 
-_PASSING: Final = {
+_RETRYABLE: Final = {
     FailureKind.TIMEOUT,
     FailureKind.CONNECTION,
     FailureKind.TRUNCATED,
@@ -49,10 +49,10 @@ class RunError(AhtEtlError):
 class FileError(AhtEtlError):
     """One file cannot be loaded; the others can.
 
-    `kind` is the report's; `message` says what happened and what to do, without the path, which
-    the report has beside it. `status` is the answer's, where there was one. `passing` tells whether
-    to try again; by default as the vendor asks for this kind and status (its documented retry
-    policy). `attempts` is how many requests were sent for it, filled in by whoever counts them.
+    `kind` is the report's. `message` says what happened and what to do, without the path. `status`
+    is the answer's, if there was one. `retryable` is whether to send the request again; by default
+    it follows the vendor's documented retry policy for this kind and status. `attempts` is the
+    number of requests for the file; the code that counts them sets it.
     """
 
     def __init__(
@@ -61,41 +61,41 @@ class FileError(AhtEtlError):
         message: str,
         *,
         status: int | None = None,
-        passing: bool | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.status = status
         self.attempts = 0
-        if passing is None:
-            passing = kind in _PASSING or (
+        if retryable is None:
+            retryable = kind in _RETRYABLE or (
                 kind is FailureKind.HTTP and status is not None and status >= 500
             )
-        self.passing = passing
+        self.retryable = retryable
 
 
-def is_foreseen(failure: BaseException) -> bool:
-    """Tell whether the error is no defect: we raised it, or the machine lacks something."""
+def is_expected(failure: BaseException) -> bool:
+    """Return whether an error is no defect: one of ours, or a shortage of this machine."""
     failure = _first(failure)
-    return isinstance(failure, AhtEtlError) or lack(failure) is not None
+    return isinstance(failure, AhtEtlError) or resource_shortage(failure) is not None
 
 
 def describe(failure: BaseException, trace: str | None = None) -> str:
-    """Return in one line why something ended; not yet redacted.
+    """Return in one line why something ended; secrets are not hidden yet.
 
-    `trace` is the file that has the trace of an error that nobody foresaw.
+    `trace` is the file with the traceback, if the error is a defect.
     """
     failure = _first(failure)
     if isinstance(failure, AhtEtlError):
         return one_line(str(failure))
-    if (reason := lack(failure)) is not None:
+    if (reason := resource_shortage(failure)) is not None:
         return reason
-    return one_line(f"unexpected {type(failure).__name__}: {failure}; {defect(trace)}")
+    return one_line(f"unexpected {type(failure).__name__}: {failure}; {defect_advice(trace)}")
 
 
-def defect(trace: str | None) -> str:
-    """Return what to do about an error that nobody foresaw."""
+def defect_advice(trace: str | None) -> str:
+    """Return what to do about an unexpected error."""
     where = f"in {trace}" if trace else "what --log-level debug shows"
     return (
         f"this is a defect of aht-etl: please report it with the trace, {where}; until it is "

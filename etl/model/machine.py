@@ -1,4 +1,4 @@
-"""This machine: its cores, what to set where something runs out, which addresses are its own."""
+"""This machine: its cores, its limits and how to raise them, its own addresses."""
 
 import errno
 import ipaddress
@@ -16,31 +16,28 @@ _NO_THREAD: Final = (
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may use: its affinity, or its cgroup's quota if less.
+    """Return how many cores this process may use: the lower of its affinity and its cgroup quota.
 
-    The quota is `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` (v1) of the process's group and of
-    those above it (Linux, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
-    Part of a core counts as one. `root` is where /proc and /sys are.
+    The quota is the lowest `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` (v1) of the process's group
+    and of those above it (Linux, Documentation/admin-guide/cgroup-v2.rst and
+    scheduler/sched-bwc.rst). A part of a core counts as one. `root` holds /proc and /sys.
     """
-    shares = [-(-quota // period) for quota, period in _quotas(root)]
-    return min([len(os.sched_getaffinity(0)), *shares])
+    return min([len(os.sched_getaffinity(0)), *_quotas(root)])
 
 
-def _quotas(root: Path) -> Iterator[tuple[int, int]]:
-    """Yield each quota with its period, in microseconds."""
+def _quotas(root: Path) -> Iterator[int]:
+    """Yield each quota in cores, rounded up."""
     for folder in _groups(root):
-        quota = _words(folder / "cpu.max") or [
-            *_words(folder / "cpu.cfs_quota_us"),
-            *_words(folder / "cpu.cfs_period_us"),
-        ]
+        v1 = (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+        quota = (_text(folder / "cpu.max") or " ".join(map(_text, v1))).split()
         if len(quota) == 2 and all(word.isdigit() and int(word) for word in quota):
-            yield int(quota[0]), int(quota[1])
+            yield -(-int(quota[0]) // int(quota[1]))
 
 
 def _groups(root: Path) -> Iterator[Path]:
     """Yield the folders of the process's cgroups for cpu, and of those above them.
 
-    Inside a container the path may be the host's: then only the last folder, the root, is there.
+    Inside a container the path may be the host's: then only the last folder, the root, exists.
     """
     mounted = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -56,10 +53,6 @@ def _groups(root: Path) -> Iterator[Path]:
             yield from (mount / folder for folder in (inside, *inside.parents))
 
 
-def _words(file: Path) -> list[str]:
-    return _text(file).split()
-
-
 def _text(file: Path) -> str:
     try:
         return file.read_text()
@@ -67,8 +60,11 @@ def _text(file: Path) -> str:
         return ""
 
 
-def lack(error: BaseException | None) -> str | None:
-    """Return which limit of the machine an error, or its cause, met, and what to set; else None."""
+def resource_shortage(error: BaseException | None) -> str | None:
+    """Return what the machine ran out of and what to set, or None for errors of other causes.
+
+    Looks at the error and at its causes.
+    """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, MemoryError) or number == errno.ENOMEM:
@@ -94,7 +90,7 @@ def lack(error: BaseException | None) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address never leaves this machine."""
+    """Return whether requests to a host name or address stay on this machine."""
     host = host.rstrip(".").lower()
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,18 +1,18 @@
-"""Text for people: foreign text made safe for a terminal, a log line, a page; sizes, durations."""
+"""Text for people: foreign text that is safe in a terminal, a log, a page; sizes; durations."""
 
 
 def one_line(text: str) -> str:
     """Return the text as one line of printable characters.
 
-    Each run of white space and of characters that are not printable (str.isprintable: control
-    characters, bidirectional controls, half surrogate pairs) becomes one space.
+    One space replaces each run of white space and unprintable characters (str.isprintable: control
+    characters, bidirectional controls, half surrogate pairs).
     """
     shown = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(shown.split())
 
 
 def size(count: int) -> str:
-    """Return bytes for people, in powers of 1000."""
+    """Return a number of bytes for people, in powers of 1000."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -22,7 +22,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time in its two largest units: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    """Return a duration for people: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,6 +1,6 @@
-"""Times and durations as users write them, and as the vendor does.
+"""Times and durations as users and the vendor write them.
 
-Inside the program a time is an aware datetime in UTC and a duration is a timedelta.
+Inside the program a time is an aware datetime in UTC, and a duration is a timedelta.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-#: The vendor has nothing older: an earlier time is a mistake in how it was written.
+#: The vendor has nothing older, so an earlier time is a writing mistake.
 EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC)
 TIME_FORMS: Final = (
     "2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or 1654041600000 (milliseconds)"
@@ -21,12 +21,11 @@ _RFC3339: Final = re.compile(
 )
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MILLIS: Final = re.compile(r"-?[0-9]{1,20}")
-# Numbers that look like something else, by how many digits they have: a year, a month, a day, its
-# hour, minute and second.
+# Dates without hyphens, by their number of digits.
 _WITHOUT_HYPHENS: Final = {
     4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S",
 }  # fmt: skip
-# Units of a time since 1970 that are not milliseconds, and how many of them a millisecond has.
+# Other units of a time since 1970, and how many of them are a millisecond.
 _OTHER_UNITS: Final = {"seconds": 1e-3, "microseconds": 1e3, "nanoseconds": 1e6}
 _LATEST_GUESS: Final = datetime(2100, 1, 1, tzinfo=UTC)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([smhd])")
@@ -39,9 +38,9 @@ _LONGEST_SHOWN: Final = 60
 def parse_instant(text: str) -> datetime:
     """Parse a time as users write it: RFC 3339, a date (midnight UTC) or epoch milliseconds.
 
-    Raises ValueError for all else and for a time before 2015, also for a number that is a time
-    after 2100 but looks like a date or another unit. The message repeats the text and says what
-    was probably meant.
+    Raises ValueError for other text, for a time before 2015, and for a number that is a time after
+    2100 but looks like a date or another unit. The message repeats the text and says what was
+    probably meant.
     """
     text = text.strip()
     try:
@@ -57,10 +56,7 @@ def parse_instant(text: str) -> datetime:
 
 
 def check_since_2015(at: datetime, text: str) -> datetime:
-    """Return the time. Raises ValueError where it is no time of the vendor's data.
-
-    `text` is how it was written.
-    """
+    """Return the time. Raises ValueError, which repeats `text`, if the vendor has no such data."""
     if at >= EARLIEST and not (at >= _LATEST_GUESS and _meant(text)):
         return at
     raise ValueError(
@@ -69,8 +65,8 @@ def check_since_2015(at: datetime, text: str) -> datetime:
     )
 
 
-def read_rfc3339(text: str) -> datetime:
-    """Read what `rfc3339` wrote, or another program. Raises ValueError."""
+def parse_rfc3339(text: str) -> datetime:
+    """Parse RFC 3339 with seconds and a zone, as `rfc3339` writes it. Raises ValueError."""
     match = _RFC3339.fullmatch(text)
     if match is None or not (match["second"] and match["zone"]):
         raise ValueError(f"not RFC 3339 ({_shown(text)})")
@@ -78,10 +74,13 @@ def read_rfc3339(text: str) -> datetime:
 
 
 def _read(text: str) -> datetime | None:
-    """Return the time, None where the text has none of the forms. ValueError, OverflowError."""
+    """Return the time, or None if the text has none of the forms.
+
+    Raises ValueError or OverflowError.
+    """
     match = _RFC3339.fullmatch(text)
     if match and match["second"] and match["zone"]:
-        return read_rfc3339(text)
+        return parse_rfc3339(text)
     if _DATE.fullmatch(text):
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
     if _MILLIS.fullmatch(text):
@@ -90,7 +89,7 @@ def _read(text: str) -> datetime | None:
 
 
 def _meant(text: str) -> str:
-    """Return what was probably meant by a text that is no time, empty where nobody can tell."""
+    """Return what was probably meant by a text that is no time, or an empty string."""
     if match := _RFC3339.fullmatch(text):
         missing = [
             words
@@ -108,7 +107,7 @@ def _meant(text: str) -> str:
         try:
             at = datetime.strptime(text, spec).replace(tzinfo=UTC)
         except ValueError:
-            pass  # no date, perhaps a count of seconds
+            pass  # not a date, perhaps a count of seconds
         else:
             if EARLIEST <= at < _LATEST_GUESS:
                 form = f"{at:%Y-%m-%d}" if len(text) <= 8 else rfc3339(at)
@@ -121,12 +120,12 @@ def _meant(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what somebody wrote as it may be repeated in a message."""
+    """Return the user's text as a message repeats it."""
     return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse a number with its unit s, m, h or d; ValueError for all else."""
+    """Parse a number with its unit s, m, h or d. Raises ValueError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(
@@ -144,13 +143,8 @@ def to_millis(at: datetime) -> int:
     return (at - _EPOCH) // _MILLISECOND
 
 
-def whole_millis(at: datetime) -> datetime:
-    """Return the time without what is finer than the vendor's milliseconds."""
-    return at.replace(microsecond=at.microsecond // 1000 * 1000)
-
-
 def rfc3339(at: datetime) -> str:
-    """Return RFC 3339 in UTC, with milliseconds only where there are any."""
+    """Return RFC 3339 in UTC, with milliseconds only if there are any."""
     at = at.astimezone(UTC)
     spec = "milliseconds" if at.microsecond else "seconds"
     return at.isoformat(timespec=spec).replace("+00:00", "Z")
@@ -158,7 +152,7 @@ def rfc3339(at: datetime) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """A span of time to list; both ends count."""
+    """A span of time to list; both ends belong to it."""
 
     start: datetime
     end: datetime
@@ -166,16 +160,16 @@ class Window:
     def cut(self, longest: timedelta) -> Iterator["Window"]:
         """Yield windows of at most `longest` that cover this one without a gap, oldest first.
 
-        Neighbours share their boundary: whichever end the server takes as open, no instant is
-        lost, and a path listed twice counts once.
+        Neighbours share their boundary, so that no instant is lost if the server excludes an end.
+        A path that is listed twice counts once.
         """
         start = self.start
         while start < self.end:
-            # Compared as a difference: start + longest may lie beyond the last year there is.
+            # A difference, because start + longest may be later than a datetime can be.
             end = start + longest if self.end - start > longest else self.end
             yield Window(start, end)
             start = end
 
     def as_json(self) -> dict[str, str]:
-        """Return the report's form of a window."""
+        """Return the window as the report has it."""
         return {"from": rfc3339(self.start), "to": rfc3339(self.end)}

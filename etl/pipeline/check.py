@@ -29,7 +29,7 @@ from etl.config.values import ShownValue
 from etl.decode import DecodeLimits
 from etl.decode.file import decode
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
-from etl.model.paths import BreakdownPath, InvalidPathError, skips
+from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
 from etl.model.times import Window, rfc3339
 from etl.pipeline.engine import require_engine
 from etl.pipeline.load import Memory
@@ -299,10 +299,10 @@ class Checkup:
             except InvalidPathError as error:
                 reason = error
             else:
-                if not skips(self._settings.fetch.skip, entry):
+                if not is_skipped(self._settings.fetch.skip, entry):
                     paths.append(path)
         if not paths:
-            if all(skips(self._settings.fetch.skip, entry) for entry in entries):
+            if all(is_skipped(self._settings.fetch.skip, entry) for entry in entries):
                 return "none to try: fetch.skip has all that is listed", None
             raise RunError(f"no listed path can be used: {entries[0][:200]} {reason}")
         newest = max(paths, key=lambda path: path.partition)

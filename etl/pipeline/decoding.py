@@ -11,7 +11,7 @@ from etl.archive.writer import archive_error
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
-from etl.model.machine import lack
+from etl.model.machine import resource_shortage
 from etl.pipeline.stop import Stop
 from etl.storage.scratch import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import LakeError
@@ -82,7 +82,7 @@ class Decoder:
 
     def _explained(self, error: Exception, path: str, body: Body) -> FileError | RunError:
         """Return what to report of an error that is not the file's own."""
-        if (reason := lack(error)) is not None:
+        if (reason := resource_shortage(error)) is not None:
             return RunError(reason)
         if isinstance(error, LakeError):  # an archived file, read while it is decoded
             return archive_error(error)

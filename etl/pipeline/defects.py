@@ -5,8 +5,8 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-from etl.model.errors import defect, describe, is_foreseen
-from etl.model.machine import lack
+from etl.model.errors import defect_advice, describe, is_expected
+from etl.model.machine import resource_shortage
 
 
 def explain(failure: BaseException, redact: Callable[[str], str]) -> str:
@@ -14,18 +14,18 @@ def explain(failure: BaseException, redact: Callable[[str], str]) -> str:
 
     Of an error that nobody foresaw the trace is kept in a file that the line names.
     """
-    if is_foreseen(failure):
+    if is_expected(failure):
         return redact(describe(failure))
     return redact(describe(failure, keep(redact("".join(traceback.format_exception(failure))))))
 
 
 def explain_blindly(failure: Exception) -> str:
     """Return the line for an error whose text may hold secrets: neither it nor the file has it."""
-    if (reason := lack(failure)) is not None:
+    if (reason := resource_shortage(failure)) is not None:
         return reason
     kind = type(failure).__name__
     where = keep("".join(traceback.format_tb(failure.__traceback__)) + kind + "\n")
-    return f"unexpected {kind}: {defect(where)}"
+    return f"unexpected {kind}: {defect_advice(where)}"
 
 
 def keep(trace: str) -> str | None:

@@ -13,7 +13,7 @@ from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
 from etl.model.errors import FailureKind, RunError
 from etl.model.events import log
-from etl.model.machine import lack
+from etl.model.machine import resource_shortage
 from etl.pipeline.plan import PartitionPlan
 from etl.pipeline.stop import Stop
 from etl.pipeline.tally import Tally
@@ -139,7 +139,7 @@ class Sink:
             try:
                 await self._commit_overdue()
             except Exception as error:
-                reason = str(error) if isinstance(error, RunError) else lack(error)
+                reason = str(error) if isinstance(error, RunError) else resource_shortage(error)
                 if reason is None:
                     raise
                 stop.request(error=RunError(reason))
@@ -238,7 +238,7 @@ class Sink:
         Raises RunError where each other file would meet the same: the machine lacks something, or
         the store's credentials have ended.
         """
-        reason = str(error) if isinstance(error, LakeUnusableError) else lack(error)
+        reason = str(error) if isinstance(error, LakeUnusableError) else resource_shortage(error)
         if builder is gathering.builder:
             self._renew(gathering)
         builder.close()

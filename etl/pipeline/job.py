@@ -9,7 +9,7 @@ from typing import BinaryIO, Final, Protocol
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.model.errors import UsageError
-from etl.model.times import Window, rfc3339, whole_millis
+from etl.model.times import Window, rfc3339
 from etl.pipeline.plan import Shard
 from etl.pipeline.stop import Stop
 from etl.pipeline.tally import Tally
@@ -135,9 +135,9 @@ def settle_window(
     `lookback` takes the place of the configured one. `longest` is for windows that are sent to
     the API: each day of them is at least one request.
     """
-    end = whole_millis(settings.window.end or now)
+    end = _whole_millis(settings.window.end or now)
     try:
-        start = whole_millis(settings.window.start or end - (lookback or settings.window.lookback))
+        start = _whole_millis(settings.window.start or end - (lookback or settings.window.lookback))
     except OverflowError:
         raise UsageError("--lookback: reaches back before the year 1") from None
     if start >= end:
@@ -159,3 +159,8 @@ def parse_shard(text: str | None) -> Shard:
     if match is None or int(match[1]) >= int(match[2]):
         raise UsageError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
     return Shard(int(match[1]), int(match[2]))
+
+
+def _whole_millis(at: datetime) -> datetime:
+    """Return the time, cut to the vendor's milliseconds."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)

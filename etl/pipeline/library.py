@@ -24,7 +24,7 @@ import structlog
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_lake
 from etl.model import events
-from etl.model.errors import RunError, UsageError, is_foreseen
+from etl.model.errors import RunError, UsageError, is_expected
 from etl.pipeline import run as pipeline
 from etl.pipeline.defects import explain
 from etl.pipeline.engine import require_engine
@@ -91,7 +91,7 @@ async def run_async(
             async with logged(job):
                 await _gracefully(pipeline.run(job), job)
         except Exception as failure:  # noqa: BLE001 - the boundary of a run: the report is due
-            if not is_foreseen(failure):
+            if not is_expected(failure):
                 events.log.debug("run.crashed", exc_info=True)
             error = explain(failure, job.redactor.text)
     return Report.of(job.redactor.tree(job.tally.to_report(error, None)))

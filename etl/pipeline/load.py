@@ -16,7 +16,7 @@ from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
-from etl.model.machine import cores, lack
+from etl.model.machine import cores, resource_shortage
 from etl.model.paths import BreakdownPath
 from etl.pipeline.archive_only import Landing
 from etl.pipeline.decoding import Decoder
@@ -237,7 +237,7 @@ class _Loader:
                 return
             except Exception as error:
                 # What the machine lacks is not the file's fault: the others would meet it too.
-                if (lacking := lack(error)) is None:
+                if (lacking := resource_shortage(error)) is None:
                     raise
                 self._job.stop.request(error=RunError(lacking))
                 return
@@ -247,7 +247,7 @@ class _Loader:
         try:
             await self._load_one(partition, path)
         except FileError as error:
-            if lack(error) is not None:
+            if resource_shortage(error) is not None:
                 raise
             await self._fail(partition, path, error)
 
@@ -297,7 +297,7 @@ class _Loader:
         try:
             decoded = await self._decoder.decode(path.text, body)
         except FileError as error:
-            if error.kind in _OF_THE_FILE and (last or not error.passing) and body.size:
+            if error.kind in _OF_THE_FILE and (last or not error.retryable) and body.size:
                 await self._keep(Download(path.text, body, error))
             raise
         log.debug("file.decoded", path=path.text, rows=decoded.rows, bad_rows=decoded.quarantined)

@@ -27,8 +27,8 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 from etl.config.sections import MetricsSettings
 from etl.model.errors import FailureKind
 from etl.model.events import log
-from etl.model.machine import lack
-from etl.model.times import read_rfc3339
+from etl.model.machine import resource_shortage
+from etl.model.times import parse_rfc3339
 from etl.pipeline.plan import Shard
 from etl.pipeline.tally import Status
 from etl.storage.disk import write_whole
@@ -110,7 +110,7 @@ def _deliver(places: dict[str, Callable[[], None]]) -> dict[str, str]:
         for thread in threads:
             thread.start()
     except RuntimeError as error:
-        return dict.fromkeys(places, lack(error) or str(error))
+        return dict.fromkeys(places, resource_shortage(error) or str(error))
     for thread in threads:
         thread.join(max(0, ends_at - time.monotonic()))
     return dict(problems)
@@ -120,7 +120,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     """Return the metrics of a run, each sample with these labels beside its own."""
     from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
 
-    ended_at = read_rfc3339(report["finished_at"]).timestamp()
+    ended_at = parse_rfc3339(report["finished_at"]).timestamp()
     failures = Counter(failure["kind"] for failure in report["failures"])
     values: dict[str, Any] = {
         "aht_etl_last_run_timestamp_seconds": ended_at,
@@ -144,7 +144,7 @@ def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "
     if exit_code == 0:
         values[_LAST_SUCCESS] = ended_at
     if (hour := report["newest_complete_hour"]) is not None:
-        values[_NEWEST_HOUR] = read_rfc3339(hour).timestamp()
+        values[_NEWEST_HOUR] = parse_rfc3339(hour).timestamp()
         values["aht_etl_lag_seconds"] = ended_at - values[_NEWEST_HOUR]
     metrics = []
     for name, value in values.items():

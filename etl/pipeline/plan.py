@@ -1,12 +1,13 @@
 """What to do: what is listed, less what the lake holds, by partition, oldest first."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from etl.lake.commit import PartitionState
-from etl.model.paths import BreakdownPath, InvalidPathError, Partition, skips, stable_share
+from etl.model.paths import BreakdownPath, InvalidPathError, Partition, is_skipped
 
 # Partitions whose receipts one thread reads before it hands back.
 _READ_AT_ONCE: Final = 32
@@ -20,8 +21,11 @@ class Shard:
     count: int = 1
 
     def holds(self, text: str) -> bool:
-        """Tell whether this text's stable hash falls into the share."""
-        return self.count == 1 or stable_share(text, self.count) == self.index
+        """Return whether a partition's directory belongs to this share, on any machine."""
+        if self.count == 1:
+            return True
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(digest) % self.count == self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ async def make_plan(
             continue
         if not shard.holds(path.partition.directory):
             continue
-        if skips(skip, entry):
+        if is_skipped(skip, entry):
             skipped.append(path)
         else:
             by_directory.setdefault(path.partition.directory, []).append(path)

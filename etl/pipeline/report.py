@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Self, TypeVar
 
 from etl.model.errors import FailureKind, RunError
-from etl.model.times import Window, read_rfc3339
+from etl.model.times import Window, parse_rfc3339
 from etl.pipeline.tally import Status
 
 T = TypeVar("T")
@@ -148,8 +148,8 @@ class Report:
             exit_code=report["exit_code"],
             account=report["account"],
             window=_window(report["window"]) if report["window"] else None,
-            started_at=read_rfc3339(report["started_at"]),
-            finished_at=read_rfc3339(report["finished_at"]),
+            started_at=parse_rfc3339(report["started_at"]),
+            finished_at=parse_rfc3339(report["finished_at"]),
             duration_seconds=report["duration_seconds"],
             listing=ListingOutcome(
                 listing["requests"],
@@ -168,7 +168,7 @@ class Report:
                 for failure in report["failures"]
             ),
             invalid_paths=tuple(_known(InvalidEntry, path) for path in report["invalid_paths"]),
-            newest_complete_hour=read_rfc3339(newest) if newest else None,
+            newest_complete_hour=parse_rfc3339(newest) if newest else None,
             error=report["error"],
             _json=copy.deepcopy(dict(report)),
         )
@@ -188,7 +188,7 @@ class Report:
 
 
 def _window(json: Mapping[str, str]) -> Window:
-    return Window(read_rfc3339(json["from"]), read_rfc3339(json["to"]))
+    return Window(parse_rfc3339(json["from"]), parse_rfc3339(json["to"]))
 
 
 def _known(cls: type[T], json: Mapping[str, Any]) -> T:

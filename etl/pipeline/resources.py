@@ -9,7 +9,7 @@ from typing import Final
 
 from etl.config.settings import Settings
 from etl.model.errors import RunError
-from etl.model.machine import cores, lack
+from etl.model.machine import cores, resource_shortage
 from etl.storage.places import is_remote
 
 # Threads that libraries start by themselves: Arrow's, those of an object store's client.
@@ -43,7 +43,7 @@ def threads_for(settings: Settings) -> ThreadPoolExecutor:
     try:
         pool.submit(int).result()  # the first thread is there from now on
     except RuntimeError as error:
-        raise RunError(lack(error) or str(error)) from error
+        raise RunError(resource_shortage(error) or str(error)) from error
     return pool
 
 

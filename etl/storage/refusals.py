@@ -63,8 +63,9 @@ _ASKS_FOR_LOGIN: Final = (
     "a proxy or the network asks for a login: give it in the option proxy_url (or HTTPS_PROXY)"
 )
 # What to do, if the code does not say more.
-_BY_STATUS: Final = {
-    **dict.fromkeys(_LOGIN, _ASKS_FOR_LOGIN),
+_BY_STATUS: Final[dict[int, str]] = {
+    407: _ASKS_FOR_LOGIN,
+    511: _ASKS_FOR_LOGIN,
     403: "the credentials may not do this: aht-etl docs stores lists what a run needs",
     501: "this store lacks what a run needs: conditional puts (If-None-Match)",
     429: "the store asks for fewer requests: try again later",

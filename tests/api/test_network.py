@@ -219,12 +219,12 @@ async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_
         assert "Authorization" not in proxy.heads[0]
         with pytest.raises(FileError, match=r"not trusted: .*other\.example") as caught:
             await ask(opened, f"https://other.example{TARGET}")
-        assert (FailureKind.CONNECTION, False) == (caught.value.kind, caught.value.passing)
+        assert (FailureKind.CONNECTION, False) == (caught.value.kind, caught.value.retryable)
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-word@127.0.0.1:{refusing.port}")
         with pytest.raises(FileError, match="answers with status 403") as caught:
             async with opened.get("https://api.example/", Anonymous()):
                 pass
-        assert (False, False) == (caught.value.passing, "hidden-word" in caught.value.message)
+        assert (False, False) == (caught.value.retryable, "hidden-word" in caught.value.message)
 
 
 async def test_a_check_shakes_hands_through_the_tunnel(

@@ -119,7 +119,7 @@ async def test_an_answer_that_began_is_not_asked_for_again_at_once(begun: bytes)
         await fetch(opened, url, auth=Signing())
         with pytest.raises(FileError) as caught:
             await fetch(opened, url, auth=Signing())
-        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+        assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.retryable)
         assert len(seen) == opened.counts.requests == 2
 
 
@@ -128,7 +128,7 @@ async def test_redirects_are_not_followed() -> None:
     error = await failure(
         lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
     )
-    assert (FailureKind.HTTP, 302, False) == (error.kind, error.status, error.passing)
+    assert (FailureKind.HTTP, 302, False) == (error.kind, error.status, error.retryable)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_what_an_error_says(body: bytes, shown: str) -> None:
 async def test_kinds_of_statuses(status: int, kind: FailureKind, passing: bool) -> None:
     """Each status has its kind, and tells whether to try again."""
     error = await failure(lambda: web.Response(status=status))
-    assert (kind, status, passing) == (error.kind, error.status, error.passing)
+    assert (kind, status, passing) == (error.kind, error.status, error.retryable)
 
 
 async def test_more_bytes_than_allowed() -> None:
@@ -203,7 +203,7 @@ async def test_a_temporary_folder_that_refuses(
     if number != errno.ENOENT:
         monkeypatch.setattr(tempfile, "gettempdir", lambda: "/tmp")
     error = await failure(lambda: web.Response(body=bytes(2**10)), memory=10)
-    assert (FailureKind.LAKE, False) == (error.kind, error.passing)
+    assert (FailureKind.LAKE, False) == (error.kind, error.retryable)
     assert "set TMPDIR to another" in error.message
 
 
@@ -239,7 +239,7 @@ async def test_nobody_there(url: str, said: str) -> None:
     async with transport() as opened:
         with pytest.raises(FileError) as caught:
             await fetch(opened, url)
-    assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.passing)
+    assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.retryable)
     advice = "check api.base_url and the network (aht-etl check)"
     assert f"no connection to {said}; {advice}" == caught.value.message
 
@@ -248,7 +248,7 @@ async def test_nobody_there(url: str, said: str) -> None:
 async def test_a_web_page_is_no_file(begin: bytes) -> None:
     """It is named for what it is; a retry may find the API."""
     error = await failure(lambda: web.Response(body=begin + bytes(2000)))
-    assert (FailureKind.CORRUPT, True) == (error.kind, error.passing)
+    assert (FailureKind.CORRUPT, True) == (error.kind, error.retryable)
     assert error.message.startswith("a web page, not the API's answer")
 
 
@@ -276,7 +276,7 @@ async def test_an_answer_that_drips_is_a_timeout() -> None:
     async with dripping(1000) as (url, clock), transport(clock=clock) as opened:
         with pytest.raises(FileError, match="lower fetch") as caught:
             await fetch(opened, url)
-    assert (FailureKind.TIMEOUT, True) == (caught.value.kind, caught.value.passing)
+    assert (FailureKind.TIMEOUT, True) == (caught.value.kind, caught.value.retryable)
 
 
 async def test_a_slow_answer_is_waited_for() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from etl.lake.commit import Committed, PartitionState, commit, read_state
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
-from etl.model.dataset import DECODED_SCHEMA, SCHEMA, Sized
+from etl.model.dataset import DECODED_SCHEMA, SCHEMA, SizedBatch
 from etl.storage.local import LocalStore
 from etl.storage.store import AlreadyExistsError, LakeError, StagedFile
 
@@ -47,7 +47,7 @@ def put(store: LocalStore, state: PartitionState, sources: dict[str, int]) -> Co
     """Build a part of these sources (path → rows) and commit it."""
     builder = new_builder(store)
     for path, rows in sources.items():
-        builder.add(Receipt(path, rows, 0, 1, "0" * 64), [Sized.of(batch(path, rows))])
+        builder.add(Receipt(path, rows, 0, 1, "0" * 64), [SizedBatch.of(batch(path, rows))])
     return commit(store, DIRECTORY, state, builder.finish(), lambda: new_builder(store))
 
 

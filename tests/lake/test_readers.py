@@ -13,7 +13,7 @@ import pytest
 from etl.lake.commit import PartitionState, commit
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt
-from etl.model.dataset import DECODED_SCHEMA, SCHEMA, TIMESTAMP_COLUMNS, Sized
+from etl.model.dataset import DECODED_SCHEMA, SCHEMA, TIMESTAMP_COLUMNS, SizedBatch
 from etl.storage.local import LocalStore
 
 ROWS = [
@@ -41,7 +41,7 @@ def test_every_reader_reads_the_same(tmp_path: Path) -> None:
     builder = PartBuilder(store.stage, "zstd", "run")
     batch = pa.RecordBatch.from_pylist(ROWS, schema=DECODED_SCHEMA)
     for path, rows in (("/a", batch.slice(0, 1_234)), ("/b", batch.slice(1_234))):
-        builder.add(Receipt(path, len(rows), 0, 1, "0" * 64), [Sized.of(rows)])
+        builder.add(Receipt(path, len(rows), 0, 1, "0" * 64), [SizedBatch.of(rows)])
     committed = commit(store, "hour", PartitionState(), builder.finish(), lambda: builder)
     part = tmp_path / str(committed.name)
 

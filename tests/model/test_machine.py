@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl.model.errors import RunError
-from etl.model.machine import cores, lack
+from etl.model.machine import cores, resource_shortage
 from etl.storage.store import LakeError
 
 
@@ -91,11 +91,12 @@ def caused(error: Exception, cause: Exception) -> Exception:
 )
 def test_a_lack_names_the_limit_and_what_to_set(error: Exception, named: str) -> None:
     """Of threads, files and memory, whoever met it first."""
-    said = lack(error)
+    said = resource_shortage(error)
     assert said is not None
     assert named in said
 
 
 def test_other_errors_are_no_lack() -> None:
     """Neither of ours nor of others."""
-    assert [None] * 3 == [lack(RunError("no")), lack(OSError(errno.ENOSPC, "full")), lack(None)]
+    for error in (RunError("no"), OSError(errno.ENOSPC, "full"), None):
+        assert resource_shortage(error) is None

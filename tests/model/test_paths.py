@@ -1,4 +1,4 @@
-"""The vendor's path: what fits, what does not, and where a share lies."""
+"""The vendor's path: what is accepted and what is not."""
 
 import re
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.model.paths import BreakdownPath, InvalidPathError, Partition, stable_share, written_at
+from etl.model.paths import BreakdownPath, InvalidPathError, Partition
 
 GOOD = (
     "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
@@ -75,21 +75,6 @@ def test_accepts_only_documented_ascii(text: str) -> None:
     assert ".." not in text.split("/")
 
 
-@given(st.text(), st.integers(1, 50))
-def test_each_text_is_in_one_share(text: str, shards: int) -> None:
-    """A share is a number below the count of shares, and always the same."""
-    assert stable_share(text, shards) in range(shards)
-    assert stable_share(text, shards) == stable_share(text, shards)
-
-
-def test_share_is_pinned() -> None:
-    """The hash is part of what backfills on many machines rely on."""
-    assert [stable_share(BreakdownPath.parse(GOOD).partition.directory, n) for n in (2, 7)] == [
-        0,
-        1,
-    ]
-
-
 def test_a_partition_from_its_folder() -> None:
     """As from a path in it; whatever else lies in a lake is none."""
     path = BreakdownPath.parse("/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz")
@@ -98,21 +83,3 @@ def test_a_partition_from_its_folder() -> None:
     for folder in ("", "year=2022/month=6", "year=2022/month=2/day=30/hour=1/accountId=a", "x"):
         with pytest.raises(InvalidPathError):
             Partition.parse(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "at"),
-    [
-        (
-            "sequences.1654113886437.20220601160446.00066.json.gz",
-            datetime(2022, 6, 1, 20, 4, 46, 437000, tzinfo=UTC),
-        ),
-        ("sequences.1654113886437.json.gz", None),
-        ("1654113886437.20220601160446.00066.json.gz", None),
-        ("sequences.99999999999999999.20220601160446.00066.json.gz", None),
-        ("a.json.gz", None),
-    ],
-)
-def test_when_a_file_was_written(name: str, at: datetime | None) -> None:
-    """Its name tells if it is made as the documented ones are; others tell nothing."""
-    assert at == written_at(f"/year=2022/month=6/day=1/hour=6/accountId=a1/{name}")

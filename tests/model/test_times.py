@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.model.times import Window, parse_duration, parse_instant, read_rfc3339, rfc3339, to_millis
+from etl.model.times import Window, parse_duration, parse_instant, parse_rfc3339, rfc3339, to_millis
 
 instants = st.datetimes(
     datetime(2015, 1, 1),
@@ -72,7 +72,7 @@ def test_what_was_meant_by_a_wrong_instant_is_said(text: str, said: str) -> None
 def test_what_programs_write_is_read_whatever_its_year(at: datetime) -> None:
     """A report may hold an hour that no flag takes."""
     in_millis = at.replace(microsecond=at.microsecond // 1000 * 1000)
-    assert read_rfc3339(rfc3339(in_millis)) == in_millis
+    assert parse_rfc3339(rfc3339(in_millis)) == in_millis
 
 
 @pytest.mark.parametrize(

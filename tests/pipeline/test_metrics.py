@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.config.sections import MetricsSettings
 from etl.emulator import Dataset, Fault
-from etl.model.times import read_rfc3339
+from etl.model.times import parse_rfc3339
 from etl.pipeline import metrics
 from etl.pipeline.plan import Shard
 from etl.pipeline.tally import Tally
@@ -110,8 +110,8 @@ def test_figures_are_the_reports(run: Runner, serve: Serve, gateway: str) -> Non
             value(samples, "last_run_exit_code"),
             value(samples, "last_run_duration_seconds"),
         )
-        finished = read_rfc3339(said["finished_at"]).timestamp()
-        hour = read_rfc3339(said["newest_complete_hour"]).timestamp()
+        finished = parse_rfc3339(said["finished_at"]).timestamp()
+        hour = parse_rfc3339(said["newest_complete_hour"]).timestamp()
         assert (finished, None) == (
             value(samples, "last_run_timestamp_seconds"),
             value(samples, "last_success_timestamp_seconds"),
@@ -135,10 +135,10 @@ def test_the_last_success_outlives_failures(run: Runner, serve: Serve, gateway: 
     process.terminate()
     assert run.end(process).code == 143
     for samples in (parsed(file.read_text()), at_gateway(gateway)):
-        assert read_rfc3339(good["finished_at"]).timestamp() == value(
+        assert parse_rfc3339(good["finished_at"]).timestamp() == value(
             samples, "last_success_timestamp_seconds"
         )
-        assert read_rfc3339(good["newest_complete_hour"]).timestamp() == value(
+        assert parse_rfc3339(good["newest_complete_hour"]).timestamp() == value(
             samples, "newest_complete_hour_timestamp_seconds"
         )
         assert (143, 1, "nan") == (

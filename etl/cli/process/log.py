@@ -9,7 +9,7 @@ import logging
 import sys
 from typing import Any, Final, Literal
 
-from etl.model.events import Forward, name_error
+from etl.model.events import log_library_messages, name_error
 
 if not {"rich", "structlog"} & sys.modules.keys():
     # It would import rich, a fifteenth of a run's start, to draw tracebacks; none is drawn here.
@@ -59,8 +59,7 @@ def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor)
         logger_factory=_StandardErrorFactory(),
         cache_logger_on_first_use=False,
     )
-    logging.captureWarnings(True)
-    logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
+    log_library_messages()
 
 
 def _for_people(level: LogLevel) -> list[Processor]:

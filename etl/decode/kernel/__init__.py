@@ -11,7 +11,7 @@ from zlib import crc32
 
 import pyarrow as pa
 
-from etl.model.dataset import DECODED_SCHEMA, STRING_COLUMNS, TIMESTAMP_COLUMNS, Sized
+from etl.model.dataset import DECODED_SCHEMA, STRING_COLUMNS, TIMESTAMP_COLUMNS, SizedBatch
 from etl.model.errors import RunError
 
 _FOLDER: Final = Path(__file__).parent
@@ -138,14 +138,14 @@ class Scanner:
             stop = Stop(_scan(self._reference, text, len(text), flags))
         return stop
 
-    def take(self) -> Sized:
+    def take(self) -> SizedBatch:
         """Return the rows in Arrow's memory, and empty the buffers."""
         columns, sizes = zip(*map(self._column, _ORDER), strict=True)
         rows = pa.RecordBatch.from_arrays(list(columns), schema=DECODED_SCHEMA)
         if self._factor > 1:
             self._make_room(1)
         self.batch.rows = 0
-        return Sized(rows, sum(sizes))
+        return SizedBatch(rows, sum(sizes))
 
     def _column(self, number: int) -> "tuple[pa.Array[Any], int]":
         """Return a column, and its size in bytes."""

@@ -4,7 +4,7 @@ import logging
 import signal
 from typing import Any, Final
 
-from etl.model.events import Forward
+from etl.model.events import log_library_messages
 from etl.pipeline.cluster import relay as forward
 from etl.pipeline.cluster import worker as tasks
 
@@ -25,6 +25,5 @@ def dask_setup(_worker: Any) -> None:
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    logging.captureWarnings(True)
-    logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
+    log_library_messages()
     forward.collect()

@@ -22,7 +22,7 @@ from etl.lake.layout import Selection
 from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt
-from etl.model.dataset import SCHEMA, Sized
+from etl.model.dataset import SCHEMA, SizedBatch
 from etl.storage.local import LocalStore
 from tests.conftest import load
 
@@ -64,7 +64,7 @@ def put(
     schema = pa.schema(field for field in SCHEMA if field.name != "sourcePath")
     table = pa.Table.from_pylist(list(rows), schema=schema)
     builder.add(
-        Receipt(path, len(rows), len(reasons), 1, "0" * 64), map(Sized.of, table.to_batches())
+        Receipt(path, len(rows), len(reasons), 1, "0" * 64), map(SizedBatch.of, table.to_batches())
     )
     encoded = builder.finish()
     number = sum(entry.startswith("part-") for entry in store.names(folder))

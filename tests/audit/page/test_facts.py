@@ -10,7 +10,7 @@ import pytest
 
 from etl.audit.page.facts import CLASSES, UNKNOWN, Facts, class_of, gather
 from etl.audit.page.formats import Clock
-from etl.audit.survey import delay_of, survey
+from etl.audit.survey import delay_of, survey, written_at
 from etl.lake.layout import Selection
 from etl.storage.local import LocalStore
 from etl.storage.store import LakeError
@@ -172,3 +172,21 @@ def test_the_last_hour_that_there_is() -> None:
     late = delay_of("/x/sequences.1654113886437.20220601160446.1.json.gz", last)
     assert class_of(late) == "before the hour ended"
     assert len({name for _, name in CLASSES}) == len(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        (
+            "sequences.1654113886437.20220601160446.00066.json.gz",
+            datetime(2022, 6, 1, 20, 4, 46, 437000, tzinfo=UTC),
+        ),
+        ("sequences.1654113886437.json.gz", None),
+        ("1654113886437.20220601160446.00066.json.gz", None),
+        ("sequences.99999999999999999.20220601160446.00066.json.gz", None),
+        ("a.json.gz", None),
+    ],
+)
+def test_when_a_file_was_written(name: str, at: datetime | None) -> None:
+    """Names like the documented ones hold the time; other names do not."""
+    assert at == written_at(f"/year=2022/month=6/day=1/hour=6/accountId=a1/{name}")
