@@ -15,12 +15,15 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
+from etl.model.errors import RunError
 from etl.model.times import Window
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job
-from etl.pipeline.tally import Tally
+from etl.pipeline.progress import logged
+from etl.pipeline.stop import Stop
 
 COMMAND = str(Path(sys.executable).with_name("aht-etl"))
 #: The vendor's delays are seconds; nothing in a test waits for them.
@@ -100,10 +103,10 @@ def load(emulator: Emulator, lake: Path, /, **more: Any) -> dict[str, Any]:
     """
     flags: Any = {"api": {"base_url": emulator.base_url}, "lake": {"uri": str(lake)}, **more}
     window = Window(datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 3, tzinfo=UTC))
-    now = datetime.now(UTC)
-    tally = Tally("00000000-0000-0000-0000-000000000000", "le79344075", window, now)
-    asyncio.run(pipeline.run(Job(Settings(**flags), "le79344075", window, tally, now)))
-    report = tally.to_report(None, None)
+    job = Job(Settings(account="le79344075", **flags), window, datetime.now(UTC), Redactor())
+    report = asyncio.run(pipeline.run(job, Stop(), logged)).as_json()
+    if report["status"] == "failed":
+        raise RunError(report["error"])
     check_report(report, report["exit_code"])
     return report
 

@@ -21,7 +21,8 @@ from etl.cli import app
 from etl.config.sources import load
 from etl.emulator import Dataset, Emulator
 from etl.model.errors import FailureKind
-from etl.pipeline import metrics, tally
+from etl.pipeline import metrics
+from etl.pipeline import report as reports
 from tests.conftest import COMMAND, Serve, environment
 from tests.conftest import load as load_into
 from tests.lakes import assert_lake_holds, receipts
@@ -210,10 +211,10 @@ def test_every_exit_code_is_on_the_page() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| `?([a-z–]+)`? \|", section("Exit codes"), re.MULTILINE)
     signals = ", ".join(str(128 + int(number)) for number in (SIGINT, SIGTERM, SIGHUP))
     assert rows == [
-        (str(tally.EXIT_OK), "ok"),
-        (str(tally.EXIT_FAILED), "failed"),
+        (str(reports.EXIT_OK), "ok"),
+        (str(reports.EXIT_FAILED), "failed"),
         ("2", "–"),
-        (str(tally.EXIT_PARTIAL), "partial"),
+        (str(reports.EXIT_PARTIAL), "partial"),
         (signals, "interrupted"),
         (str(128 + SIGKILL), "–"),
     ]

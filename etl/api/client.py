@@ -66,7 +66,9 @@ class Client:
         # servers compare the parameter without decoding it.
         url = f"{self._base}/files?path={path.text}&source={self._api.source}"
         async with self._transport.get(url, self._auth) as answer:
-            return await download(answer, memory_bytes, max_bytes)
+            body = await download(answer, memory_bytes, max_bytes)
+        self._transport.traffic.downloaded_bytes += body.size
+        return body
 
 
 async def connect(transport: Transport, settings: Settings) -> Client:

@@ -42,21 +42,29 @@ _THROTTLE_DELAY_LEAST_S: Final = 0.05
 
 
 @dataclass(slots=True)
-class HttpCounts:
-    """How many requests were sent, for the report."""
+class Traffic:
+    """Requests sent, and bytes of the files that came down. The source counts them."""
 
     requests: int = 0
     retries: int = 0
     throttled: int = 0
-    #: The limiter's last values: requests in flight, and requests a second if it found a limit.
-    concurrency: int = 0
-    rate: float | None = None
+    downloaded_bytes: int = 0
 
-    def add(self, more: "HttpCounts") -> None:
-        """Add the counts of another sender."""
+    def add(self, more: "Traffic") -> None:
+        """Add the counts of another source."""
         self.requests += more.requests
         self.retries += more.retries
         self.throttled += more.throttled
+        self.downloaded_bytes += more.downloaded_bytes
+
+    def since(self, before: "Traffic") -> "Traffic":
+        """Return what was counted after `before`, an earlier copy of these counts."""
+        return Traffic(
+            self.requests - before.requests,
+            self.retries - before.retries,
+            self.throttled - before.throttled,
+            self.downloaded_bytes - before.downloaded_bytes,
+        )
 
 
 class _BrokenConnectionError(Exception):
@@ -100,7 +108,7 @@ class Transport:
     def __init__(
         self,
         settings: Settings,
-        counts: HttpCounts,
+        traffic: Traffic,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         redactor: Redactor,
@@ -110,7 +118,7 @@ class Transport:
         self._least_rate = float(fetch.least_rate)
         self._use_proxy = settings.api.use_proxy
         self._sleep = sleep
-        self.counts = counts
+        self.traffic = traffic
         self.clock = clock
         self.redactor = redactor
         self.limiter = Limiter(
@@ -162,7 +170,7 @@ class Transport:
         """Return the attempts of one request, by the retry policy; the log names it `what`."""
 
         def on_retry(error: FileError, attempt: int) -> None:
-            self.counts.retries += 1
+            self.traffic.retries += 1
             log.warning(
                 "request.retry",
                 what=what,
@@ -248,7 +256,7 @@ class Transport:
             if proxy is not None and not https:
                 headers |= proxy.headers
             await self._sleep(0)  # raises if the run has a stop request
-            self.counts.requests += 1
+            self.traffic.requests += 1
             connection = SimpleNamespace(reused=False)
             try:
                 # This limit ends a response whose head arrives byte by byte.
@@ -305,7 +313,7 @@ class Transport:
         status = response.status
         wait_s = retry_after_s(response.headers, datetime.now(UTC))
         if status == 429:
-            self.counts.throttled += 1
+            self.traffic.throttled += 1
             self.limiter.refused(sent.slot, throttled=True)
             self._pause(max(self._retry.throttle_delay, wait_s))
             return FileError(

@@ -12,6 +12,7 @@ from functools import partial
 from etl.api.listing import Listing
 from etl.api.responses import Body
 from etl.api.retry import Attempts
+from etl.api.transport import Traffic
 from etl.archive.names import Versions, folders_in, versions_by_path
 from etl.archive.writer import archive_error, sha256_of
 from etl.config.settings import Settings, open_archive
@@ -26,8 +27,9 @@ from etl.storage.store import LakeError, Store
 class ArchiveReader:
     """Lists and reads an archive's files, of one account or of all."""
 
-    def __init__(self, store: Store, account: str | None) -> None:
+    def __init__(self, store: Store, account: str | None, traffic: Traffic) -> None:
         self._store = store
+        self._traffic = traffic
         self._account = account
         self._versions: dict[str, Versions] = {}
 
@@ -63,7 +65,9 @@ class ArchiveReader:
 
     async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         """Read a file, one of more than `memory_bytes` later, from where it lies. FileError."""
-        return await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
+        body = await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
+        self._traffic.downloaded_bytes += body.size
+        return body
 
     def _below(self, folder: str) -> dict[str, Versions]:
         def stop(_: str, error: LakeError) -> None:
@@ -112,7 +116,7 @@ class ArchiveReader:
         return found[path.text]
 
 
-def open_archive_reader(settings: Settings) -> ArchiveReader:
+def open_archive_reader(settings: Settings, traffic: Traffic) -> ArchiveReader:
     """Return the archive of the settings, which must name one. Blocking. Raises RunError."""
     archive = open_archive(settings)
     assert archive is not None  # noqa: S101 - whoever made the job has seen to it
@@ -123,4 +127,4 @@ def open_archive_reader(settings: Settings) -> ArchiveReader:
     with suppress(OSError):  # an archive that cannot be written to will do
         # Until the end: whoever compares it with the lake must know that more may be loaded.
         archive.hold()
-    return ArchiveReader(archive, settings.account)
+    return ArchiveReader(archive, settings.account, traffic)

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -94,20 +94,16 @@ class Call:
         from etl.api.network import import_aiohttp
 
         import_aiohttp()
-        from etl.pipeline.job import LONGEST_WINDOW, new_job, parse_shard, require, settle_window
+        from etl.pipeline.job import make_job
 
-        settings = self.settings()
-        require(settings, from_archive=from_archive, archive_only=archive_only)
-        now = datetime.now(UTC)
-        # A list of paths has no window; one that is configured is for other runs.
-        longest = None if from_archive else LONGEST_WINDOW
-        window = settle_window(settings, now, longest=longest) if paths is None else None
-        job = new_job(settings, window, now, self.redactor)
-        job.from_archive, job.archive_only = from_archive, archive_only
-        job.shard = parse_shard(shard)
-        if paths is not None:
-            job.saved_listing = _open_paths(paths)
-        return job
+        return make_job(
+            self.settings(),
+            self.redactor,
+            open_listing=None if paths is None else functools.partial(_open_paths, paths),
+            shard=shard,
+            from_archive=from_archive,
+            archive_only=archive_only,
+        )
 
     def print_json(self, document: Any) -> None:
         """Print a document without secrets."""

@@ -123,7 +123,7 @@ def _tell(call: Call, outcome: "CompactReport", report: str | None, *, as_json: 
     """Log, print and write what was done; return the exit code."""
     from etl.cli.views.compact import in_one_line, to_text
     from etl.model import events
-    from etl.pipeline.tally import write_report
+    from etl.pipeline.report import write_report
 
     document, code = call.redactor.tree(outcome.as_json()), outcome.exit_code
     events.log.info(

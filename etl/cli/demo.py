@@ -32,14 +32,14 @@ def demo(
     Example: aht-etl demo --lake ./demo-lake
     """
     from etl.cli import demonstration
-    from etl.pipeline.job import new_job
+    from etl.pipeline.job import Job
 
     with demonstration.served() as emulator:
         check_report_file(report)
         place = demonstration.choose_place() if lake is None else lake
         settings = demonstration.settings(place, emulator)
         SIGNALS.defer()
-        job = new_job(settings, demonstration.WINDOW, demonstration.NOW, call.redactor)
+        job = Job(settings, demonstration.WINDOW, demonstration.NOW, call.redactor)
         if report != "-":
             typer.echo(demonstration.introduction(emulator, settings.lake.uri))
         from etl.cli.execution import execute

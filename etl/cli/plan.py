@@ -46,9 +46,9 @@ def plan(
     job = call.job(paths, shard, from_archive=from_archive, archive_only=archive_only)
     # Only after `job`, which imports aiohttp in its own way.
     from etl.cli.views.plan import to_text
-    from etl.pipeline.library import plan_of
+    from etl.pipeline.plan_report import plan_report
 
-    report = SIGNALS.run(plan_of(job))
+    report = SIGNALS.run(plan_report(job))
     if json_:
         call.print_json(report.as_json())
         return

@@ -26,7 +26,5 @@ def run(
     job = call.job(paths, shard, from_archive=from_archive, archive_only=archive_only)
     # Only after `job`, which imports aiohttp in its own way.
     from etl.cli.execution import execute
-    from etl.pipeline.engine import require_engine
 
-    require_engine(job.settings)
     raise typer.Exit(execute(job, progress, call.log_format, report))

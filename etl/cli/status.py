@@ -62,7 +62,7 @@ def status(
     from etl.audit.survey import survey
     from etl.cli.views.status import show, to_json
     from etl.config.settings import open_lake
-    from etl.pipeline.job import new_job, settle_window
+    from etl.pipeline.job import Job, settle_window
 
     now = datetime.now(UTC)
     settings, selection = call.select(now)
@@ -86,7 +86,7 @@ def status(
         )
     compared = None
     if window is not None:
-        compared = SIGNALS.run(_ask(new_job(settings, window, now, call.redactor)))
+        compared = SIGNALS.run(_ask(Job(settings, window, now, call.redactor)))
     if html is not None:
         _write_page(store, found, html, now, compared, zone)
     if json_:
@@ -104,8 +104,8 @@ async def _ask(job: "Job") -> "Comparison":
     from etl.pipeline import run as pipeline
 
     assert job.window is not None  # noqa: S101 - nobody compares with a saved listing
-    await pipeline.plan(job)
-    plan = job.tally.plan
+    state = await pipeline.plan(job)
+    plan = state.plan
     partitions = tuple(
         ListedPartition(
             each.partition,
@@ -115,7 +115,7 @@ async def _ask(job: "Job") -> "Comparison":
         )
         for each in plan.partitions
     )
-    listing, invalid, skipped = job.tally.listing, len(plan.invalid), len(plan.skipped)
+    listing, invalid, skipped = state.listing, len(plan.invalid), len(plan.skipped)
     return Comparison(job.account, job.window, listing, partitions, invalid, skipped)
 
 

@@ -24,7 +24,7 @@ class Decoded:
     """
 
     def __init__(self, path: str, spill_bytes: int, scratch: Path) -> None:
-        self._path = path
+        self.path = path
         self._spill_bytes = spill_bytes
         self._scratch = scratch
         self._batches: list[SizedBatch] = []
@@ -86,7 +86,7 @@ class Decoded:
             )
             self.first_reason = f"row {row}: {reason}"
         raw = raw[:RAW_MAX_BYTES].encode()[:RAW_MAX_BYTES].decode("utf-8", "ignore")
-        line = {"sourcePath": self._path, "row": row, "reason": reason, "raw": raw}
+        line = {"sourcePath": self.path, "row": row, "reason": reason, "raw": raw}
         self._bad_rows.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self.quarantined += 1
 

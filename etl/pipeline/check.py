@@ -22,7 +22,7 @@ from etl.api.listing import Listing, require_an_answer
 from etl.api.network import Proxy, connect_once, proxy_for, proxy_variables, resolve
 from etl.api.responses import ForeignResponseError
 from etl.api.retry import UnauthorizedError
-from etl.api.transport import HttpCounts, Transport
+from etl.api.transport import Traffic, Transport
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
 from etl.config.values import ShownValue
@@ -31,7 +31,7 @@ from etl.decode.file import decode
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
 from etl.model.times import Window, rfc3339
-from etl.pipeline.engine import require_engine
+from etl.pipeline.job import require_engine
 from etl.pipeline.load import Memory
 from etl.storage.scratch import scratch_error, scratch_folder
 from etl.storage.store import Store
@@ -118,7 +118,7 @@ class Checkup:
         retry = settings.retry.model_copy(update={"server_delays": (), "throttle_attempts": 0})
         once = settings.model_copy(update={"retry": retry})
         async with Transport(
-            once, HttpCounts(), loop.time, asyncio.sleep, self._redactor
+            once, Traffic(), loop.time, asyncio.sleep, self._redactor
         ) as transport:
             client = await self._try("host", lambda: self._host(transport))
             await self._try("connection", lambda: self._connection(client), needs="host")

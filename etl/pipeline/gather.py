@@ -1,4 +1,4 @@
-"""Where decoded files end: gathered by partition, encoded off the loop, committed as parts."""
+"""Decoded files are gathered by partition, encoded outside the event loop, committed as parts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,33 +12,19 @@ from etl.lake.part import PartBuilder
 from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
 from etl.model.errors import FailureKind, RunError
-from etl.model.events import log
 from etl.model.machine import resource_shortage
+from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan
 from etl.pipeline.stop import Stop
-from etl.pipeline.tally import Tally
 from etl.storage.store import LakeError, LakeUnusableError, StagedFile, Store
 
 if TYPE_CHECKING:
     from etl.decode.decoded import Decoded
 
-# How long the files of an hour that are there wait for one that is not.
+# How long the files of an hour wait for another one.
 _PATIENCE_S: Final = 60.0
-# How long commits that have begun may take when the time to end is over.
+# How long commits that have started may still take when the grace is over.
 _LAST_COMMITS_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of a plan, decoded after so many attempts.
-
-    `kept_before` if the archive had it already, from another run, when it came.
-    """
-
-    path: str
-    decoded: "Decoded"
-    attempts: int
-    kept_before: bool = False
 
 
 @dataclass(slots=True)
@@ -54,53 +40,69 @@ class _Gathering:
 
 
 class Sink:
-    """Takes each file of a plan once, decoded or failed, and commits a partition when it is whole.
+    """Accepts each file of a plan once, decoded or failed, and commits complete partitions.
 
-    Rows that wait for their partition's last file are held in memory up to `pending_bytes` for
-    all partitions together; beyond that the largest are encoded to disk, so a partition that
-    waits never holds the memory that the file it waits for needs.
+    Rows that wait for the last file of their partition stay in memory, up to `pending_bytes` for
+    all partitions together; beyond that the largest are encoded to disk. So a partition that waits
+    never holds the memory that the file it waits for needs.
     """
 
     def __init__(
         self,
         store: Store,
-        tally: Tally,
+        outcomes: Outcomes,
+        run_id: str,
         *,
         compression: Compression,
         target_part_bytes: int,
         pending_bytes: int,
     ) -> None:
         self._store = store
-        self._tally = tally
+        self._outcomes = outcomes
+        self._run_id = run_id
         self._compression = compression
         self._target_part_bytes = target_part_bytes
         self._pending_bytes = pending_bytes
         self._gathering: dict[str, _Gathering] = {}
 
-    def expect(self, plan: PartitionPlan) -> None:
-        """Prepare for a partition's files, before the first of them."""
-        self._gathering[plan.partition.directory] = _Gathering(
-            plan, self._new_builder(), len(plan.to_load)
-        )
+    @asynccontextmanager
+    async def opened(self, stop: Stop) -> AsyncIterator["Sink"]:
+        """Yield this sink; commit what it has at the end of the block, or discard it on an error.
 
-    async def add(self, plan: PartitionPlan, file: SourceFile) -> None:
-        """Take a file and close it. If the lake refuses it, it fails."""
-        gathering = self._gathering[plan.partition.directory]
-        async with gathering.lock:
-            gathering.attempts[file.path] = file.attempts
-            self._tally.rows_repaired += file.decoded.repaired
+        Within the block, files that wait for another file of their partition for a minute are
+        committed without it. An error that ends the run becomes a request to `stop`.
+        """
+        watch = asyncio.ensure_future(self._watch_over(stop))
+        try:
             try:
-                if file.decoded.quarantined or not gathering.builder.has_room(file.decoded):
-                    await asyncio.to_thread(self._take, gathering, file)
+                yield self
+            finally:
+                watch.cancel()
+                await asyncio.wait({watch})
+            if not watch.cancelled():
+                watch.result()
+            await self._commit_all()
+        finally:
+            for gathering in self._gathering.values():
+                gathering.builder.close()
+            self._gathering.clear()
+
+    async def add(self, plan: PartitionPlan, decoded: "Decoded", attempts: int) -> None:
+        """Accept a file, decoded after this many attempts, and close it."""
+        gathering = self._gathering_of(plan)
+        async with gathering.lock:
+            gathering.attempts[decoded.path] = attempts
+            try:
+                if decoded.quarantined or not gathering.builder.has_room(decoded):
+                    await asyncio.to_thread(self._add, gathering, decoded)
                 else:
-                    self._take(gathering, file)
+                    self._add(gathering, decoded)
             except LakeUnusableError:
                 raise
             except LakeError as error:
-                self._tally.failed([file.path], FailureKind.LAKE, str(error), file.attempts)
-                log.warning("file.failed", path=file.path, kind="lake", reason=str(error))
+                self._outcomes.failed(decoded.path, FailureKind.LAKE, str(error), attempts)
             except OSError as error:
-                self._give_up(gathering, gathering.builder, error, file.path)
+                self._give_up(gathering, gathering.builder, error, decoded.path)
             except BaseException:
                 self._renew(gathering)
                 raise
@@ -110,48 +112,41 @@ class Sink:
         await self._settle(gathering)
         await self._relieve()
 
-    def _take(self, gathering: _Gathering, file: SourceFile) -> None:
-        """Build a file into the part. Blocking, unless it has no bad rows and there is room.
+    async def failed(self, plan: PartitionPlan) -> None:
+        """Accept that a file of the partition failed: it no longer waits for this file."""
+        await self._settle(self._gathering_of(plan))
+
+    def _gathering_of(self, plan: PartitionPlan) -> _Gathering:
+        directory = plan.partition.directory
+        if directory not in self._gathering:
+            gathering = _Gathering(plan, self._new_builder(), len(plan.to_load))
+            self._gathering[directory] = gathering
+        return self._gathering[directory]
+
+    def _add(self, gathering: _Gathering, decoded: "Decoded") -> None:
+        """Add a file to the part. Blocking, unless it has no bad rows and there is room.
 
         Raises LakeError where the lake refuses the bad rows, which concerns this file alone, and
         OSError.
         """
-        decoded = file.decoded
         receipt = Receipt(
-            file.path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256
+            decoded.path, decoded.rows, decoded.quarantined, decoded.bytes, decoded.sha256
         )
         with decoded:
             bad_rows = decoded.bad_rows()
             if bad_rows is not None:
-                # Before the part that vouches for them: a receipt never counts bad rows that are
-                # nowhere.
-                write_bad_rows(self._store, file.path, bad_rows)
+                # Before the part: a receipt never counts bad rows that are nowhere.
+                write_bad_rows(self._store, decoded.path, bad_rows)
             gathering.builder.add(receipt, decoded.batches())
 
-    @asynccontextmanager
-    async def patient(self, stop: Stop) -> AsyncIterator[None]:
-        """Within the block, commit what an hour has when a file keeps it waiting for a minute.
-
-        What ends the run is requested of `stop`.
-        """
-
-        async def watch_over() -> None:
-            try:
-                await self._commit_overdue()
-            except Exception as error:
-                reason = str(error) if isinstance(error, RunError) else resource_shortage(error)
-                if reason is None:
-                    raise
-                stop.request(error=RunError(reason))
-
-        watch = asyncio.ensure_future(watch_over())
+    async def _watch_over(self, stop: Stop) -> None:
         try:
-            yield
-        finally:
-            watch.cancel()
-            await asyncio.wait({watch})
-        if not watch.cancelled():
-            watch.result()
+            await self._commit_overdue()
+        except Exception as error:
+            reason = str(error) if isinstance(error, RunError) else resource_shortage(error)
+            if reason is None:
+                raise
+            stop.request(error=RunError(reason))
 
     async def _commit_overdue(self) -> None:
         now_s = asyncio.get_running_loop().time
@@ -162,22 +157,11 @@ class Sink:
                     async with gathering.lock:
                         await self._commit(gathering)
 
-    async def failed(self, plan: PartitionPlan) -> None:
-        """Take note that a file of the partition will not come."""
-        await self._settle(self._gathering[plan.partition.directory])
-
-    async def close(self) -> None:
-        """Commit all that was gathered, in partitions that are not whole too."""
+    async def _commit_all(self) -> None:
+        """Commit everything, in partitions that are not complete too."""
         for gathering in list(self._gathering.values()):
             async with gathering.lock:
                 await self._commit(gathering)
-        self._gathering.clear()
-
-    def discard(self) -> None:
-        """Throw away all that was not committed."""
-        for gathering in self._gathering.values():
-            gathering.builder.close()
-        self._gathering.clear()
 
     async def _settle(self, gathering: _Gathering) -> None:
         gathering.waiting_for -= 1
@@ -220,15 +204,7 @@ class Sink:
         except BaseException:
             builder.close()
             raise
-        self._tally.committed(result)
-        log.info(
-            "part.committed" if result.name else "part.superseded",
-            partition=directory,
-            part=result.name,
-            rows=result.encoded.rows if result.encoded else 0,
-            sources=len(result.encoded.sources) if result.encoded else 0,
-            brought_by_others=len(result.brought_by_others),
-        )
+        self._outcomes.committed(directory, result)
 
     def _give_up(
         self, gathering: _Gathering, builder: PartBuilder, error: Exception, *more: str
@@ -247,20 +223,10 @@ class Sink:
         directory = gathering.plan.partition.directory
         if isinstance(error, OSError):
             error = LakeError.of("writing to", self._store.staged_in or directory, error)
-        reason = str(error).splitlines()[0]
-        paths = list(dict.fromkeys([*(s.path for s in builder.sources), *more]))
-        brought = gathering.plan.state.loaded.intersection(paths)
-        self._tally.committed(Committed(None, None, brought_by_others=frozenset(brought)))
-        for path in paths:
-            if path in brought:
-                continue
-            self._tally.failed([path], FailureKind.LAKE, reason, gathering.attempts.get(path, 0))
-        log.error(
-            "part.failed",
-            partition=directory,
-            files=len(paths),
-            reason=reason,
-        )
+        paths = dict.fromkeys([*(source.path for source in builder.sources), *more])
+        loaded = gathering.plan.state.loaded.intersection(paths)
+        attempts = {path: gathering.attempts.get(path, 0) for path in paths if path not in loaded}
+        self._outcomes.part_failed(directory, attempts, loaded, str(error).splitlines()[0])
 
     def _renew(self, gathering: _Gathering) -> None:
         """Throw away what was gathered: it may lack rows that it has a receipt for."""
@@ -269,7 +235,7 @@ class Sink:
 
     def _new_builder(self) -> PartBuilder:
         stage: Callable[[], StagedFile] = self._store.stage
-        return PartBuilder(stage, self._compression, self._tally.run_id)
+        return PartBuilder(stage, self._compression, self._run_id)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

@@ -1,18 +1,18 @@
-"""One run of the job: what to do it with, and what has come of it so far."""
+"""One run of the job: its settings, its window or saved listing, its share."""
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO, Final, Protocol
+from importlib.util import find_spec
+from typing import BinaryIO, Final
 
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.model.errors import UsageError
 from etl.model.times import Window, rfc3339
 from etl.pipeline.plan import Shard
-from etl.pipeline.stop import Stop
-from etl.pipeline.tally import Tally
 
 #: A longer window is a mistake: each day is a request, and the vendor keeps a month.
 LONGEST_WINDOW: Final = timedelta(days=400)
@@ -20,70 +20,61 @@ LONGEST_WINDOW: Final = timedelta(days=400)
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
-class Limits(Protocol):
-    """What requests are held to at this moment: a limiter's, or those of several together."""
-
-    @property
-    def allowed(self) -> int:
-        """How many requests may be in flight now."""
-
-    @property
-    def rate(self) -> float:
-        """How many requests a second may start now; infinity if no limit is known."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests hold a place."""
-
-    @property
-    def paused_s(self) -> float:
-        """How long no request may start because the server asked to wait; 0 if it did not."""
-
-
 @dataclass(frozen=True, slots=True)
-class UnderWay:
-    """What other processes have done for a job that its tally does not have yet: it is shown."""
-
-    loaded: int = 0
-    failed: int = 0
-    brought_by_others: int = 0
-    rows: int = 0
-    downloaded_bytes: int = 0
-    throttled: int = 0
-
-
-@dataclass(slots=True)
 class Job:
-    """One run of the job: what to do it with, and what has come of it so far (`tally`).
+    """One run of the job: what it is to do. Nothing here changes.
 
-    `now` is the clock by which a window is old. `saved_listing` takes the place of `window`.
-    `from_archive` takes files from the raw archive instead of the API; `archive_only` fills that
-    instead of the lake. `limiter` is there as soon as something is sent. `under_way` is for the
-    display alone.
+    `now` is the clock by which a window is old. `saved_listing` replaces `window`. `from_archive`
+    reads files from the raw archive instead of the API; `archive_only` fills the archive and no
+    lake. `redactor` knows the settings' secrets.
     """
 
     settings: Settings
-    account: str
     window: Window | None
-    tally: Tally
     now: datetime
+    redactor: Redactor
     saved_listing: BinaryIO | None = None
     from_archive: bool = False
     archive_only: bool = False
     shard: Shard = field(default_factory=Shard)
-    stop: Stop = field(default_factory=Stop)
-    redactor: Redactor = field(default_factory=Redactor)
-    limiter: Limits | None = None
-    under_way: UnderWay = field(default_factory=UnderWay)
+    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def account(self) -> str:
+        """The account that is asked for; empty where an archive's files of all are loaded."""
+        return self.settings.account or ""
+
+    def __post_init__(self) -> None:
+        for secret in self.settings.secret_values():
+            self.redactor.add(secret)
 
 
-def new_job(settings: Settings, window: Window | None, now: datetime, redactor: Redactor) -> Job:
-    """Return a job that has not begun; the settings' secrets become known to `redactor`."""
-    for secret in settings.secret_values():
-        redactor.add(secret)
-    account = settings.account or ""
-    tally = Tally(str(uuid.uuid4()), settings.account, window, datetime.now(UTC))
-    return Job(settings, account, window, tally, now, redactor=redactor)
+def make_job(
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    open_listing: Callable[[], BinaryIO] | None,
+    shard: str | None,
+    from_archive: bool,
+    archive_only: bool,
+) -> Job:
+    """Return the job that the settings and flags describe. Raises UsageError.
+
+    With a saved listing there is no window: a configured one is for other runs.
+    """
+    require(settings, from_archive=from_archive, archive_only=archive_only)
+    now = datetime.now(UTC)
+    longest = None if from_archive else LONGEST_WINDOW
+    return Job(
+        settings,
+        None if open_listing else settle_window(settings, now, longest=longest),
+        now,
+        redactor,
+        shard=parse_shard(shard),
+        from_archive=from_archive,
+        archive_only=archive_only,
+        saved_listing=open_listing() if open_listing else None,
+    )
 
 
 def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> None:
@@ -103,10 +94,20 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
         raise UsageError(
             "engine.kind: --archive-only is for the engine local; share its work with --shard"
         )
+    require_engine(settings)
     if not archive_only:
         require_lake(settings)
     if not from_archive:
         require_account(settings)
+
+
+def require_engine(settings: Settings) -> None:
+    """Raise UsageError where the engine of the settings is not installed."""
+    if settings.engine.kind == "dask" and find_spec("distributed") is None:
+        raise UsageError(
+            "engine.kind: Dask is not installed; install the extra: pip install '.[dask]' in a "
+            "clone, else pip install 'aht-etl[dask]'"
+        )
 
 
 def require_lake(settings: Settings) -> None:
@@ -135,9 +136,9 @@ def settle_window(
     `lookback` takes the place of the configured one. `longest` is for windows that are sent to
     the API: each day of them is at least one request.
     """
-    end = _whole_millis(settings.window.end or now)
+    end = whole_millis(settings.window.end or now)
     try:
-        start = _whole_millis(settings.window.start or end - (lookback or settings.window.lookback))
+        start = whole_millis(settings.window.start or end - (lookback or settings.window.lookback))
     except OverflowError:
         raise UsageError("--lookback: reaches back before the year 1") from None
     if start >= end:
@@ -161,6 +162,6 @@ def parse_shard(text: str | None) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
-def _whole_millis(at: datetime) -> datetime:
+def whole_millis(at: datetime) -> datetime:
     """Return the time, cut to the vendor's milliseconds."""
     return at.replace(microsecond=at.microsecond // 1000 * 1000)

@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from etl.api.client import Client
 from etl.api.responses import Body
 from etl.api.retry import UnauthorizedError
-from etl.archive.reader import ArchiveReader
 from etl.archive.writer import ArchiveWriter, Download
 from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
@@ -18,20 +16,24 @@ from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import cores, resource_shortage
 from etl.model.paths import BreakdownPath
-from etl.pipeline.archive_only import Landing
 from etl.pipeline.decoding import Decoder
-from etl.pipeline.gather import Sink, SourceFile
+from etl.pipeline.gather import Sink
 from etl.pipeline.job import Job
-from etl.pipeline.plan import PartitionPlan, Plan
+from etl.pipeline.outcomes import Outcomes
+from etl.pipeline.plan import PartitionPlan
+from etl.pipeline.source import Source
+from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop, StoppedError
-from etl.pipeline.tally import Tally
 from etl.storage.store import LakeError, Store
+
+if TYPE_CHECKING:
+    from etl.decode.decoded import Decoded
 
 # Workers besides those whose request is in flight: they wait for a retry, or finish their file.
 _MORE_WORKERS: Final = 48
 # Files that may be downloaded and not in a part yet, besides those that the store takes at once.
 _UNFINISHED: Final = 8
-# What is wrong with a file itself: it is the same file tomorrow.
+# Errors of the file itself: it will be the same file tomorrow.
 _OF_THE_FILE: Final = {
     FailureKind.TRUNCATED,
     FailureKind.CORRUPT,
@@ -46,9 +48,9 @@ _MIB: Final = 2**20
 class Memory:
     """How `limits.memory` is shared out, in bytes.
 
-    Every share is fixed, and what does not fit goes to disk: nobody ever waits for memory while
-    holding some, so there is nothing to lock up over. A quarter each for downloaded files, for
-    files being decoded and for rows that wait for their partition; a quarter is left for encoding.
+    Every share is fixed, and data beyond it goes to disk. So nobody waits for memory while holding
+    some, and nothing can deadlock. A quarter each is for downloaded files, for files being decoded
+    and for rows that wait for their partition; a quarter is left for encoding.
     """
 
     download: int
@@ -68,13 +70,14 @@ class Memory:
         )
 
 
-async def load(plan: Plan, job: Job, client: Client | ArchiveReader, store: Store) -> None:
-    """Fetch, decode and commit what the plan says, partition by partition, oldest first.
+async def load(state: RunState, source: Source, store: Store, stop: Stop) -> None:
+    """Fetch, decode and commit the files of the plan, partition by partition, oldest first.
 
-    `store` is the lake's; nothing is written to it in a job that fills the archive only.
+    `store` is the lake's; nothing is written to it by a job that fills only the archive.
     """
-    settings, tally, stop = job.settings, job.tally, job.stop
-    todo = _loadable(plan, tally)
+    job, outcomes = state.job, state.outcomes
+    settings = job.settings
+    todo = _loadable(state)
     if not todo:
         return
     if not job.archive_only:
@@ -88,45 +91,38 @@ async def load(plan: Plan, job: Job, client: Client | ArchiveReader, store: Stor
     room = _Room(_UNFINISHED + store.readers)
     downloads = min(settings.fetch.concurrency + room.most, files)
     memory = Memory.share_out(settings.limits.memory, downloads)
-    sink: Sink | Landing = Landing(tally)
-    if not job.archive_only:
-        sink = Sink(
-            store,
-            tally,
-            compression=settings.lake.compression,
-            target_part_bytes=settings.lake.target_part_size,
-            pending_bytes=memory.pending,
-        )
     limits = DecodeLimits(
         max_file_size=settings.limits.max_file_size,
         max_bad_row_ratio=settings.limits.max_bad_row_ratio,
         spill_bytes=memory.decode,
     )
+    sink = Sink(
+        store,
+        outcomes,
+        job.run_id,
+        compression=settings.lake.compression,
+        target_part_bytes=settings.lake.target_part_size,
+        pending_bytes=memory.pending,
+    )
     decoder = Decoder(limits, stop, at_once=memory.decoders)
-    loader = _Loader(job, client, room, decoder, archive, sink, memory.download)
-    queue = _produce(todo, sink)
-    try:
-        async with deadline(stop, settings.shutdown.grace):
-            async with sink.patient(stop), asyncio.TaskGroup() as group:
-                for _ in range(workers):
-                    group.create_task(loader.work(queue))
-            await sink.close()
-    finally:
-        sink.discard()
+    loader = _Loader(job, outcomes, stop, source, room, decoder, archive, sink, memory.download)
+    # The workers pull the next file when they are free: nothing piles up.
+    queue = ((partition, path) for partition in todo for path in partition.to_load)
+    async with (
+        deadline(stop, settings.shutdown.grace),
+        sink.opened(stop),
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(workers):
+            group.create_task(loader.work(queue))
 
 
-def _loadable(plan: Plan, tally: Tally) -> list[PartitionPlan]:
-    """Return what there is to load; files of damaged partitions have failed already."""
-    todo = [partition for partition in plan.partitions if partition.to_load]
+def _loadable(state: RunState) -> list[PartitionPlan]:
+    """Return the partitions to load; the files of damaged ones fail."""
+    todo = [partition for partition in state.plan.partitions if partition.to_load]
     for partition in todo:
         if partition.state.damage:
-            paths = [path.text for path in partition.to_load]
-            tally.failed(paths, FailureKind.LAKE, partition.state.damage)
-            log.error(
-                "partition.damaged",
-                partition=partition.partition.directory,
-                reason=partition.state.damage,
-            )
+            state.outcomes.partition_damaged(partition)
     return [partition for partition in todo if not partition.state.damage]
 
 
@@ -137,19 +133,9 @@ async def _prepare(key: str, store: Store, prepare: Callable[[], None]) -> None:
         raise RunError(f"{error}; check {key}, {store.advice}") from error
 
 
-def _produce(
-    todo: list[PartitionPlan], sink: Sink | Landing
-) -> Iterator[tuple[PartitionPlan, BreakdownPath]]:
-    """Yield the files to load, partition by partition: the workers pull, so nothing piles up."""
-    for partition in todo:
-        sink.expect(partition)
-        for path in partition.to_load:
-            yield partition, path
-
-
 @asynccontextmanager
 async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
-    """Once the run is told to end, end the block when the grace is over, or at once if told so."""
+    """After a stop request, end the block when the grace is over, or at once if so requested."""
     loop = asyncio.get_running_loop()
     running = True
     try:
@@ -203,20 +189,24 @@ class _Room:
 
 
 class _Loader:
-    """What the workers of one load share."""
+    """The workers of one load, and what they share."""
 
     def __init__(
         self,
         job: Job,
-        client: Client | ArchiveReader,
+        outcomes: Outcomes,
+        stop: Stop,
+        source: Source,
         room: _Room,
         decoder: Decoder,
         archive: ArchiveWriter | None,
-        sink: Sink | Landing,
+        sink: Sink,
         memory_bytes: int,
     ) -> None:
         self._job = job
-        self._client = client
+        self._outcomes = outcomes
+        self._stop = stop
+        self._source = source
         self._room = room
         self._decoder = decoder
         self._archive = archive
@@ -224,75 +214,67 @@ class _Loader:
         self._memory_bytes = memory_bytes
 
     async def work(self, queue: Iterator[tuple[PartitionPlan, BreakdownPath]]) -> None:
-        """Load one file after another until there are none, or until the run is asked to stop."""
+        """Load one file after another until there are none, or until a stop request."""
         for partition, path in queue:
-            if self._job.stop.requested():
+            if self._stop.requested():
                 return
             try:
                 await self._load_or_fail(partition, path)
             except StoppedError:
                 return
             except RunError as error:
-                self._job.stop.request(error=error)
+                self._stop.request(error=error)
                 return
             except Exception as error:
-                # What the machine lacks is not the file's fault: the others would meet it too.
+                # The machine lacks something: the other files would meet the same error.
                 if (lacking := resource_shortage(error)) is None:
                     raise
-                self._job.stop.request(error=RunError(lacking))
+                self._stop.request(error=RunError(lacking))
                 return
 
     async def _load_or_fail(self, partition: PartitionPlan, path: BreakdownPath) -> None:
-        """Load a file or set it aside. Raises what ends the run, also where a commit meets it."""
+        """Load a file, or count it as failed. Raises an error that ends the run."""
         try:
-            await self._load_one(partition, path)
+            await self._load(partition, path)
         except FileError as error:
             if resource_shortage(error) is not None:
                 raise
-            await self._fail(partition, path, error)
+            self._outcomes.failed(path.text, error.kind, error.message, error.attempts)
+            if isinstance(error, UnauthorizedError):
+                reason = f"authentication was refused in mid-run: {error.message}"
+                self._stop.request(error=RunError(reason))
+            await self._sink.failed(partition)
 
-    async def _fail(self, partition: PartitionPlan, path: BreakdownPath, error: FileError) -> None:
-        """Set a file aside; a 401 ends the run."""
-        self._job.tally.failed([path.text], error.kind, error.message, error.attempts)
-        log.warning(
-            "file.failed",
-            path=path.text,
-            kind=error.kind.value,
-            reason=error.message,
-            attempts=error.attempts,
-        )
-        if isinstance(error, UnauthorizedError):
-            reason = f"authentication was refused in mid-run: {error.message}"
-            self._job.stop.request(error=RunError(reason))
-        await self._sink.failed(partition)
-
-    async def _load_one(self, partition: PartitionPlan, path: BreakdownPath) -> None:
-        stop, tally = self._job.stop, self._job.tally
-        async for attempt in self._client.attempts(path):
+    async def _load(self, partition: PartitionPlan, path: BreakdownPath) -> None:
+        async for attempt in self._source.attempts(path):
             with (
                 attempt,
-                await stop.interruptible(self._download(path)) as body,
+                await self._stop.interruptible(self._download(path)) as body,
                 self._room.taken(),
             ):
-                tally.bytes.downloaded += body.size
                 async with self._decoder.place(body):
-                    # Inside the attempt: a damaged file is asked for again.
-                    file = await self._decode(path, body, attempt.number, last=attempt.last)
-                    tally.bytes.decompressed += file.decoded.decompressed
-                    await self._sink.add(partition, file)
+                    # Inside the attempt: a damaged file is requested again.
+                    decoded = await self._decode(path, body, last=attempt.last)
+                    with _closed_on_error(decoded):
+                        # In the archive before the part that refers to it.
+                        is_new = await self._keep(Download(path.text, body, decoded))
+                    if self._job.archive_only:
+                        decoded.close()
+                        self._outcomes.decoded(decoded.decompressed)
+                        self._outcomes.kept(path.text, by_another_run=not is_new)
+                    else:
+                        self._outcomes.decoded(decoded.decompressed, decoded.repaired)
+                        await self._sink.add(partition, decoded, attempt.number)
 
     async def _download(self, path: BreakdownPath) -> Body:
         await self._room.wait()
-        most_bytes = self._job.settings.limits.max_file_size
-        return await self._client.download(path, self._memory_bytes, most_bytes)
+        max_bytes = self._job.settings.limits.max_file_size
+        return await self._source.download(path, self._memory_bytes, max_bytes)
 
-    async def _decode(
-        self, path: BreakdownPath, body: Body, attempt: int, *, last: bool
-    ) -> SourceFile:
-        """Decode a file, and keep it in the archive before the part that will vouch for it.
+    async def _decode(self, path: BreakdownPath, body: Body, *, last: bool) -> "Decoded":
+        """Decode a file. Raises FileError.
 
-        What cannot be decoded is wanted most there, unless it is asked for again. Raises
-        FileError, also where the archive refuses.
+        A file that cannot be decoded is kept in the archive, unless it is requested again.
         """
         try:
             decoded = await self._decoder.decode(path.text, body)
@@ -301,13 +283,20 @@ class _Loader:
                 await self._keep(Download(path.text, body, error))
             raise
         log.debug("file.decoded", path=path.text, rows=decoded.rows, bad_rows=decoded.quarantined)
-        try:
-            kept_before = await self._keep(Download(path.text, body, decoded))
-        except BaseException:
-            decoded.close()
-            raise
-        return SourceFile(path.text, decoded, attempt, kept_before)
+        return decoded
 
     async def _keep(self, file: Download) -> bool:
-        """Keep a file, if there is an archive; tell whether another run had kept it before."""
-        return self._archive is not None and not await self._archive.keep(file)
+        """Keep a file in the archive, if there is one; return whether it is new there.
+
+        Raises FileError if the archive refuses.
+        """
+        return self._archive is None or await self._archive.keep(file)
+
+
+@contextmanager
+def _closed_on_error(decoded: "Decoded") -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        decoded.close()
+        raise

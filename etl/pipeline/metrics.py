@@ -1,24 +1,25 @@
 """A run's figures for Prometheus: to a Pushgateway, to a text file of the node exporter, or both.
 
-All are gauges: a job that runs and ends has no counter that somebody could scrape twice. They say
-how the last run went and stay as they are until the next one ends. `HELP` is the list of them.
+All are gauges: a run ends, so nobody could scrape a counter twice. They describe the last run and
+stay until the next one ends. `HELP` lists them.
 
-Each carries the labels `account` and, where a run is a share (`--shard I/N`), `shard` (I), which
-are the Pushgateway's grouping key too (beside `job="aht_etl"`): accounts and shares that run side
-by side do not overwrite each other, in one text file neither. What a run does not know it does not
-touch: the time of the last success outlives every failure.
+Each has the labels `account` and, where a run is a share (`--shard I/N`), `shard` (I). With
+`job="aht_etl"` they are the Pushgateway's grouping key: runs of several accounts and shares do not
+overwrite each other, also in one text file. A run leaves metrics that it does not know as they are:
+the time of the last success outlives every failure.
 
-Metrics never fail a run and never hold it up for more than `PATIENCE_S`: what cannot be delivered
-is one warning, `metrics.failed`. Nothing secret is sent: numbers, and the account's id.
+Metrics never fail a run and delay its end by `PATIENCE_S` at most. A failed delivery is one
+warning, `metrics.failed`. Nothing secret is sent: numbers, and the account's id.
 """
 
+import asyncio
 import fcntl
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.error import HTTPError, URLError
@@ -28,9 +29,8 @@ from etl.config.sections import MetricsSettings
 from etl.model.errors import FailureKind
 from etl.model.events import log
 from etl.model.machine import resource_shortage
-from etl.model.times import parse_rfc3339
 from etl.pipeline.plan import Shard
-from etl.pipeline.tally import Status
+from etl.pipeline.report import Report, Status
 from etl.storage.disk import write_whole
 
 if TYPE_CHECKING:
@@ -67,14 +67,12 @@ HELP: Final = {
 }
 
 
-def publish(
-    report: dict[str, Any], exit_code: int, shard: Shard, settings: MetricsSettings
-) -> None:
-    """Deliver what a report says to the places that are configured; never raises.
+async def publish(report: Report, exit_code: int, shard: Shard, settings: MetricsSettings) -> None:
+    """Deliver a report's metrics to the configured places; log what fails, never raise.
 
     `exit_code` is the process's: it differs from the report's where that could not be written.
     """
-    labels = {"account": report["account"] or "all"}
+    labels = {"account": report.account or "all"}
     if shard.count > 1:
         labels["shard"] = str(shard.index)
     places: dict[str, Callable[[], None]] = {}
@@ -86,65 +84,74 @@ def publish(
         places["metrics.textfile"] = lambda: _write(
             Path(file), labels, measure(report, exit_code, labels)
         )
-    for key, reason in _deliver(places).items():
-        log.warning("metrics.failed", setting=key, reason=f"{reason}; the run is not affected")
+    deliveries = {key: _in_a_thread(deliver) for key, deliver in places.items()}
+    if deliveries:
+        await asyncio.wait(deliveries.values(), timeout=PATIENCE_S)
+    for key, delivery in deliveries.items():
+        problem = delivery.result() if delivery.done() else _no_answer()
+        if problem is not None:
+            reason = f"{problem}; the run is not affected"
+            log.warning("metrics.failed", setting=key, reason=reason)
 
 
-def _deliver(places: dict[str, Callable[[], None]]) -> dict[str, str]:
-    """Deliver to all places side by side; return which failed, and why."""
-    problems = dict.fromkeys(places, _no_answer())
+def _in_a_thread(deliver: Callable[[], None]) -> asyncio.Future[str | None]:
+    """Deliver in a thread; the future's result says why that failed, or is None.
 
-    def deliver(key: str) -> None:
+    The end of the process does not wait for the thread: a name server or a disk that does not
+    answer cannot be interrupted.
+    """
+    loop = asyncio.get_running_loop()
+    delivery: asyncio.Future[str | None] = loop.create_future()
+
+    def run() -> None:
+        problem = None
         try:
-            places[key]()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run does not depend on it
-            problems[key] = _reason(error)
-        else:
-            del problems[key]
+            deliver()
+        except Exception as error:  # noqa: BLE001 - the run does not depend on its metrics
+            problem = _reason(error)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(_set, delivery, problem)
 
-    # Threads that the end of the process does not wait for: a look-up of a name or a disk that
-    # hangs cannot be called back.
-    threads = [threading.Thread(target=deliver, args=[key], daemon=True) for key in places]
-    ends_at = time.monotonic() + PATIENCE_S
     try:
-        for thread in threads:
-            thread.start()
+        threading.Thread(target=run, daemon=True).start()
     except RuntimeError as error:
-        return dict.fromkeys(places, resource_shortage(error) or str(error))
-    for thread in threads:
-        thread.join(max(0, ends_at - time.monotonic()))
-    return dict(problems)
+        delivery.set_result(resource_shortage(error) or str(error))
+    return delivery
 
 
-def measure(report: dict[str, Any], exit_code: int, labels: dict[str, str]) -> "list[Metric]":
-    """Return the metrics of a run, each sample with these labels beside its own."""
+def _set(delivery: asyncio.Future[str | None], problem: str | None) -> None:
+    if not delivery.done():
+        delivery.set_result(problem)
+
+
+def measure(report: Report, exit_code: int, labels: dict[str, str]) -> "list[Metric]":
+    """Return the metrics of a run; each sample has these labels and its own."""
     from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
 
-    ended_at = parse_rfc3339(report["finished_at"]).timestamp()
-    failures = Counter(failure["kind"] for failure in report["failures"])
+    ended_at = report.finished_at.timestamp()
+    failures = Counter(failure.kind for failure in report.failures)
     values: dict[str, Any] = {
         "aht_etl_last_run_timestamp_seconds": ended_at,
-        "aht_etl_last_run_duration_seconds": report["duration_seconds"],
+        "aht_etl_last_run_duration_seconds": report.duration_seconds,
         "aht_etl_last_run_exit_code": exit_code,
         "aht_etl_last_run_status": {
-            "status": {status: status == report["status"] for status in get_args(Status)}
+            "status": {status: status == report.status for status in get_args(Status)}
         },
         "aht_etl_last_run_files": {
-            "outcome": {key: n for key, n in report["files"].items() if key != "listed"}
+            "outcome": {key: n for key, n in asdict(report.files).items() if key != "listed"}
         },
-        "aht_etl_last_run_failures": {
-            "kind": {kind.value: failures[kind.value] for kind in FailureKind}
-        },
-        "aht_etl_last_run_rows": {"outcome": report["rows"]},
-        "aht_etl_last_run_bytes": {"step": report["bytes"]},
+        "aht_etl_last_run_failures": {"kind": {kind.value: failures[kind] for kind in FailureKind}},
+        "aht_etl_last_run_rows": {"outcome": asdict(report.rows)},
+        "aht_etl_last_run_bytes": {"step": asdict(report.bytes)},
+        "aht_etl_last_run_http_requests": report.http.requests,
+        "aht_etl_last_run_http_retries": report.http.retries,
+        "aht_etl_last_run_http_throttled": report.http.throttled,
         "aht_etl_lag_seconds": float("nan"),
     }
-    for key in ("requests", "retries", "throttled"):
-        values[f"aht_etl_last_run_http_{key}"] = report["http"][key]
     if exit_code == 0:
         values[_LAST_SUCCESS] = ended_at
-    if (hour := report["newest_complete_hour"]) is not None:
-        values[_NEWEST_HOUR] = parse_rfc3339(hour).timestamp()
+    if (hour := report.newest_complete_hour) is not None:
+        values[_NEWEST_HOUR] = hour.timestamp()
         values["aht_etl_lag_seconds"] = ended_at - values[_NEWEST_HOUR]
     metrics = []
     for name, value in values.items():
@@ -174,7 +181,7 @@ def _push(gateway: str, labels: dict[str, str], metrics: "list[Metric]") -> None
 
 
 def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
-    """Write the text file anew, in one step, with all in it that is not this run's to say.
+    """Replace the text file in one step; what it has of other runs stays.
 
     The node exporter, another user, can read it whatever the umask is.
     """
@@ -195,7 +202,7 @@ def _read(file: Path) -> "list[Metric]":
 
     try:
         return list(text_string_to_metric_families(file.read_text("utf-8")))
-    except (FileNotFoundError, ValueError):  # nothing yet, or nothing of ours
+    except (FileNotFoundError, ValueError):  # no file yet, or not ours
         return []
 
 
@@ -218,7 +225,7 @@ def _registry(metrics: "list[Metric]") -> "CollectorRegistry":
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder's text files: each reads what the one before it wrote."""
+    """Lock a folder's text files, so that each run reads what the run before it wrote."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with suppress(OSError):  # no locks on this disk: of two at once the last one counts
@@ -229,7 +236,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class _Refused(HTTPRedirectHandler):
-    """Takes a redirect for the failure that it is: urllib would send GET where it leads."""
+    """Refuses redirects: urllib would follow one with a GET."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -240,7 +247,7 @@ def _send_plainly(
 ) -> Callable[[], None]:
     def send() -> None:
         request = Request(url, data, dict(headers), method=method)  # noqa: S310 - the settings'
-        # Without a proxy, as all that is sent to the vendor. (The lake's store obeys HTTPS_PROXY.)
+        # Without a proxy, as for the vendor. (The lake's store obeys HTTPS_PROXY.)
         with build_opener(ProxyHandler({}), _Refused).open(request, timeout=timeout):
             pass
 

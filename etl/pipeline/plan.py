@@ -1,4 +1,4 @@
-"""What to do: what is listed, less what the lake holds, by partition, oldest first."""
+"""The plan of a run: the listed files that the lake lacks, by partition, oldest first."""
 
 import asyncio
 import hashlib
@@ -30,15 +30,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class InvalidPath:
-    """A listed entry that is never requested, and why."""
+    """A listed entry that is no path of the API and is never requested, and why."""
 
-    text: str
-    reason: str
+    path: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionPlan:
-    """One partition's files: which are loaded already, which are to be."""
+    """One partition's files: those that are loaded, and those that are not."""
 
     partition: Partition
     state: PartitionState
@@ -68,6 +68,13 @@ class Plan:
     def to_load(self) -> int:
         """How many of them have none, those of damaged partitions among them."""
         return sum(len(partition.to_load) for partition in self.partitions)
+
+    def other_accounts(self, account: str) -> tuple[str, ...]:
+        """Return the accounts of listed files that are not the one asked for, if one was."""
+        if not account:
+            return ()
+        found = {partition.partition.account for partition in self.partitions}
+        return tuple(sorted(found - {account}))
 
 
 async def make_plan(

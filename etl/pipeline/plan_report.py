@@ -1,15 +1,19 @@
 """What a run would do: the plan that it would execute, in numbers."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etl.api.listing import Listing
-from etl.config.redact import Redactor
+import structlog
+
+from etl.config.settings import open_lake
 from etl.model.paths import Partition
 from etl.model.times import Window, rfc3339
-from etl.pipeline.estimate import Estimate
-from etl.pipeline.plan import InvalidPath, Plan
+from etl.pipeline.estimate import Estimate, estimate
+from etl.pipeline.job import Job
+from etl.pipeline.plan import InvalidPath
+from etl.pipeline.run import plan as make
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class PlanReport:
             },
             "partitions": [partition.as_json() for partition in self.partitions],
             "invalid_paths": [
-                {"path": path.text, "message": path.reason} for path in self.invalid_paths
+                {"path": invalid.path, "message": invalid.message} for invalid in self.invalid_paths
             ],
             "skipped_paths": list(self.skipped_paths),
             "partial_windows": [window.as_json() for window in self.partial_windows],
@@ -123,22 +127,24 @@ class PlanReport:
         }
 
 
-def report_on(
-    plan: Plan,
-    account: str | None,
-    window: Window | None,
-    lake: str,
-    archive: str | None,
-    listing: Listing,
-    estimate: Estimate,
-    redactor: Redactor,
-) -> PlanReport:
-    """Put a plan into numbers; what a server may have echoed passes the redactor."""
+async def plan_report(job: Job) -> PlanReport:
+    """Plan a job and report on it. Raises RunError, which is not redacted yet."""
+    settings = job.settings
+    with structlog.contextvars.bound_contextvars(run_id=job.run_id):
+        state = await make(job)
+    plan = state.plan
+    blocked = sum(len(part.to_load) for part in plan.partitions if part.state.damage)
+    expected = await asyncio.to_thread(
+        estimate,
+        open_lake(settings),
+        plan.to_load - blocked,
+        None if job.from_archive else settings.fetch.rate,
+    )
     return PlanReport(
-        account,
-        window,
-        lake,
-        archive,
+        settings.account,
+        job.window,
+        settings.lake.uri,
+        settings.raw.uri if job.archive_only else None,
         tuple(
             PlannedPartition(
                 partition.partition,
@@ -148,9 +154,9 @@ def report_on(
             )
             for partition in plan.partitions
         ),
-        tuple(InvalidPath(redactor.text(path.text), path.reason) for path in plan.invalid),
+        tuple(InvalidPath(job.redactor.text(bad.path), bad.message) for bad in plan.invalid),
         tuple(path.text for path in plan.skipped),
-        tuple(listing.partial_windows),
-        tuple(listing.unanswered),
-        estimate,
+        tuple(state.listing.partial_windows),
+        tuple(state.listing.unanswered),
+        expected,
     )

@@ -1,4 +1,4 @@
-"""How far the run is, and a log event every 30 seconds that says so."""
+"""The progress of a run, and a log event for it every 30 seconds."""
 
 import asyncio
 import math
@@ -9,26 +9,27 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from etl.model.events import log
-from etl.pipeline.job import Job
+from etl.pipeline.state import RunState
+from etl.pipeline.stop import Stop
 
 Phase = Literal["listing", "loading", "stopping"]
 
 EVENT_EVERY_S: Final = 30.0
-# The first event, too, is to know the speed.
+# Often enough that the first event has a speed.
 _SAMPLE_EVERY_S: Final = 1.0
-# Speed is that of the last half minute: a pause shows, one slow answer does not.
+# Speed is that of the last half minute: it shows a pause, but not one slow answer.
 _SPEED_SPAN_S: Final = 30.0
 _SPEED_LEAST_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """How far a run is; the fields of the event `run.progress`.
+    """The progress of a run: the fields of the event `run.progress`.
 
-    `done` of the `to_load` files have their outcome; they are counted when their part is committed.
-    Speeds and `seconds_left` are None as long as there is nothing to judge by, `rate_limit` where
-    no limit of the server is known. `throttled` counts the 429s, `paused_seconds` is how long
-    nothing is sent now because of one.
+    `done` of the `to_load` files have an outcome: a file gets one when its part is committed.
+    Speeds and `seconds_left` are None until they can be estimated, `rate_limit` where the server's
+    limit is not known. `throttled` counts answers of 429; because of one, nothing is sent for
+    `paused_seconds`.
     """
 
     phase: Phase
@@ -51,45 +52,47 @@ class Facts:
 
 
 class Meter:
-    """Looks at a job now and then and tells how far it is and how fast it goes."""
+    """Samples a run's state and computes its progress and speed."""
 
-    def __init__(self, job: Job, clock: Callable[[], float]) -> None:
-        self._job = job
+    def __init__(self, state: RunState, stop: Stop, clock: Callable[[], float]) -> None:
+        self._state = state
+        self._stop = stop
         self._clock = clock
         self._samples: deque[tuple[float, int, int]] = deque()
 
     def read(self) -> Facts:
         """Return the facts of this moment; the speeds are those between calls."""
-        tally, limiter, stop = self._job.tally, self._job.limiter, self._job.stop
-        elsewhere = self._job.under_way
-        brought = tally.already_loaded + elsewhere.brought_by_others - tally.plan.already_loaded
-        loaded, failed = tally.loaded + elsewhere.loaded, len(tally.failures) + elsewhere.failed
-        done = loaded + failed + brought
-        to_load = tally.plan.to_load
-        downloaded = tally.bytes.downloaded + elsewhere.downloaded_bytes
+        state, outcomes, elsewhere = self._state, self._state.outcomes, self._state.elsewhere
+        limits, plan = state.limits, state.plan
+        already_loaded = outcomes.already_loaded + elsewhere.brought_by_others
+        loaded = outcomes.loaded + elsewhere.loaded
+        failed = len(outcomes.failures) + elsewhere.failed
+        done = loaded + failed + already_loaded - plan.already_loaded
+        to_load = plan.to_load
+        downloaded = state.traffic.downloaded_bytes + elsewhere.downloaded_bytes
         phase: Phase = "loading" if to_load else "listing"
-        # What is waited for before the first file is not the files' speed.
+        # The time before the first file says nothing about the speed of files.
         speeds = self._speeds(done, downloaded) if downloaded or done else None
         files_s, bytes_s = speeds or (None, None)
         left_s = (to_load - done) / files_s if files_s else None
-        rate = limiter.rate if limiter else math.inf
+        rate = limits.rate if limits else math.inf
         return Facts(
-            phase="stopping" if stop.requested() else phase,
-            listed=tally.plan.listed or len(tally.listing.entries),
-            already_loaded=tally.already_loaded + elsewhere.brought_by_others,
+            phase="stopping" if self._stop.requested() else phase,
+            listed=plan.listed or len(state.listing.entries),
+            already_loaded=already_loaded,
             to_load=to_load,
             done=done,
             loaded=loaded,
             failed=failed,
-            rows=tally.rows_loaded + elsewhere.rows,
+            rows=outcomes.rows + elsewhere.rows,
             downloaded_bytes=downloaded,
             files_per_second=_rounded(files_s),
             bytes_per_second=_rounded(bytes_s),
-            in_flight=limiter.in_flight if limiter else 0,
-            concurrency=limiter.allowed if limiter else self._job.settings.fetch.concurrency,
+            in_flight=limits.in_flight if limits else 0,
+            concurrency=limits.allowed if limits else state.job.settings.fetch.concurrency,
             rate_limit=round(rate, 1) if math.isfinite(rate) else None,
-            throttled=tally.http.throttled + elsewhere.throttled,
-            paused_seconds=round(limiter.paused_s if limiter else 0.0, 1),
+            throttled=state.traffic.throttled + elsewhere.throttled,
+            paused_seconds=round(limits.paused_s if limits else 0.0, 1),
             seconds_left=_rounded(left_s),
         )
 
@@ -97,7 +100,7 @@ class Meter:
         now = self._clock()
         samples = self._samples
         samples.append((now, done, downloaded))
-        # One sample at or before the span's begin stays: the span is never shorter than that.
+        # Keep one sample from before the span, so that the span is never shorter.
         while len(samples) > 2 and samples[1][0] <= now - _SPEED_SPAN_S:
             samples.popleft()
         then, done_then, downloaded_then = samples[0]
@@ -111,9 +114,11 @@ def _rounded(value: float | None) -> float | None:
 
 
 @asynccontextmanager
-async def logged(job: Job, event_every_s: float = EVENT_EVERY_S) -> AsyncIterator[None]:
-    """Log the job's progress while the block runs."""
-    meter = Meter(job, asyncio.get_running_loop().time)
+async def logged(
+    state: RunState, stop: Stop, event_every_s: float = EVENT_EVERY_S
+) -> AsyncIterator[None]:
+    """Log the run's progress while the block runs."""
+    meter = Meter(state, stop, asyncio.get_running_loop().time)
     async with meanwhile(_events(meter, event_every_s)):
         yield
 

@@ -1,23 +1,37 @@
-"""What a run did, as an object: the content of `--report` (operations.md, "The report")."""
+"""The report of a run: the content of `--report` (operations.md, "The report")."""
 
-import copy
+import json
+import math
 import signal
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime
-from typing import Any, Self, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, Literal, Self
 
 from etl.model.errors import FailureKind, RunError
-from etl.model.times import Window, parse_rfc3339
-from etl.pipeline.tally import Status
+from etl.model.times import Window, rfc3339
+from etl.model.version import __version__
+from etl.pipeline.job import whole_millis
+from etl.pipeline.outcomes import FailedFile, PartWritten
+from etl.pipeline.plan import InvalidPath
+from etl.pipeline.state import RunState
+from etl.storage.disk import write_whole
 
-T = TypeVar("T")
+Status = Literal["ok", "partial", "failed", "interrupted"]
+
+#: Exit codes (operations.md, "Exit codes"); an interrupted run ends with 128 + the signal's number.
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_PARTIAL: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ListingOutcome:
-    """How the listing went: requests, and the windows that were empty, partial or unanswered."""
+    """Listing requests, and the windows that were empty, partial or unanswered."""
 
     requests: int
     empty_windows: Sequence[Window]
@@ -27,10 +41,10 @@ class ListingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What is odd about the data.
+    """Oddities of the data.
 
-    Accounts that files are of, other than the one asked for; rows in which half a surrogate pair in
-    an unknown field was replaced by U+FFFD.
+    `other_accounts` are listed accounts that were not asked for. In `repaired_rows`, half a
+    surrogate pair in an unknown field was replaced by U+FFFD.
     """
 
     other_accounts: Sequence[str]
@@ -39,7 +53,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class FileCounts:
-    """Each listed path in exactly one count: `listed` is the sum of all others."""
+    """Listed paths by outcome: `listed` is the sum of all others."""
 
     listed: int
     already_loaded: int
@@ -52,7 +66,7 @@ class FileCounts:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """Rows that are in the lake now, and bad rows that are in its quarantine."""
+    """Rows that this run put into the lake, and bad rows that it put into the quarantine."""
 
     loaded: int
     quarantined: int
@@ -60,7 +74,7 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class ByteCounts:
-    """Bytes that came down, that they unpacked to, and of the Parquet that was written."""
+    """Bytes downloaded, bytes of the text in them, and bytes of Parquet written."""
 
     downloaded: int
     decompressed: int
@@ -69,7 +83,10 @@ class ByteCounts:
 
 @dataclass(frozen=True, slots=True)
 class HttpOutcome:
-    """What was sent, and where the limiter settled (`rate` None: no limit was found)."""
+    """Requests sent, and the limits at the end of the run.
+
+    `concurrency` is requests in flight, `rate` requests a second: None if no limit was found.
+    """
 
     requests: int
     retries: int
@@ -79,39 +96,11 @@ class HttpOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class PartWritten:
-    """A part that this run committed; `path` in the lake, `sources` how many files are in it."""
-
-    path: str
-    rows: int
-    bytes: int
-    sources: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailedFile:
-    """A listed file that did not reach the lake, and why."""
-
-    path: str
-    kind: FailureKind
-    message: str
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class InvalidEntry:
-    """A listed entry that is no path of the API, and why; it was never requested."""
-
-    path: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
-    """What one run did; the same content as the file of `--report`, without secrets.
+    """What one run did: the content of the `--report` file, without secrets.
 
-    `exit_code` is what `aht-etl run` would end with. `error` says in one line why it failed.
-    `account` is None where an archive's files of all accounts were loaded.
+    `exit_code` is that of `aht-etl run`. `error` says in one line why the run failed. `account` is
+    None where an archive's files of all accounts were loaded.
     """
 
     run_id: str
@@ -123,6 +112,7 @@ class Report:
     started_at: datetime
     finished_at: datetime
     duration_seconds: float
+    newest_complete_hour: datetime | None
     listing: ListingOutcome
     quality: Quality
     files: FileCounts
@@ -131,51 +121,68 @@ class Report:
     http: HttpOutcome
     parts: Sequence[PartWritten]
     failures: Sequence[FailedFile]
-    invalid_paths: Sequence[InvalidEntry]
-    newest_complete_hour: datetime | None
+    invalid_paths: Sequence[InvalidPath]
     error: str | None
-    _json: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, report: Mapping[str, Any]) -> Self:
-        """Take the JSON form of a report."""
-        listing = report["listing"]
-        newest = report["newest_complete_hour"]
+    def of(cls, state: RunState, error: str | None, signal_number: int | None) -> Self:
+        """Report on a run that ended now. `error` says, without secrets, why it failed."""
+        job, listing, plan, outcomes = state.job, state.listing, state.plan, state.outcomes
+        redact, traffic, limits = job.redactor.text, state.traffic, state.limits
+        duration_s = time.monotonic() - state.started_s
+        status, exit_code = _status(state, error, signal_number)
         return cls(
-            run_id=report["run_id"],
-            version=report["version"],
-            status=report["status"],
-            exit_code=report["exit_code"],
-            account=report["account"],
-            window=_window(report["window"]) if report["window"] else None,
-            started_at=parse_rfc3339(report["started_at"]),
-            finished_at=parse_rfc3339(report["finished_at"]),
-            duration_seconds=report["duration_seconds"],
+            run_id=job.run_id,
+            version=__version__,
+            status=status,
+            exit_code=exit_code,
+            account=job.settings.account,
+            window=job.window,
+            started_at=whole_millis(state.started_at),
+            finished_at=whole_millis(state.started_at + timedelta(seconds=duration_s)),
+            duration_seconds=round(duration_s, 3),
+            newest_complete_hour=_newest_complete_hour(state),
             listing=ListingOutcome(
-                listing["requests"],
-                tuple(map(_window, listing["empty_windows"])),
-                tuple(map(_window, listing["partial_windows"])),
-                tuple(map(_window, listing["unanswered_windows"])),
+                listing.requests,
+                tuple(listing.empty_windows),
+                tuple(listing.partial_windows),
+                tuple(listing.unanswered),
             ),
-            quality=_known(Quality, report["quality"]),
-            files=_known(FileCounts, report["files"]),
-            rows=_known(RowCounts, report["rows"]),
-            bytes=_known(ByteCounts, report["bytes"]),
-            http=_known(HttpOutcome, report["http"]),
-            parts=tuple(_known(PartWritten, part) for part in report["parts"]),
+            quality=Quality(plan.other_accounts(job.account), outcomes.repaired_rows),
+            files=FileCounts(
+                listed=plan.listed,
+                already_loaded=outcomes.already_loaded,
+                loaded=outcomes.loaded,
+                failed=len(outcomes.failures),
+                invalid=len(plan.invalid),
+                skipped=len(plan.skipped),
+                not_attempted=len(outcomes.unresolved()),
+            ),
+            rows=RowCounts(outcomes.rows, outcomes.bad_rows),
+            bytes=ByteCounts(
+                traffic.downloaded_bytes, outcomes.decompressed_bytes, outcomes.written_bytes
+            ),
+            http=HttpOutcome(
+                traffic.requests,
+                traffic.retries,
+                traffic.throttled,
+                limits.allowed if limits else 0,
+                round(limits.rate, 1) if limits and math.isfinite(limits.rate) else None,
+            ),
+            parts=tuple(outcomes.parts),
             failures=tuple(
-                _known(FailedFile, {**failure, "kind": FailureKind(failure["kind"])})
-                for failure in report["failures"]
+                replace(failure, path=redact(failure.path), message=redact(failure.message))
+                for failure in outcomes.failures
             ),
-            invalid_paths=tuple(_known(InvalidEntry, path) for path in report["invalid_paths"]),
-            newest_complete_hour=parse_rfc3339(newest) if newest else None,
-            error=report["error"],
-            _json=copy.deepcopy(dict(report)),
+            invalid_paths=tuple(
+                InvalidPath(redact(entry.path), redact(entry.message)) for entry in plan.invalid
+            ),
+            error=error,
         )
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--report` writes; times are RFC 3339 in UTC."""
-        return copy.deepcopy(dict(self._json))
+        return {one.name: _to_json(getattr(self, one.name)) for one in fields(self)}
 
     def raise_for_status(self) -> Self:
         """Raise RunError, in one line, unless the status is `ok`; return this report if it is.
@@ -184,50 +191,89 @@ class Report:
         """
         if self.status == "ok":
             return self
-        raise RunError(in_one_line(self._json))
+        raise RunError(self.in_one_line())
+
+    def in_one_line(self) -> str:
+        """Return how a run that is not `ok` ended, why, and what the next run does."""
+        files = self.files
+        if self.status == "failed":
+            return f"failed: {self.error}"
+        if self.status == "interrupted":
+            return (
+                f"interrupted: {signal.Signals(self.exit_code - 128).name}; "
+                f"{files.loaded:,} files loaded, {files.not_attempted + files.failed:,} left to "
+                "the next run"
+            )
+        reasons = []
+        if files.failed:
+            kinds = Counter(failure.kind.value for failure in self.failures)
+            counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+            causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
+            reasons.append(
+                f"{files.failed:,} of {files.listed:,} files failed: {causes}; the next run tries "
+                "them again"
+            )
+        if files.invalid:
+            reasons.append(
+                f"{files.invalid:,} of {files.listed:,} listed entries are no paths of the API "
+                "and are never requested"
+            )
+        if reasons:
+            first = self.failures[0] if self.failures else self.invalid_paths[0]
+            reasons.append(f"the first: {first.path[:300]}: {first.message}")
+        if unanswered := self.listing.unanswered_windows:
+            first_window = unanswered[0].as_json()
+            reasons.append(
+                f"windows not answered by the API: {len(unanswered):,}, the first from "
+                f"{first_window['from']} to {first_window['to']}; the next run asks again, "
+                "aht-etl check says what answers"
+            )
+        return f"partial: {'; '.join(reasons)}"
 
 
-def _window(json: Mapping[str, str]) -> Window:
-    return Window(parse_rfc3339(json["from"]), parse_rfc3339(json["to"]))
+def _status(state: RunState, error: str | None, signal_number: int | None) -> tuple[Status, int]:
+    """Return status and exit code: a signal comes first, then an error, then failed files."""
+    if signal_number is not None:
+        return "interrupted", 128 + signal_number
+    if error is not None:
+        return "failed", EXIT_FAILED
+    if state.outcomes.failures or state.plan.invalid or state.listing.unanswered:
+        return "partial", EXIT_PARTIAL
+    return "ok", EXIT_OK
 
 
-def _known(cls: type[T], json: Mapping[str, Any]) -> T:
-    names = [one.name for one in fields(cls)]  # type: ignore[arg-type] # they are dataclasses
-    return cls(**{name: json[name] for name in names})
+def _newest_complete_hour(state: RunState) -> datetime | None:
+    """Return the start of the newest hour up to which the lake holds every listed file.
+
+    It was over when the run started, and before the first window that was not answered. Skipped
+    files and invalid entries do not count. None if there is no such hour or nothing was listed.
+    """
+    missing = state.outcomes.missing()
+    # From the first unanswered window on nobody knows what exists.
+    until = min([state.started_at, *(window.start for window in state.listing.unanswered)])
+    newest = None
+    for hour, plans in groupby(state.plan.partitions, lambda plan: plan.partition.hour):
+        over = until - hour >= timedelta(hours=1)
+        if not over or any(path.text in missing for plan in plans for path in plan.to_load):
+            break
+        newest = hour
+    return newest
 
 
-def in_one_line(report: Mapping[str, Any]) -> str:
-    """Return how a run that is not `ok` ended, why, and what comes of it."""
-    files, status = report["files"], report["status"]
-    if status == "failed":
-        return f"failed: {report['error']}"
-    if status == "interrupted":
-        return (
-            f"interrupted: {signal.Signals(report['exit_code'] - 128).name}; "
-            f"{files['loaded']:,} files loaded, {files['not_attempted'] + files['failed']:,} left "
-            "to the next run"
-        )
-    said = []
-    if files["failed"]:
-        kinds = Counter(failure["kind"] for failure in report["failures"])
-        counted = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        causes = ", ".join(f"{kind} {count:,}" for kind, count in counted)
-        said.append(
-            f"{files['failed']:,} of {files['listed']:,} files failed: {causes}; the next run "
-            "tries them again"
-        )
-    if files["invalid"]:
-        said.append(
-            f"{files['invalid']:,} of {files['listed']:,} listed entries are no paths of the API "
-            "and are never requested"
-        )
-    if said:
-        first = [*report["failures"], *report["invalid_paths"]][0]
-        said.append(f"the first: {first['path'][:300]}: {first['message']}")
-    if unanswered := report["listing"]["unanswered_windows"]:
-        said.append(
-            f"windows not answered by the API: {len(unanswered):,}, the first from "
-            f"{unanswered[0]['from']} to {unanswered[0]['to']}; the next run asks again, aht-etl "
-            "check says what answers"
-        )
-    return f"partial: {'; '.join(said)}"
+def _to_json(value: object) -> Any:
+    if isinstance(value, Window):
+        return value.as_json()
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, FailureKind):
+        return value.value
+    if isinstance(value, tuple):
+        return [_to_json(item) for item in value]
+    if is_dataclass(value):
+        return {one.name: _to_json(getattr(value, one.name)) for one in fields(value)}
+    return value
+
+
+def write_report(report: dict[str, Any], file: Path) -> None:
+    """Write a report as JSON; see `write_whole`. Raises OSError."""
+    write_whole(json.dumps(report, indent=2) + "\n", file)

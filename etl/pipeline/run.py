@@ -1,184 +1,155 @@
-"""The job: list, plan, fetch, decode, commit. `run` reads top to bottom; `plan` stops half-way."""
+"""The job, from the listing to the report. `run` and `_load` read top to bottom."""
 
 import asyncio
-import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from functools import partial
-from typing import BinaryIO, Final
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final
 
-from etl.api.client import Client, connect
-from etl.api.listing import Listing, read_listing, require_an_answer
-from etl.api.transport import Transport
-from etl.archive.reader import ArchiveReader, open_archive_reader
-from etl.config.settings import open_archive, open_lake
-from etl.lake.commit import read_states
-from etl.model.errors import RunError
+import structlog
+
+from etl.model.errors import is_expected
 from etl.model.events import log
-from etl.pipeline.archive_only import read_archived
-from etl.pipeline.engine import engine_of
+from etl.model.machine import resource_shortage
+from etl.pipeline.defects import explain
 from etl.pipeline.job import Job
-from etl.pipeline.plan import Plan, make_plan
-from etl.pipeline.stop import StoppedError
-from etl.storage.store import LakeError, Store
+from etl.pipeline.ledger import Ledger, open_ledger
+from etl.pipeline.listing import list_files
+from etl.pipeline.load import load
+from etl.pipeline.plan import make_plan
+from etl.pipeline.report import Report
+from etl.pipeline.source import Source, open_source
+from etl.pipeline.state import RunState
+from etl.pipeline.stop import Stop, StoppedError, to_its_end
+from etl.storage.store import Store
 
-# The vendor keeps a month (Actual Handle Time API, "Breakdown": `from`).
-_KEPT_BY_VENDOR: Final = timedelta(days=31)
+#: Watches a run while it lasts: shows it, or logs how far it is.
+Watch = Callable[[RunState, Stop], AbstractAsyncContextManager[None]]
+#: Loads what is planned in a run's state, and records the outcomes there.
+Engine = Callable[[RunState, Source, Store, Stop], Awaitable[None]]
 
+# When the grace is over, the last commits may take five seconds more (etl.pipeline.gather).
+_BEYOND_GRACE_S: Final = 10.0
+_SHOWN_INVALID: Final = 100
 _OTHER_ACCOUNT: Final = (
     "files of another account than the one asked for are listed, and loaded; the vendor's ids may "
     "have a prefix, otherwise check account"
 )
-_EMPTY: Final = "404: the vendor has no files for this window"
-_NOTHING_LISTED: Final = (
-    "nothing is listed in any window; check account and api.base_url, and that the vendor has "
-    "switched the API on"
-)
-_NOTHING_KEPT: Final = (
-    "the archive has nothing in this window for this account; check --from, --to and --account"
-)
 
 
-async def run(job: Job) -> None:
-    """Do the job; its outcome is in `job.tally`, whether this returns or raises.
+async def run(
+    job: Job, stop: Stop, watch: Watch, deliver: Callable[[Report], int] | None = None
+) -> Report:
+    """Do the job and return the report, however the job ends.
 
-    Returns early, with the rest not attempted, when `job.stop` is requested: what was downloaded
-    by then is committed within `shutdown.grace`. Raises RunError when the job cannot do its work;
-    what was downloaded before is committed then, too.
+    `deliver` writes the report where the caller wants it, before metrics are published, and returns
+    the exit code that they show. A stop request ends the job early: what was downloaded until then
+    is committed within `shutdown.grace`, and the rest is not attempted.
     """
-    store = _target(job)
-    async with _transport(job) as transport:
-        await job.stop.interruptible(_open(store, job))
-        await job.stop.interruptible(asyncio.to_thread(store.clean_up))
-        client = await job.stop.interruptible(_connect(job, transport))
-        listing = await job.stop.interruptible(_list(job, client))
-        what_to_do = await job.stop.interruptible(_plan(job, listing, store))
-        _say(what_to_do, job)
-        await engine_of(job.settings)(what_to_do, job, client, store)
+    state = RunState(job)
+    error = None
+    with structlog.contextvars.bound_contextvars(run_id=job.run_id):
+        try:
+            async with watch(state, stop):
+                grace_s = job.settings.shutdown.grace.total_seconds() + _BEYOND_GRACE_S
+                await to_its_end(_load(state, stop), stop, grace_s)
+        except BaseException as failure:
+            # obstore raises a BaseException where the machine refuses it a thread.
+            if not isinstance(failure, Exception) and resource_shortage(failure) is None:
+                raise
+            if not is_expected(failure):
+                log.debug("run.crashed", exc_info=True)
+            error = explain(failure, job.redactor.text)
+        report = Report.of(state, error, stop.signal)
+        _log_end(report)
+        exit_code = report.exit_code if deliver is None else deliver(report)
+        if job.settings.metrics.configured:
+            from etl.pipeline.metrics import publish  # noqa: PLC0415 - most runs need none of it
+
+            await publish(report, exit_code, job.shard, job.settings.metrics)
+    return report
 
 
-async def plan(job: Job) -> None:
-    """Find out what `run` would do, in `job.tally` too; fetch nothing, write nothing.
+async def _load(state: RunState, stop: Stop) -> None:
+    """List, plan and load; the outcome is in `state`, whether this returns or raises.
 
-    A saved listing needs no server: then nothing is sent at all. Raises RunError as `run` does.
+    Raises RunError where the job cannot do its work; what was downloaded before is committed.
     """
-    store = _target(job)
-    async with _transport(job) as transport:
-        await job.stop.interruptible(_open(store, job))
-        client = None
-        if job.saved_listing is None:
-            client = await job.stop.interruptible(_connect(job, transport))
-        listing = await job.stop.interruptible(_list(job, client))
-        await job.stop.interruptible(_plan(job, listing, store))
-
-
-@asynccontextmanager
-async def _transport(job: Job) -> AsyncIterator[Transport | None]:
-    """Yield what requests are sent with, if any; to be told to end ends the block, no more."""
-    stop = job.stop
+    job = state.job
     try:
-        if job.from_archive:
-            yield None
-        else:
-            async with _limited(job) as transport:
-                yield transport
+        ledger = await stop.interruptible(open_ledger(job))
+        await stop.interruptible(asyncio.to_thread(ledger.store.clean_up))
+        async with open_source(state, stop) as source:
+            await stop.interruptible(list_files(state, source))
+            await stop.interruptible(_plan(state, ledger))
+            _log_plan(state)
+            await _engine_of(job)(state, source, ledger.store, stop)
     except StoppedError:
         pass
     if stop.error is not None:
         raise stop.error
 
 
-@asynccontextmanager
-async def _limited(job: Job) -> AsyncIterator[Transport]:
-    settings, tally, stop = job.settings, job.tally, job.stop
-    clock = asyncio.get_running_loop().time
-    transport = Transport(settings, tally.http, clock, stop.sleep, job.redactor)
-    job.limiter = transport.limiter
-    try:
-        async with transport:
-            yield transport
-    finally:
-        # By now it may be an engine's: what many processes settled on together.
-        limits = job.limiter
-        tally.http.concurrency = limits.allowed
-        tally.http.rate = round(limits.rate, 1) if math.isfinite(limits.rate) else None
+async def plan(job: Job, stop: Stop | None = None) -> RunState:
+    """Find out what `run` would load: listing and plan. Nothing is fetched or written.
+
+    A saved listing needs no server, so nothing is sent. Raises RunError.
+    """
+    state, stop = RunState(job), stop or Stop()
+    ledger = await open_ledger(job)
+    async with nullcontext() if job.saved_listing else open_source(state, stop) as source:
+        await list_files(state, source)
+        await _plan(state, ledger)
+    return state
 
 
-def _target(job: Job) -> Store:
-    """Return what the job fills, which tells what is loaded: the lake, or the archive alone."""
-    archive = open_archive(job.settings) if job.archive_only else None
-    return archive or open_lake(job.settings)
-
-
-async def _open(store: Store, job: Job) -> None:
-    try:
-        await asyncio.to_thread(store.check_readable)
-    except LakeError as error:
-        key = "raw.uri" if job.archive_only else "lake.uri"
-        raise RunError(f"{error}; check {key}") from error
-
-
-async def _connect(job: Job, transport: Transport | None) -> Client | ArchiveReader:
-    if transport is None:
-        return await asyncio.to_thread(open_archive_reader, job.settings)
-    return await connect(transport, job.settings)
-
-
-async def _list(job: Job, client: Client | ArchiveReader | None) -> Listing:
-    if job.saved_listing is not None:
-        return await asyncio.to_thread(_read, job.saved_listing)
-    window = job.window
-    assert window is not None  # noqa: S101 - a job has a saved listing or a window
-    assert client is not None  # noqa: S101 - and to list a window somebody to ask
-    if not job.from_archive and window.start < job.now - _KEPT_BY_VENDOR:
-        log.warning("window.old", reason="the vendor keeps one month; it may refuse this window")
-    windows = list(window.cut(job.settings.api.request_window))
-    listing = job.tally.listing = await client.list(windows)
-    for empty_window in listing.empty_windows:
-        log.warning("window.empty", **empty_window.as_json(), reason=_EMPTY)
-    for unanswered, error in listing.unanswered.items():
-        log.warning("window.unanswered", **unanswered.as_json(), reason=error.message)
-    require_an_answer(listing, windows)
-    if not listing.entries and not listing.partial_windows and not listing.unanswered:
-        log.warning("listing.empty", reason=_NOTHING_KEPT if job.from_archive else _NOTHING_LISTED)
-    for partial_window in listing.partial_windows:
-        log.warning(
-            "listing.partial",
-            **partial_window.as_json(),
-            reason="the vendor says that paths are missing here; a later run will find them",
-        )
-    return listing
-
-
-def _read(saved_listing: BinaryIO) -> Listing:
-    try:
-        with saved_listing:
-            return read_listing(saved_listing.read().decode("utf-8", "replace"))
-    except OSError as error:
-        raise RunError(f"--paths: cannot be read: {error.strerror or error}") from error
-
-
-async def _plan(job: Job, listing: Listing, store: Store) -> Plan:
-    job.tally.listing = listing
+async def _plan(state: RunState, ledger: Ledger) -> None:
+    job = state.job
     skip = job.settings.fetch.skip
-    read = read_archived if job.archive_only else read_states
-    made = await make_plan(listing.entries, skip, job.shard, partial(read, store))
-    job.tally.planned(made)
-    if not job.from_archive and (others := job.tally.other_accounts()):
-        log.warning("account.other", asked=job.account, listed=others, reason=_OTHER_ACCOUNT)
-    return made
+    state.plan = await make_plan(state.listing.entries, skip, job.shard, ledger.read)
+    state.outcomes.expect(state.plan)
+    if not job.from_archive and (others := state.plan.other_accounts(job.account)):
+        log.warning("account.other", asked=job.account, listed=[*others], reason=_OTHER_ACCOUNT)
 
 
-def _say(made: Plan, job: Job) -> None:
-    for invalid in made.invalid[:100]:
-        text = job.redactor.text(invalid.text[:500])
-        log.warning("path.invalid", path=text, reason=invalid.reason)
+def _engine_of(job: Job) -> Engine:
+    """Return what loads a plan: this process, or a Dask cluster, which is imported only then."""
+    if job.settings.engine.kind == "dask":
+        from etl.pipeline.cluster.run import load as load_on_a_cluster  # noqa: PLC0415
+
+        return load_on_a_cluster
+    return load
+
+
+def _log_plan(state: RunState) -> None:
+    plan = state.plan
+    for entry in plan.invalid[:_SHOWN_INVALID]:
+        text = state.job.redactor.text(entry.path[:500])
+        log.warning("path.invalid", path=text, reason=entry.message)
     log.info(
         "plan.made",
-        listed=made.listed,
-        already_loaded=made.already_loaded,
-        to_load=made.to_load,
-        invalid=len(made.invalid),
-        skipped=len(made.skipped),
+        listed=plan.listed,
+        already_loaded=plan.already_loaded,
+        to_load=plan.to_load,
+        invalid=len(plan.invalid),
+        skipped=len(plan.skipped),
+    )
+
+
+def _log_end(report: Report) -> None:
+    """Log the sums of a run; the event `run.failed` says why one failed."""
+    json = report.as_json()
+    log.info(
+        "run.finished",
+        status=report.status,
+        exit_code=report.exit_code,
+        duration_seconds=report.duration_seconds,
+        newest_complete_hour=json["newest_complete_hour"],
+        **json["files"],
+        rows=report.rows.loaded,
+        bad_rows=report.rows.quarantined,
+        bytes_downloaded=report.bytes.downloaded,
+        bytes_written=report.bytes.written,
+        requests=report.http.requests,
+        retries=report.http.retries,
+        throttled=report.http.throttled,
     )

@@ -1,4 +1,4 @@
-"""Being told to end: what waits for the network ends at once, what is downloaded may finish."""
+"""Stop requests: requests in flight end at once, files that are downloaded may be committed."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,18 +8,18 @@ from etl.model.errors import RunError
 
 T = TypeVar("T")
 
-# What work that is told to end at once may still take.
+# How long work may still take after a request to stop at once.
 _AT_ONCE_S: Final = 1.0
 
 
 class StoppedError(Exception):
-    """The run was told to end; what raises this was not done."""
+    """The run was asked to stop; the work that raises this was not done."""
 
 
 class Stop:
-    """Set once, by a signal (with its number) or by an error that ends the run.
+    """A request to stop, made once: by a signal (its number) or by an error that ends the run.
 
-    A request to end `at_once` comes on top: then nothing more is committed.
+    A second request may be to stop `at_once`: then nothing more is committed.
     """
 
     def __init__(self) -> None:
@@ -30,15 +30,15 @@ class Stop:
         self._on_request: list[Callable[[], None]] = []
 
     def requested(self) -> bool:
-        """Whether the run should end."""
+        """Whether the run should stop."""
         return self.signal is not None or self.error is not None
 
     def request(
         self, *, signal: int | None = None, error: RunError | None = None, at_once: bool = False
     ) -> None:
-        """Tell the run to end; the first error and the first signal count.
+        """Ask the run to stop; the first error and the first signal count.
 
-        A signal also counts after an error, but not the other way round.
+        A signal counts after an error too, but not the other way round.
         """
         known = self.signal is not None or (signal is None and self.error is not None)
         if known and (self.at_once or not at_once):
@@ -52,13 +52,13 @@ class Stop:
             callback()
 
     def on_request(self, callback: Callable[[], None]) -> None:
-        """Call back when the run is told to end, and again for `at_once`; now if it was told."""
+        """Call back at a request, and again at one to stop `at_once`; now if there was one."""
         self._on_request.append(callback)
         if self.requested():
             callback()
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work, but drop it and raise StoppedError when the run is told to end."""
+        """Do the work, but cancel it and raise StoppedError at a stop request."""
         if self.requested():
             work.close()
             raise StoppedError
@@ -75,7 +75,7 @@ class Stop:
             self._interruptible.discard(task)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, or raise StoppedError when the run is told to end, or was: for no time, too."""
+        """Sleep; raise StoppedError at a stop request, also if one was made before."""
         if seconds > 0:
             await self.interruptible(asyncio.sleep(seconds))
         elif self.requested():
@@ -83,7 +83,7 @@ class Stop:
 
 
 async def to_its_end(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float) -> None:
-    """Wait for work, but not for ever once it is told to end: what hangs is left as it is."""
+    """Wait for work, but after a stop request only `grace_s` longer: work that hangs is left."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     left = loop.create_future()
@@ -92,7 +92,12 @@ async def to_its_end(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float
         loop.call_later(_AT_ONCE_S if stop.at_once else grace_s, left.cancel)
 
     stop.on_request(limit)
-    await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task})
+        raise
     if task.done():
         task.result()
     elif stop.error is not None:

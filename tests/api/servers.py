@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from aiohttp import web
 
-from etl.api.transport import HttpCounts, Transport
+from etl.api.transport import Traffic, Transport
 from etl.config.redact import Redactor
 from etl.config.sections import ApiSettings, FetchSettings, RetrySettings
 from etl.config.settings import Settings
@@ -67,5 +67,5 @@ async def transport(
         retry=retry or RetrySettings(),
     )
     clock = clock or (lambda: sum(naps))
-    async with Transport(settings, HttpCounts(), clock, sleep, redactor or Redactor()) as opened:
+    async with Transport(settings, Traffic(), clock, sleep, redactor or Redactor()) as opened:
         yield opened

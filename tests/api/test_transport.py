@@ -44,7 +44,7 @@ async def failure(answer: Callable[[], web.StreamResponse], **how: Any) -> FileE
     async with serving(handle) as server, transport() as opened:
         with pytest.raises(FileError) as caught:
             await fetch(opened, server.url, **how)
-        assert len(server.requests) == opened.counts.requests == 1
+        assert len(server.requests) == opened.traffic.requests == 1
         return caught.value
 
 
@@ -75,8 +75,8 @@ async def test_a_request_on_a_dropped_kept_connection_is_sent_again_signed_anew(
         auth = Signing()
         assert await fetch(opened, url, auth=auth) == b"ok"
         assert await fetch(opened, url, auth=auth) == b"ok"
-        assert len(seen) == len(set(seen)) == opened.counts.requests == 3
-        assert (0, []) == (opened.counts.retries, slept)
+        assert len(seen) == len(set(seen)) == opened.traffic.requests == 3
+        assert (0, []) == (opened.traffic.retries, slept)
 
 
 async def test_many_kept_connections_that_are_dropped_cost_one_request_each() -> None:
@@ -84,7 +84,7 @@ async def test_many_kept_connections_that_are_dropped_cost_one_request_each() ->
     async with closing_kept_alive() as (url, seen), transport() as opened:
         for _ in range(2):
             await asyncio.gather(*(fetch(opened, url, auth=Signing()) for _ in range(8)))
-        assert len(seen) == opened.counts.requests == 8 + 2 * 8
+        assert len(seen) == opened.traffic.requests == 8 + 2 * 8
 
 
 @pytest.mark.parametrize("answers", [1, 10, 100])
@@ -109,7 +109,7 @@ async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answ
                 assert await fetch(opened, url) == b"ok"
 
         await asyncio.gather(*(some() for _ in range(8)))
-        assert opened.counts.retries == 0
+        assert opened.traffic.retries == 0
 
 
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Le"])
@@ -120,7 +120,7 @@ async def test_an_answer_that_began_is_not_asked_for_again_at_once(begun: bytes)
         with pytest.raises(FileError) as caught:
             await fetch(opened, url, auth=Signing())
         assert (FailureKind.CONNECTION, True) == (caught.value.kind, caught.value.retryable)
-        assert len(seen) == opened.counts.requests == 2
+        assert len(seen) == opened.traffic.requests == 2
 
 
 async def test_redirects_are_not_followed() -> None:

@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +27,11 @@ from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
 from etl.model.times import Window
 from etl.pipeline import run as pipeline
-from etl.pipeline.job import Job, new_job
+from etl.pipeline.job import Job
 from etl.pipeline.plan import PartitionPlan, Plan
 from etl.pipeline.progress import Facts, Meter
+from etl.pipeline.state import RunState
+from etl.pipeline.stop import Stop
 from tests.conftest import COMMAND, Serve, environment
 from tests.terminal import Seen, on_terminal
 
@@ -126,34 +130,35 @@ def job_for(base_url: str, lake: Path) -> Job:
         lake={"uri": str(lake)},
         fetch={"concurrency": 2},
     )
-    return new_job(settings, WINDOW, START, Redactor())
+    return Job(settings, WINDOW, START, Redactor())
 
 
 def test_speed_is_that_of_the_last_half_minute() -> None:
     """It and what follows from it are unknown at first; then all of it counts, then the newest."""
-    job, now = job_for("http://127.0.0.1:1", Path("lake")), 100.0
+    state, now = RunState(job_for("http://127.0.0.1:1", Path("lake"))), 100.0
     paths = [
         BreakdownPath.parse(f"/year=2022/month=6/day=1/hour=1/accountId=a1/{n}.json.gz")
         for n in range(100)
     ]
-    meter = Meter(job, lambda: now)
+    meter = Meter(state, Stop(), lambda: now)
     assert ("listing", None, None) == (
         meter.read().phase,
         meter.read().files_per_second,
         meter.read().seconds_left,
     )
     partition = PartitionPlan(paths[0].partition, PartitionState(), (), tuple(paths))
-    job.tally.planned(Plan((), (), (partition,)))
+    state.plan = Plan((), (), (partition,))
+    state.outcomes.expect(state.plan)
     waiting = iter(paths)
     seen = []
     for second in range(80):
         now = 100.0 + second
         facts = meter.read()
         seen.append((facts.files_per_second, facts.seconds_left, facts.done))
-        job.tally.bytes.downloaded += 1000
+        state.traffic.downloaded_bytes += 1000
         # One a second for 40 seconds, then none.
         for path in itertools.islice(waiting, 1 if second < 40 else 0):
-            job.tally.failed([path.text], FailureKind.NOT_FOUND, "gone", 1)
+            state.outcomes.failed(path.text, FailureKind.NOT_FOUND, "gone", 1)
     assert (None, None, 0) == seen[0]
     assert (1.0, 90.0, 10) == seen[10]
     assert (1.0, 60.0, 40) == seen[40]
@@ -181,10 +186,15 @@ async def test_a_pause_is_a_fact() -> None:
 async def test_events_where_there_is_no_terminal(serve: Serve, tmp_path: Path) -> None:
     """With the same facts as the display; none where they are not wanted."""
     job = job_for(serve(DATA, latency_s=0.02).base_url, tmp_path / "lake")
-    with capture_logs() as logs:
-        async with shown(job, "auto", live=True, event_every_s=0.02):
-            await pipeline.run(job)
+
+    @asynccontextmanager
+    async def watch(state: RunState, stop: Stop) -> AsyncIterator[None]:
+        async with shown(state, stop, "auto", live=True, event_every_s=0.02):
+            yield
             await asyncio.sleep(0.1)
+
+    with capture_logs() as logs:
+        await pipeline.run(job, Stop(), watch)
     events = [entry for entry in logs if entry["event"] == "run.progress"]
     last = events[-1]
     assert set(asdict(BUSY)) == set(last) - {"event", "log_level"}
@@ -201,7 +211,7 @@ async def test_events_where_there_is_no_terminal(serve: Serve, tmp_path: Path) -
     assert len({event["done"] for event in events}) > 2
 
     with capture_logs() as logs:
-        async with shown(job, "off", live=True, event_every_s=0.001):
+        async with shown(RunState(job), Stop(), "off", live=True, event_every_s=0.001):
             await asyncio.sleep(0.05)
     assert [] == logs
 

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import io
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from etl.decode.file import decode
 from etl.lake.commit import PartitionState
 from etl.lake.encoding import Encoder
 from etl.model.paths import BreakdownPath
-from etl.pipeline.gather import Sink, SourceFile
+from etl.pipeline.gather import Sink
+from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan, Plan
 from etl.pipeline.stop import Stop
-from etl.pipeline.tally import Tally
 from etl.storage.local import LocalStore
 from tests.decode.test_file import ROWS, lines
 
@@ -36,22 +35,29 @@ class Bench:
         store = LocalStore(folder)
         store.prepare()
         self.folder = folder
-        self.tally = Tally("run", "a1", None, datetime(2022, 6, 1, tzinfo=UTC))
+        self.outcomes = Outcomes()
         self.sink = Sink(
-            store, self.tally, compression="zstd", target_part_bytes=2**27, pending_bytes=2**27
+            store,
+            self.outcomes,
+            "run",
+            compression="zstd",
+            target_part_bytes=2**27,
+            pending_bytes=2**27,
         )
         paths = tuple(BreakdownPath.parse(f"{FOLDER}/{number}.json.gz") for number in range(3))
         self.plan = PartitionPlan(paths[0].partition, PartitionState(), (), paths)
-        self.tally.planned(Plan((), (), (self.plan,)))
-        self.sink.expect(self.plan)
+        self.outcomes.expect(Plan((), (), (self.plan,)))
 
     def decoded(self, number: int) -> Decoded:
         path = self.plan.to_load[number].text
         return decode(io.BytesIO(GOOD), path, LIMITS, scratch=self.folder)
 
     async def add(self, number: int) -> None:
-        path = self.plan.to_load[number].text
-        await self.sink.add(self.plan, SourceFile(path, self.decoded(number), 1))
+        await self.sink.add(self.plan, self.decoded(number), 1)
+
+    async def commit_all(self) -> None:
+        async with self.sink.opened(Stop()):
+            pass
 
     def parts(self) -> list[str]:
         return sorted(file.name for file in self.folder.rglob("part-*.parquet"))
@@ -74,7 +80,7 @@ async def test_an_hour_does_not_wait_for_a_file_that_failed(tmp_path: Path) -> N
     await bench.sink.failed(bench.plan)
     await bench.add(2)
     assert ["part-00000.parquet"] == bench.parts()
-    assert 2 == bench.tally.loaded
+    assert 2 == bench.outcomes.loaded
 
 
 async def test_what_an_hour_has_is_committed_when_a_file_is_late(
@@ -83,15 +89,15 @@ async def test_what_an_hour_has_is_committed_when_a_file_is_late(
     """After a minute; what comes later makes a part of its own."""
     monkeypatch.setattr("etl.pipeline.gather._PATIENCE_S", 0.05)
     bench = Bench(tmp_path)
-    async with asyncio.timeout(60), bench.sink.patient(Stop()):
+    async with asyncio.timeout(60), bench.sink.opened(Stop()):
         await bench.add(0)
         await bench.add(1)
-        while bench.tally.loaded < 2:  # noqa: ASYNC110 - the sink tells nobody
+        while bench.outcomes.loaded < 2:  # noqa: ASYNC110 - the sink tells nobody
             await asyncio.sleep(0.01)
         assert ["part-00000.parquet"] == bench.parts()
         await bench.add(2)
     assert ["part-00000.parquet", "part-00001.parquet"] == bench.parts()
-    assert 3 == bench.tally.loaded
+    assert 3 == bench.outcomes.loaded
 
 
 async def test_a_part_that_may_lack_rows_is_never_committed(
@@ -112,8 +118,8 @@ async def test_a_part_that_may_lack_rows_is_never_committed(
     bench.sink._pending_bytes = 0
     with pytest.raises(MemoryError):
         await bench.add(1)
-    await bench.sink.close()
-    assert ([], 3) == (bench.parts(), bench.tally.not_attempted)
+    await bench.commit_all()
+    assert ([], 3) == (bench.parts(), len(bench.outcomes.unresolved()))
 
 
 async def test_a_commit_that_goes_on_when_the_run_ends_is_not_begun_again(
@@ -137,8 +143,8 @@ async def test_a_commit_that_goes_on_when_the_run_ends_is_not_begun_again(
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await bench.sink.close()
+    await bench.commit_all()
     answer.set()
-    while bench.tally.loaded < 3:  # noqa: ASYNC110 - the sink tells nobody
+    while bench.outcomes.loaded < 3:  # noqa: ASYNC110 - the sink tells nobody
         await asyncio.sleep(0.01)
     assert ["part-00000.parquet"] == bench.parts()

@@ -1,5 +1,6 @@
 """Metrics say what the report says, wherever they go, and never hold a run up."""
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,12 +22,16 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from etl.config.redact import Redactor
 from etl.config.sections import MetricsSettings
+from etl.config.settings import Settings
 from etl.emulator import Dataset, Fault
 from etl.model.times import parse_rfc3339
 from etl.pipeline import metrics
+from etl.pipeline.job import Job
 from etl.pipeline.plan import Shard
-from etl.pipeline.tally import Tally
+from etl.pipeline.report import Report
+from etl.pipeline.state import RunState
 from tests.conftest import Runner, Serve
 from tests.programs import listening
 
@@ -59,10 +65,15 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get(f"aht_etl_{name}", {}).get(frozenset(account.items()))
 
 
-def report(status: str = "ok", **more: Any) -> dict[str, Any]:
+def report(**more: Any) -> Report:
     """Return a report of a run over nothing."""
-    made = Tally("r", "a1", None, datetime.now(UTC) - timedelta(seconds=5)).to_report(None, None)
-    return {**made, "status": status, **more}
+    now = datetime.now(UTC)
+    job = Job(Settings(account="a1"), None, now, Redactor())
+    return replace(Report.of(RunState(job, now - timedelta(seconds=5)), None, None), **more)
+
+
+def publish(made: Report, shard: Shard, settings: MetricsSettings) -> None:
+    asyncio.run(metrics.publish(made, 0, shard, settings))
 
 
 @pytest.fixture
@@ -158,7 +169,7 @@ def test_shares_and_accounts_do_not_overwrite_each_other(gateway: str, tmp_path:
     with ThreadPoolExecutor(len(runs)) as pool:
         for account, shard in runs:
             said = report(account=account, duration_seconds=shard.index)
-            pool.submit(metrics.publish, said, 0, shard, settings)
+            pool.submit(publish, said, shard, settings)
     wanted = {
         frozenset(
             {"account": account, **({"shard": str(shard.index)} if shard.count > 1 else {})}.items()
@@ -177,7 +188,7 @@ def test_a_gateway_behind_a_path(tmp_path: Path) -> None:
         "prometheus-pushgateway", "--persistence.file=", "--web.route-prefix=/push"
     ) as url:
         settings = MetricsSettings(pushgateway=f"{url}/push/")
-        metrics.publish(report(), 0, Shard(), settings)
+        publish(report(), Shard(), settings)
         assert set(metrics.HELP) - {HOUR} == set(at_gateway(f"{url}/push"))
 
 
@@ -186,7 +197,7 @@ def test_the_node_exporter_can_read_the_text_file(tmp_path: Path) -> None:
     file = tmp_path / "aht.prom"
     before = os.umask(0o077)
     try:
-        metrics.publish(report(), 0, Shard(), MetricsSettings(textfile=str(file)))
+        publish(report(), Shard(), MetricsSettings(textfile=str(file)))
     finally:
         os.umask(before)
     assert 0o644 == file.stat().st_mode & 0o777
@@ -197,7 +208,7 @@ def test_a_text_file_of_others_is_replaced(tmp_path: Path, old: str) -> None:
     """Whatever stood there: it is the program's own file."""
     file = tmp_path / "aht.prom"
     file.write_text(old)
-    metrics.publish(report(), 0, Shard(), MetricsSettings(textfile=str(file)))
+    publish(report(), Shard(), MetricsSettings(textfile=str(file)))
     assert set(metrics.HELP) - {HOUR} == set(parsed(file.read_text()))
     assert (0o644, [file]) == (file.stat().st_mode & 0o777, list(tmp_path.iterdir()))
 
@@ -268,7 +279,7 @@ def test_a_gateway_that_fails_is_one_warning(
     with ExitStack() as stack, structlog.testing.capture_logs() as logs:
         url = stack.enter_context(serving())
         settings = MetricsSettings(pushgateway=url, textfile=str(file))
-        metrics.publish(report(), 0, Shard(), settings)
+        publish(report(), Shard(), settings)
     (event,) = logs
     assert ("metrics.failed", "warning", "metrics.pushgateway") == (
         event["event"],
@@ -283,7 +294,7 @@ def test_a_text_file_that_cannot_be_written_is_one_warning(tmp_path: Path) -> No
     """It names the folder that is missing."""
     settings = MetricsSettings(textfile=str(tmp_path / "missing" / "aht.prom"))
     with structlog.testing.capture_logs() as logs:
-        metrics.publish(report(), 0, Shard(), settings)
+        publish(report(), Shard(), settings)
     assert [f"No such file or directory: {tmp_path}/missing; the run is not affected"] == [
         event["reason"] for event in logs
     ]

@@ -44,8 +44,8 @@ async def test_what_is_no_path_is_invalid_with_its_reason() -> None:
     """The documented pattern, and an hour that exists."""
     bad = [A + "\n", A.replace("2022", "٢٠٢٢"), HOUR.format(13, 1, "a"), "/../x", ""]
     made = await plan([*bad, A])
-    assert bad == [invalid.text for invalid in made.invalid]
-    assert "names no hour that exists" == made.invalid[2].reason
+    assert bad == [invalid.path for invalid in made.invalid]
+    assert "names no hour that exists" == made.invalid[2].message
     assert (1, 6) == (len(made.partitions), made.listed)
 
 
@@ -73,7 +73,7 @@ async def test_shards_are_disjoint_and_complete(entries: set[str], count: int) -
     """Each entry, valid or not, is in exactly one share, and a partition is never divided."""
     shares = [await plan(sorted(entries), shard=Shard(i, count)) for i in range(count)]
     assert len(entries) == sum(share.listed for share in shares)
-    found = Counter(invalid.text for share in shares for invalid in share.invalid)
+    found = Counter(invalid.path for share in shares for invalid in share.invalid)
     found.update(p.text for s in shares for part in s.partitions for p in part.to_load)
     assert dict.fromkeys(entries, 1) == dict(found)
     directories = [part.partition.directory for share in shares for part in share.partitions]

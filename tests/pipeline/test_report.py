@@ -5,18 +5,24 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from etl.cli.views.summary import to_text
+from etl.config.redact import Redactor
+from etl.config.settings import Settings
 from etl.lake.commit import Committed, PartitionState
 from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
-from etl.model.times import parse_instant
+from etl.model.times import Window, parse_instant
+from etl.pipeline.job import Job
+from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.plan import InvalidPath, PartitionPlan, Plan
-from etl.pipeline.tally import Tally, write_report
+from etl.pipeline.report import ListingOutcome, Report, write_report
+from etl.pipeline.state import RunState
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 PATHS = [
@@ -30,16 +36,21 @@ PLAN = Plan(
 )
 
 
-def tally() -> Tally:
-    made = Tally("r", "a1", None, NOW)
-    made.planned(PLAN)
-    return made
+def state_of(plan: Plan = Plan((), (), ()), started_at: datetime = NOW) -> RunState:  # noqa: B008
+    job = Job(Settings(account="a1"), None, NOW, Redactor())
+    state = RunState(job, started_at, plan=plan)
+    state.outcomes.expect(plan)
+    return state
+
+
+def report_of(state: RunState) -> Report:
+    return Report.of(state, None, None)
 
 
 def test_a_clock_that_is_set_back_makes_no_negative_duration() -> None:
     """A run that began an hour from now has taken no time yet, and ended after it began."""
     began = datetime.now(UTC) + timedelta(hours=1)
-    report = Tally("r", "a1", None, began).to_report(None, None)
+    report = report_of(state_of(started_at=began)).as_json()
     assert 0 <= report["duration_seconds"] < 60
     finished_at = parse_instant(report["finished_at"])
     # The report has milliseconds.
@@ -49,10 +60,11 @@ def test_a_clock_that_is_set_back_makes_no_negative_duration() -> None:
 
 def test_every_path_has_one_outcome() -> None:
     """What was listed is the sum, whenever the run ends."""
-    made = tally()
-    made.failed([PATHS[1].text], FailureKind.NOT_FOUND, "gone", 1)
-    made.committed(Committed(None, None, frozenset({PATHS[2].text})))
-    report = made.to_report(None, None)
+    state = state_of(PLAN)
+    outcomes = state.outcomes
+    outcomes.failed(PATHS[1].text, FailureKind.NOT_FOUND, "gone", 1)
+    outcomes.committed("hour", Committed(None, None, frozenset({PATHS[2].text})))
+    report = report_of(state).as_json()
     assert {
         "listed": 6,
         "already_loaded": 2,
@@ -63,7 +75,7 @@ def test_every_path_has_one_outcome() -> None:
         "not_attempted": 1,
     } == report["files"]
     with pytest.raises(KeyError):
-        made.failed([PATHS[1].text], FailureKind.LAKE, "again")
+        outcomes.failed(PATHS[1].text, FailureKind.LAKE, "again", 1)
 
 
 @pytest.mark.parametrize(
@@ -80,37 +92,33 @@ def test_every_path_has_one_outcome() -> None:
 @pytest.mark.parametrize("ends", ["failed", "open"])
 def test_the_newest_complete_hour(loaded: str, newest: int | None, ends: str) -> None:
     """Of it and of all before it every listed file is in the lake, whatever became of others."""
-    made = Tally("r", "a1", None, datetime(2022, 6, 1, 4, 59, 59, tzinfo=UTC))
     names = {
         hour: f"/year=2022/month=6/day=1/hour={hour}/accountId=a1/x.json.gz" for hour in range(1, 5)
     }
     parsed = {hour: BreakdownPath.parse(name) for hour, name in names.items()}
-    made.planned(
-        Plan(
-            (InvalidPath("/x", "why"),),
-            (PATHS[4],),
-            tuple(
-                PartitionPlan(path.partition, PartitionState(), (), (path,))
-                for path in parsed.values()
-            ),
-        )
+    plan = Plan(
+        (InvalidPath("/x", "why"),),
+        (PATHS[4],),
+        tuple(
+            PartitionPlan(path.partition, PartitionState(), (), (path,)) for path in parsed.values()
+        ),
     )
+    state = state_of(plan, datetime(2022, 6, 1, 4, 59, 59, tzinfo=UTC))
     for hour, name in names.items():
         if str(hour) in loaded:
-            made.committed(Committed(None, None, frozenset({name})))
+            state.outcomes.committed("hour", Committed(None, None, frozenset({name})))
         elif ends == "failed":
-            made.failed([name], FailureKind.NOT_FOUND, "gone", 1)
+            state.outcomes.failed(name, FailureKind.NOT_FOUND, "gone", 1)
     expected = None if newest is None else f"2022-06-01T0{newest}:00:00Z"
-    assert expected == made.to_report(None, None)["newest_complete_hour"]
+    assert expected == report_of(state).as_json()["newest_complete_hour"]
 
 
 def test_there_is_no_complete_hour_where_nothing_was_listed() -> None:
     """Nor in the last hour of all times, which is never over."""
-    made = Tally("r", "a1", None, NOW)
-    assert None is made.newest_complete_hour()
+    assert None is report_of(state_of()).newest_complete_hour
     last = BreakdownPath.parse("/year=9999/month=12/day=31/hour=23/accountId=a1/x.json.gz")
-    made.planned(Plan((), (), (PartitionPlan(last.partition, PartitionState(), (last,), ()),)))
-    assert None is made.newest_complete_hour()
+    plan = Plan((), (), (PartitionPlan(last.partition, PartitionState(), (last,), ()),))
+    assert None is report_of(state_of(plan)).newest_complete_hour
 
 
 @pytest.mark.parametrize(
@@ -125,8 +133,10 @@ def test_there_is_no_complete_hour_where_nothing_was_listed() -> None:
 )
 def test_how_a_run_ends(error: str | None, signal: int | None, ends: tuple[str, int]) -> None:
     """A signal is the strongest reason, then an error, then files that failed."""
-    assert ends == tally().status(error, signal)
-    assert ("ok", 0) == Tally("r", "a1", None, NOW).status(None, None)
+    report = Report.of(state_of(PLAN), error, signal)
+    assert ends == (report.status, report.exit_code)
+    good = report_of(state_of())
+    assert ("ok", 0) == (good.status, good.exit_code)
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -165,9 +175,9 @@ def test_a_report_goes_where_it_was_sent(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_summary_names_what_went_wrong() -> None:
     """Failures by kind and path, and what happens to the rest."""
-    made = tally()
-    made.failed([PATHS[1].text], FailureKind.CORRUPT, "damaged gzip", 4)
-    text = to_text(made.to_report(None, None), "/lake")
+    state = state_of(PLAN)
+    state.outcomes.failed(PATHS[1].text, FailureKind.CORRUPT, "damaged gzip", 4)
+    text = to_text(report_of(state), "/lake")
     assert f"  corrupt: {PATHS[1].text}: damaged gzip" in text.splitlines()
     assert re.match(r"partial in [0-9.]+ s: 6 files listed, 0 loaded, 1 failed\n", text)
     for words in ("invalid", "by fetch.skip", "left to the next run"):
@@ -176,15 +186,15 @@ def test_the_summary_names_what_went_wrong() -> None:
 
 def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
     """Of one kind and reason, whatever the numbers in it, with the count and an example."""
-    report = tally().to_report(None, None)
-    report["failures"] = [
-        {"path": f"/hour={n}/a.json.gz", "kind": kind, "message": message, "attempts": 1}
+    failures = [
+        FailedFile(f"/hour={n}/a.json.gz", FailureKind(kind), message, 1)
         for n in range(400)
         for kind, message in (
             ("lake", f"writing year=2022/hour={n}/part-{n:05}.parquet: No space left on device"),
             ("timeout", f"nothing arrived for {n} s"),
         )
     ]
+    report = replace(report_of(state_of(PLAN)), failures=failures)
     text = to_text(report, "/lake")
     assert (
         "  lake: 400 files, for example /hour=0/a.json.gz: writing year=2022/hour=0/"
@@ -196,12 +206,12 @@ def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
 
 def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
     """The most frequent first."""
-    report = tally().to_report(None, None)
-    report["failures"] = [
-        {"path": "/a", "kind": "http", "message": letter, "attempts": 1}
+    failures = [
+        FailedFile("/a", FailureKind("http"), letter, 1)
         for letter in "abcdefghijkl"
         for _ in range(2 if letter == "l" else 1)
     ]
+    report = replace(report_of(state_of(PLAN)), failures=failures)
     lines = to_text(report, "/lake").splitlines()
     shown = [line for line in lines if line.startswith("  http: ")]
     assert (10, "  http: 2 files, for example /a: l") == (len(shown), shown[0])
@@ -210,9 +220,9 @@ def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
 
 def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
     """Of those that the vendor answered in part, and of those that it did not answer."""
-    report = tally().to_report(None, None)
-    window = {"from": "2022-06-01T00:00:00Z", "to": "2022-06-02T00:00:00Z"}
-    report["listing"] |= {"unanswered_windows": [window] * 40, "partial_windows": [window]}
+    window = Window(NOW, NOW + timedelta(days=1))
+    listing = ListingOutcome(0, (), (window,), (window,) * 40)
+    report = replace(report_of(state_of(PLAN)), listing=listing)
     text = to_text(report, "/lake")
     assert (1, 10) == (text.count("  partial  "), text.count("  unanswered  "))
     assert "  … and 30 more such windows; --report FILE has them all\n" in text
@@ -220,10 +230,8 @@ def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
 
 def test_foreign_text_cannot_steer_the_terminal_of_the_summary() -> None:
     """What a server or a listing says is shown as printable text, on one line."""
-    report = tally().to_report(None, None)
-    report["failures"] = [
-        {"path": "/a\x1b]0;x\x07", "kind": "http", "message": "b\r\nc\u202ed", "attempts": 1}
-    ]
+    failure = FailedFile("/a\x1b]0;x\x07", FailureKind("http"), "b\r\nc\u202ed", 1)
+    report = replace(report_of(state_of(PLAN)), failures=(failure,))
     text = to_text(report, "/lake\x1b[2J")
     assert "  http: /a ]0;x: b c d" in text.splitlines()
     assert all(line.isprintable() for line in text.splitlines())

@@ -10,7 +10,7 @@ from etl.lake.layout import Selection
 from etl.model.printable import one_line, size
 from etl.model.times import rfc3339
 from etl.model.version import __version__
-from etl.pipeline.tally import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status
+from etl.pipeline.report import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status
 
 _SHOWN_FAILURES: Final = 10
 

@@ -102,7 +102,7 @@ def _remarks(report: PlanReport) -> list[str]:
         )
     if report.invalid:
         lines.append(f"{report.invalid:,} invalid, never requested:")
-        shown = [(f"{path.text[:200]!r}", path.reason) for path in report.invalid_paths]
+        shown = [(f"{entry.path[:200]!r}", entry.message) for entry in report.invalid_paths]
         lines += _problems(shown)
     damaged = [partition for partition in report.damaged if partition.to_load]
     if damaged:

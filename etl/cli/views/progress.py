@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
-from etl.pipeline.job import Job
 from etl.pipeline.progress import EVENT_EVERY_S, Meter, logged, meanwhile
+from etl.pipeline.state import RunState
+from etl.pipeline.stop import Stop
 
 ProgressMode = Literal["auto", "on", "off"]
 
@@ -16,22 +17,27 @@ _REDRAW_EVERY_S: Final = 0.25
 
 @asynccontextmanager
 async def shown(
-    job: Job, mode: ProgressMode, *, live: bool, event_every_s: float = EVENT_EVERY_S
+    state: RunState,
+    stop: Stop,
+    mode: ProgressMode,
+    *,
+    live: bool,
+    event_every_s: float = EVENT_EVERY_S,
 ) -> AsyncIterator[None]:
-    """Show the job's progress while the block runs: live on a terminal, else as events.
+    """Show a run's progress while the block runs: live on a terminal, else as events.
 
-    `live` if logs are for people; `on` shows the display also where they are not. A terminal that
-    cannot move its cursor gets events.
+    `live` is whether logs are for people. Mode `on` shows the display also where they are not. A
+    terminal that cannot move its cursor gets events.
     """
     if mode == "off":
         yield
         return
     wanted = (live or mode == "on") and sys.stderr is not None and sys.stderr.isatty()
     if wanted and _can_redraw():
-        meter = Meter(job, asyncio.get_running_loop().time)
+        meter = Meter(state, stop, asyncio.get_running_loop().time)
         watched = meanwhile(_live(meter))
     else:
-        watched = logged(job, event_every_s)
+        watched = logged(state, stop, event_every_s)
     async with watched:
         yield
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etl.api.transport import HttpCounts
+from etl.api.transport import Traffic
 from etl.config.settings import Settings
-from etl.pipeline.job import Limits, UnderWay
-from etl.pipeline.tally import Bytes, Tally
+from etl.pipeline.outcomes import Outcomes
+from etl.pipeline.state import Elsewhere, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,6 @@ class Order:
     version: str
     run_id: str
     settings: Settings
-    account: str
     paths: tuple[str, ...]
     level: int
     from_archive: bool = False
@@ -43,9 +42,9 @@ class Word:
     key: str
     attempt: str
     worker: str
-    done: UnderWay
-    http: HttpCounts
-    bytes: Bytes
+    done: Elsewhere
+    traffic: Traffic
+    decompressed_bytes: int
     in_flight: int
     allowed: int
     rate: float
@@ -55,10 +54,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended: a tally of its own paths, and why it could not do its work, or None."""
+    """How a task ended: the outcomes of its files, and why it could not do its work, or None."""
 
     word: Word
-    tally: Tally
+    outcomes: Outcomes
     error: str | None
 
 

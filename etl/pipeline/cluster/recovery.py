@@ -1,49 +1,61 @@
-"""What the lake says of a share: what is left to do, and what an attempt before this one did."""
+"""What a run's own parts in the lake tell of a share whose process did not report."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
 
 from etl.lake.commit import read_states
-from etl.lake.receipts import PartReceipts, Receipt
+from etl.lake.receipts import PartReceipts
+from etl.pipeline.outcomes import Outcomes, PartWritten
 from etl.pipeline.plan import Plan, Shard, make_plan
-from etl.pipeline.tally import Tally
 from etl.storage.store import Store
 
-#: A part's name in the lake, its receipts and its size in bytes.
-OwnPart = tuple[str, Sequence[Receipt], int]
+
+@dataclass(frozen=True, slots=True)
+class OwnPart:
+    """A part that this run committed, the files in it, and how many bad rows they had."""
+
+    part: PartWritten
+    paths: tuple[str, ...]
+    bad_rows: int
 
 
 async def look(store: Store, paths: Iterable[str], run_id: str) -> tuple[Plan, list[OwnPart]]:
-    """Plan whole partitions' paths anew; return the plan, and the parts that this run committed.
+    """Plan the paths of whole partitions again; return the plan, and this run's own parts.
 
-    The plan has the files of those parts as loaded already.
+    In the plan, the files of those parts are loaded already.
     """
     own: list[OwnPart] = []
 
     def seen(name: str, receipts: PartReceipts) -> None:
         if receipts.run == run_id:
-            own.append((name, receipts.sources, store.stat(name).bytes))
+            sources = receipts.sources
+            rows = sum(source.rows for source in sources)
+            part = PartWritten(name, rows, store.stat(name).bytes, len(sources))
+            bad_rows = sum(source.quarantined for source in sources)
+            own.append(OwnPart(part, tuple(source.path for source in sources), bad_rows))
 
     plan = await make_plan(paths, (), Shard(), partial(read_states, store, seen=seen))
     return plan, own
 
 
-def untold(own: Iterable[OwnPart], tally: Tally) -> list[OwnPart]:
-    """Return those of a run's parts that its tally does not have."""
-    told = {part["path"] for part in tally.parts}
-    return [part for part in own if part[0] not in told]
+def recover(own: Iterable[OwnPart], outcomes: Outcomes, counted: Iterable[PartWritten]) -> None:
+    """Count a run's own parts that are not `counted`: they were counted as another run's."""
+    names = {part.path for part in counted}
+    for each in own:
+        if each.part.path not in names:
+            outcomes.recovered(each.part, each.bad_rows)
 
 
-async def account_for(store: Store, paths: Sequence[str], tally: Tally) -> tuple[Tally, Plan]:
-    """Account for a share whose process did not tell, by what the lake says of it now.
+async def account_for(
+    store: Store, paths: Sequence[str], run_id: str, counted: Sequence[PartWritten]
+) -> Outcomes:
+    """Return the outcomes of a share whose process did not report, by the lake's receipts.
 
-    Returns a tally of the share, to be added to the run's, and what is left to load of it.
+    `counted` are the parts that the run's outcomes have already.
     """
-    share = Tally(tally.run_id, tally.account, None, datetime.now(UTC))
-    plan, own = await look(store, paths, tally.run_id)
-    share.planned(plan)
-    for part in untold(own, tally):
-        if {source.path for source in part[1]}.issubset(paths):
-            share.recovered(*part)
-    return share, plan
+    plan, own = await look(store, paths, run_id)
+    outcomes = Outcomes()
+    outcomes.expect(plan)
+    recover((each for each in own if set(each.paths).issubset(paths)), outcomes, counted)
+    return outcomes

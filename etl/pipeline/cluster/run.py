@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.api.client import Client
-from etl.archive.reader import ArchiveReader
 from etl.config.sections import FetchSettings
 from etl.model.errors import RunError, describe
 from etl.model.events import log
@@ -23,10 +21,11 @@ from etl.pipeline.cluster.messages import EndRun, Order, Outcome, Together, Word
 from etl.pipeline.cluster.recovery import account_for
 from etl.pipeline.cluster.shares import cut, portable, share_out
 from etl.pipeline.cluster.worker import exchange, leave, work
-from etl.pipeline.job import Job, UnderWay
 from etl.pipeline.load import deadline
-from etl.pipeline.plan import Plan
-from etl.pipeline.tally import Tally
+from etl.pipeline.outcomes import Outcomes
+from etl.pipeline.source import Source
+from etl.pipeline.state import Elsewhere, RunState
+from etl.pipeline.stop import Stop
 from etl.storage.store import LakeError, Store
 
 if TYPE_CHECKING:
@@ -43,18 +42,19 @@ _TAKEN_BACK_AFTER: Final = 3
 _WAITING_S: Final = 60.0
 
 
-async def load(plan: Plan, job: Job, _client: Client | ArchiveReader, store: Store) -> None:
+async def load(state: RunState, _source: Source, store: Store, stop: Stop) -> None:
     """Do what `etl.pipeline.load.load` does, on the workers of a Dask cluster."""
-    todo = [partition for partition in plan.partitions if partition.to_load]
+    todo = [partition for partition in state.plan.partitions if partition.to_load]
     if not todo:
         return
-    settings, stop = job.settings, job.stop
+    settings = state.job.settings
     most = min(settings.fetch.concurrency, len(todo))
     async with AsyncExitStack() as stack:
         dask = await stop.interruptible(stack.enter_async_context(connected(settings.engine, most)))
         workers = len(await stop.interruptible(dask.nthreads()))  # type: ignore[no-untyped-call]
         places = max(1, min(settings.engine.workers or workers, most))
-        await _Run(job, store, dask, cut(todo, places)).go(share_out(settings.fetch, places))
+        run = _Run(state, stop, store, dask, cut(todo, places))
+        await run.go(share_out(settings.fetch, places))
 
 
 @dataclass(slots=True, eq=False)
@@ -73,13 +73,20 @@ class _Run:
     """What the places of one run share."""
 
     def __init__(
-        self, job: Job, store: Store, dask: "distributed.Client", shares: Iterator[list[str]]
+        self,
+        state: RunState,
+        stop: Stop,
+        store: Store,
+        dask: "distributed.Client",
+        shares: Iterator[list[str]],
     ) -> None:
-        self._job = job
+        self._state = state
+        self._job = state.job
+        self._stop = stop
         self._store = store
         self._dask = dask
         self._shares = enumerate(shares)
-        self._settings = portable(job.settings)
+        self._settings = portable(state.job.settings)
         self._level = forward.least_level()
         self._places: list[_Place] = []
         self._told = asyncio.Event()
@@ -88,16 +95,15 @@ class _Run:
 
     async def go(self, limits: Iterable[FetchSettings]) -> None:
         """Load all shares, or what can be had of them when the run is told to end."""
-        job = self._job
         self._places = [_Place(each) for each in limits]
-        if job.limiter is not None:
-            own = job.limiter
-            job.limiter = Together(lambda: self._limits() or [own])
-        job.stop.on_request(self._told.set)
+        if self._state.limits is not None:
+            own = self._state.limits
+            self._state.limits = Together(lambda: self._limits() or [own])
+        self._stop.on_request(self._told.set)
         talk = asyncio.ensure_future(self._talk())
         try:
             async with (
-                deadline(job.stop, job.settings.shutdown.grace),
+                deadline(self._stop, self._job.settings.shutdown.grace),
                 asyncio.TaskGroup() as group,
             ):
                 for place in self._places:
@@ -115,15 +121,15 @@ class _Run:
                     await self._settle(place)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PARTING_S):
-                await self._run_on_workers(leave, job.tally.run_id)
-        if self._killers and not job.stop.requested():
+                await self._run_on_workers(leave, self._job.run_id)
+        if self._killers and not self._stop.requested():
             raise RunError(self._killers[0])
 
     async def _work(self, place: _Place) -> None:
         for number, paths in self._shares:
-            if self._job.stop.requested():
+            if self._stop.requested():
                 return
-            place.paths, place.key = paths, f"aht-etl-{self._job.tally.run_id}-{number}"
+            place.paths, place.key = paths, f"aht-etl-{self._job.run_id}-{number}"
             try:
                 place.future = self._dask.submit(work, self._order(place), key=place.key)
                 outcome = await place.future
@@ -135,18 +141,14 @@ class _Run:
 
     def _order(self, place: _Place) -> Order:
         settings = self._settings.model_copy(update={"fetch": place.limits})
-        tally = self._job.tally
-        paths = tuple(place.paths)
-        job = self._job
         return Order(
             place.key,
             __version__,
-            tally.run_id,
+            self._job.run_id,
             settings,
-            job.account,
-            paths,
+            tuple(place.paths),
             self._level,
-            job.from_archive,
+            self._job.from_archive,
         )
 
     async def _take(self, place: _Place, outcome: Outcome) -> None:
@@ -156,15 +158,15 @@ class _Run:
         except (LakeError, OSError):
             where = f"{self._store.place} is another folder on the worker {outcome.word.worker}"
             reason = f"{where} than here; lake.uri must be a place that all workers share"
-            self._job.stop.request(error=RunError(reason))
+            self._stop.request(error=RunError(reason))
             return
-        self._add(place, outcome.tally, outcome.word.attempt)
+        self._add(place, outcome.outcomes, outcome.word.attempt)
         if outcome.error is not None:
-            self._job.stop.request(error=RunError(outcome.error))
+            self._stop.request(error=RunError(outcome.error))
 
     def _look_for(self, outcome: Outcome) -> None:
-        if outcome.tally.parts:
-            self._store.stat(outcome.tally.parts[0]["path"])
+        if outcome.outcomes.parts:
+            self._store.stat(outcome.outcomes.parts[0].path)
 
     def _not_back(self, place: _Place, error: Exception) -> None:
         """Make sense of a task that has no outcome."""
@@ -184,26 +186,27 @@ class _Run:
             text = self._job.redactor.text(describe(error))
             advice = f"; is aht-etl {__version__} on scheduler and workers?"
             reason = f"a task failed on the Dask cluster: {text}{advice}"
-            self._job.stop.request(error=RunError(reason))
-        elif not self._job.stop.requested():
+            self._stop.request(error=RunError(reason))
+        elif not self._stop.requested():
             where = self._job.settings.engine.scheduler or "this machine"
             reason = f"the Dask scheduler at {where} was lost; what was committed stays"
-            self._job.stop.request(error=RunError(reason))
+            self._stop.request(error=RunError(reason))
 
     async def _settle(self, place: _Place) -> None:
         """Account for a share whose task did not come back: the lake has what it committed."""
         if not place.paths:
             return
-        share, _ = await account_for(self._store, place.paths, self._job.tally)
+        counted = self._state.outcomes.parts
+        share = await account_for(self._store, place.paths, self._job.run_id, counted)
         self._add(place, share, None)
 
-    def _add(self, place: _Place, share: Tally, attempt: str | None) -> None:
-        """Count a share, and what attempts that are not this one had sent until they were lost."""
-        tally = self._job.tally
-        tally.add(share, place.paths)
+    def _add(self, place: _Place, share: Outcomes, attempt: str | None) -> None:
+        """Add a share's outcomes, and the traffic of all its attempts, lost ones too."""
+        self._state.outcomes.add(share, place.paths)
         for word in place.words.values():
+            self._state.traffic.add(word.traffic)
             if word.attempt != attempt:
-                tally.sent(word.http, word.bytes)
+                self._state.outcomes.decoded(word.decompressed_bytes)
         place.paths, place.key, place.future = [], "", None
         place.words.clear()
         self._show()
@@ -218,9 +221,9 @@ class _Run:
                     await self._told.wait()
             if self._over:
                 return
-            stop = self._job.stop
+            stop = self._stop
             end = EndRun(stop.signal, str(stop.error or "")) if stop.requested() else None
-            answers = await self._run_on_workers(exchange, self._job.tally.run_id, end)
+            answers = await self._run_on_workers(exchange, self._job.run_id, end)
             for worker, (words, events) in answers.items():
                 forward.log_again(events, worker=worker)
                 for word in words:
@@ -272,9 +275,9 @@ class _Run:
 
     def _show(self) -> None:
         words = [place.last for place in self._places if place.last is not None and place.words]
-        self._job.under_way = UnderWay(
+        self._state.elsewhere = Elsewhere(
             *(
                 sum(getattr(word.done, name) for word in words)
-                for name in UnderWay.__dataclass_fields__
+                for name in Elsewhere.__dataclass_fields__
             )
         )

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from etl.api.client import Client, connect
-from etl.api.transport import HttpCounts, Transport
-from etl.archive.reader import ArchiveReader, open_archive_reader
+from etl.api.client import connect
+from etl.api.transport import Traffic, Transport
+from etl.archive.reader import open_archive_reader
 from etl.config.redact import Redactor
 from etl.config.settings import open_lake
 from etl.model import events
@@ -21,13 +21,13 @@ from etl.model.errors import AhtEtlError, RunError, describe
 from etl.model.version import __version__
 from etl.pipeline.cluster import relay as forward
 from etl.pipeline.cluster.messages import EndRun, Order, Outcome, Word
-from etl.pipeline.cluster.recovery import OwnPart, look, untold
-from etl.pipeline.job import Job, UnderWay
+from etl.pipeline.cluster.recovery import look, recover
+from etl.pipeline.job import Job
 from etl.pipeline.load import load
-from etl.pipeline.plan import Plan
 from etl.pipeline.resources import threads_for
+from etl.pipeline.source import Source
+from etl.pipeline.state import Elsewhere, RunState
 from etl.pipeline.stop import Stop, StoppedError
-from etl.pipeline.tally import Tally
 from etl.storage.store import Store
 
 # Runs that end tell it; of a client that was killed, so many keep their connections for a while.
@@ -41,9 +41,10 @@ class Station:
     order: Order
     stop: Stop = field(default_factory=Stop)
     redactor: Redactor = field(default_factory=Redactor)
+    traffic: Traffic = field(default_factory=Traffic)
     transport: Transport = field(init=False)
     store: Store = field(init=False)
-    client: Client | ArchiveReader | None = None
+    source: Source | None = None
 
     async def open(self) -> None:
         """Make what needs no server."""
@@ -51,7 +52,7 @@ class Station:
         for secret in settings.secret_values():
             self.redactor.add(secret)
         clock = asyncio.get_running_loop().time
-        transport = Transport(settings, HttpCounts(), clock, self._sleep, self.redactor)
+        transport = Transport(settings, self.traffic, clock, self._sleep, self.redactor)
         self.transport = await transport.__aenter__()
         self.store = open_lake(settings)
 
@@ -64,55 +65,66 @@ class Station:
         mine = self.order
         return (mine.run_id, mine.settings) == (order.run_id, order.settings)
 
-    async def connect(self) -> Client | ArchiveReader:
+    async def connect(self) -> Source:
         """Find the vendor's hosts, or the archive, once. Raises RunError."""
-        if self.client is None:
-            settings = self.order.settings
-            if self.order.from_archive:
-                self.client = await asyncio.to_thread(open_archive_reader, settings)
-            else:
-                self.client = await connect(self.transport, settings)
-        return self.client
+        if self.source is not None:
+            return self.source
+        settings = self.order.settings
+        if self.order.from_archive:
+            source: Source = await asyncio.to_thread(open_archive_reader, settings, self.traffic)
+        else:
+            source = await connect(self.transport, settings)
+        self.source = source
+        return source
 
     async def _sleep(self, seconds: float) -> None:
         await self.stop.sleep(seconds)  # the stop of the task that is here now
 
 
 class Attempt:
-    """One attempt of a task, while it is being done."""
+    """One attempt of a task."""
 
     def __init__(self, order: Order, worker: str, station: Station) -> None:
         self.order = order
         self.station = station
         self.stop = station.stop = Stop()
-        self.tally = Tally(order.run_id, order.account, None, datetime.now(UTC))
-        station.transport.counts = self.tally.http
+        job = Job(
+            order.settings,
+            None,
+            datetime.now(UTC),
+            station.redactor,
+            from_archive=order.from_archive,
+            run_id=order.run_id,
+        )
+        self.state = RunState(job, traffic=station.traffic, limits=station.transport.limiter)
         self.log = forward.EventLog(order.level, station.redactor)
+        self._traffic_before = replace(station.traffic)
         self._id = str(uuid.uuid4())
         self._worker = worker
 
     def end(self, word: EndRun) -> None:
-        """End as the run does."""
+        """Stop as the run does."""
         error = RunError(word.reason) if word.signal is None else None
         self.stop.request(signal=word.signal, error=error)
 
     def word(self) -> Word:
-        """Tell how far it is."""
-        tally, limiter = self.tally, self.station.transport.limiter
+        """Return how far this attempt is."""
+        outcomes, limiter = self.state.outcomes, self.station.transport.limiter
+        traffic = self.station.traffic.since(self._traffic_before)
         return Word(
             self.order.key,
             self._id,
             self._worker,
-            UnderWay(
-                loaded=tally.loaded,
-                failed=len(tally.failures),
-                brought_by_others=tally.already_loaded,
-                rows=tally.rows_loaded,
-                downloaded_bytes=tally.bytes.downloaded,
-                throttled=tally.http.throttled,
+            Elsewhere(
+                loaded=outcomes.loaded,
+                failed=len(outcomes.failures),
+                brought_by_others=outcomes.already_loaded,
+                rows=outcomes.rows,
+                downloaded_bytes=traffic.downloaded_bytes,
+                throttled=traffic.throttled,
             ),
-            tally.http,
-            tally.bytes,
+            traffic,
+            outcomes.decompressed_bytes,
             limiter.in_flight,
             limiter.allowed,
             limiter.rate,
@@ -121,50 +133,44 @@ class Attempt:
         )
 
     async def do(self) -> Outcome:
-        """Load what the order says, but for what the lake has by now."""
-        order, station, tally = self.order, self.station, self.tally
+        """Load the files of the order that the lake lacks."""
+        order, station, state = self.order, self.station, self.state
         forward.TASK.set(self.log)
-        settings, account = order.settings, order.account
-        job = Job(settings, account, None, tally, tally.started_at, stop=self.stop)
-        job.from_archive = order.from_archive
-        job.redactor, job.limiter = station.redactor, station.transport.limiter
-        planned, error = False, None
+        error = None
         try:
-            # First, and whatever the client says meanwhile: an attempt before this one may have
-            # committed parts, and nobody else tells of them.
-            plan, own = await look(station.store, order.paths, order.run_id)
-            tally.planned(plan)
-            planned = True
-            self._recover(own)
-            there = tally.already_loaded
-            if station.client is None and settings.fetch.rate and not order.from_archive:
-                # A task in another process may have used this share of the rate a moment ago.
-                await self.stop.sleep(1 / settings.fetch.rate)
-            client = await self.stop.interruptible(station.connect())
-            await load(plan, job, client, station.store)
-            if tally.already_loaded > there:
-                # By another run, or by an attempt that was taken for dead and is not.
-                self._recover((await look(station.store, order.paths, order.run_id))[1])
+            # First, whatever the client asks meanwhile: an earlier attempt may have committed
+            # parts, and nobody else reports them.
+            state.plan, own = await look(station.store, order.paths, order.run_id)
+            state.outcomes.expect(state.plan)
+            recover(own, state.outcomes, ())
+            before = state.outcomes.already_loaded
+            if station.source is None and order.settings.fetch.rate and not order.from_archive:
+                # A task in another process may have just used this share of the rate.
+                await self.stop.sleep(1 / order.settings.fetch.rate)
+            source = await self.stop.interruptible(station.connect())
+            await load(state, source, station.store, self.stop)
+            if state.outcomes.already_loaded > before:
+                # By another run, or by an attempt that was given up but still runs.
+                _, own = await look(station.store, order.paths, order.run_id)
+                recover(own, state.outcomes, state.outcomes.parts)
         except StoppedError:
             pass
-        except Exception as failure:  # noqa: BLE001 - the boundary of a task: its tally is due
+        except Exception as failure:  # noqa: BLE001 - the boundary of a task: it must report
             if not isinstance(failure, AhtEtlError):
                 events.log.debug("task.crashed", exc_info=True)
             error = station.redactor.text(describe(failure))
-        if not planned:
-            tally.expect(order.paths)
+        if not state.plan.partitions:
+            state.outcomes.expect_files(order.paths)
         if error is None and self.stop.error is not None:
             error = station.redactor.text(str(self.stop.error))
-        tally.failures = [
-            replace(failure, message=station.redactor.text(failure.message))
-            for failure in tally.failures
-        ]
-        tally.plan = Plan((), (), ())  # the client has it
-        return Outcome(self.word(), tally, error)
-
-    def _recover(self, own: list[OwnPart]) -> None:
-        for part in untold(own, self.tally):
-            self.tally.recovered(*part)
+        outcomes = replace(
+            state.outcomes,
+            failures=[
+                replace(failure, message=station.redactor.text(failure.message))
+                for failure in state.outcomes.failures
+            ],
+        )
+        return Outcome(self.word(), outcomes, error)
 
 
 class Post:

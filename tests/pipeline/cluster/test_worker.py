@@ -45,7 +45,7 @@ def order_for(
     emulator: Emulator, lake: Path, paths: tuple[str, ...] = PATHS, run_id: str = "run"
 ) -> Order:
     settings = settings_for(emulator, lake)
-    return Order("key", __version__, run_id, settings, "le79344075", paths, 20)
+    return Order("key", __version__, run_id, settings, paths, 20)
 
 
 @pytest.mark.parametrize("of", ["this run", "another"])
@@ -55,23 +55,23 @@ def test_what_is_in_the_lake_by_now(post: Post, serve: Serve, tmp_path: Path, of
     half = tuple(path for path in PATHS if path.rpartition("/")[0] in FOLDERS[:4])
     first = post.do(order_for(emulator, tmp_path, half, of), "w")
     again = post.do(order_for(emulator, tmp_path, run_id="this run"), "w")
-    tally = again.tally
+    outcomes = again.outcomes
     assert_lake_holds(tmp_path, DATA)
     assert len(PATHS) == emulator.count("file")
-    assert (None, 0) == (again.error, tally.not_attempted)
-    parts = {part["path"] for part in tally.parts}
+    assert (None, 0) == (again.error, len(outcomes.unresolved()))
+    parts = {part.path for part in outcomes.parts}
     if of == "this run":
-        assert (len(PATHS), 0) == (tally.loaded, tally.already_loaded)
-        assert {part["path"] for part in first.tally.parts} < parts
-        assert len(FOLDERS) == len(parts) == len(tally.parts)
+        assert (len(PATHS), 0) == (outcomes.loaded, outcomes.already_loaded)
+        assert {part.path for part in first.outcomes.parts} < parts
+        assert len(FOLDERS) == len(parts) == len(outcomes.parts)
         there = {str(file.relative_to(tmp_path)): file for file in tmp_path.rglob("*.parquet")}
         assert {name: file.stat().st_size for name, file in there.items()} == {
-            part["path"]: part["bytes"] for part in tally.parts
+            part.path: part.bytes for part in outcomes.parts
         }
     else:
-        assert (len(PATHS) - len(half), len(half)) == (tally.loaded, tally.already_loaded)
-        assert parts.isdisjoint(part["path"] for part in first.tally.parts)
-    assert sum(part["rows"] for part in tally.parts) == tally.rows_loaded
+        assert (len(PATHS) - len(half), len(half)) == (outcomes.loaded, outcomes.already_loaded)
+        assert parts.isdisjoint(part.path for part in first.outcomes.parts)
+    assert sum(part.rows for part in outcomes.parts) == outcomes.rows
 
 
 def test_two_attempts_at_once(post: Post, serve: Serve, tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_two_attempts_at_once(post: Post, serve: Serve, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert_lake_holds(tmp_path, DATA)
-    last = outcomes[-1].tally
-    assert (len(PATHS), 0, 0) == (last.loaded, last.already_loaded, last.not_attempted)
-    assert len(last.parts) == len({part["path"] for part in last.parts})
-    assert sum(part["sources"] for part in last.parts) == len(PATHS)
+    last = outcomes[-1].outcomes
+    assert (len(PATHS), 0, 0) == (last.loaded, last.already_loaded, len(last.unresolved()))
+    assert len(last.parts) == len({part.path for part in last.parts})
+    assert sum(part.sources for part in last.parts) == len(PATHS)
 
 
 def test_a_task_is_told_to_end(post: Post, serve: Serve, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_task_is_told_to_end(post: Post, serve: Serve, tmp_path: Path) -> None
     (word,) = post.words("run", EndRun(15, ""))
     thread.join()
     assert ("key", "w", 0) == (word.key, word.worker, word.done.loaded)
-    assert (len(PATHS), None) == (outcomes[0].tally.not_attempted, outcomes[0].error)
+    assert (len(PATHS), None) == (len(outcomes[0].outcomes.unresolved()), outcomes[0].error)
 
 
 def test_connections_are_kept_for_the_next_task(post: Post, serve: Serve, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_connections_are_kept_for_the_next_task(post: Post, serve: Serve, tmp_pa
     settings = settings_for(emulator, tmp_path)
     for number, folder in enumerate(FOLDERS):
         paths = tuple(path for path in PATHS if path.startswith(f"{folder}/"))
-        order = Order(str(number), __version__, "run", settings, "le79344075", paths, 20)
+        order = Order(str(number), __version__, "run", settings, paths, 20)
         assert not any(secret in repr(order) for secret in keys.values())
         assert post.do(order, "w").error is None
     assert (1, 1) == (emulator.count("token"), emulator.count("domain"))
