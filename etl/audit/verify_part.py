@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.lake.layout import day_of
-from etl.lake.quarantine import bad_rows_name
+from etl.lake.layout import bad_rows_name, day_of
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line, read_receipts
 from etl.model.dataset import COPY_SCHEMA, SCHEMA
 from etl.model.paths import BreakdownPath, InvalidPathError

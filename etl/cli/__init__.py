@@ -21,6 +21,7 @@ from etl.cli.ddl import ddl
 from etl.cli.demo import demo
 from etl.cli.docs import docs
 from etl.cli.emulator import emulator
+from etl.cli.erase import erase
 from etl.cli.plan import plan
 from etl.cli.process import streams
 from etl.cli.process.signals import SIGNALS, handled
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, check, status, verify, ddl, compact, demo, docs, emulator):
+for command in (run, plan, check, status, verify, ddl, compact, erase, demo, docs, emulator):
     app.command()(command)
 app.add_typer(config, name="config")
 

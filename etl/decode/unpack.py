@@ -11,7 +11,7 @@ from isal.igzip_lib import IsalError
 
 from etl.model.errors import FailureKind, FileError
 
-_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITE_SPACE: Final = b" \t\r\n"
 # Pieces that stay in the processor's cache: half the time of unpacking in one call. The C library
@@ -75,11 +75,11 @@ class Unpacked:
         if not head:
             raise FileError(FailureKind.TRUNCATED, "an answer without a single byte")
         self.file = _Counted(pieces)
-        if not head.startswith(_MAGIC[: len(head)]):
+        if not head.startswith(GZIP_MAGIC[: len(head)]):
             return _json_only(self.file)
         for _ in range(_MAX_LAYERS):
             head, pieces = _look_ahead(_gunzip(self.file, self._max_bytes))
-            if not head.startswith(_MAGIC):
+            if not head.startswith(GZIP_MAGIC):
                 text = head.removeprefix(_BOM).lstrip(_WHITE_SPACE)
                 if self._declared_gzip and text.startswith(b"<"):
                     raise _not_json()
@@ -108,7 +108,7 @@ def damaged_file(body: BinaryIO, max_bytes: int) -> Iterator[bytes]:
     with contextlib.suppress(FileError):
         while layers < _MAX_LAYERS:
             head, _ = _look_ahead(without_encodings(body, layers, max_bytes))
-            if not head.startswith(_MAGIC):
+            if not head.startswith(GZIP_MAGIC):
                 break
             layers += 1
     return without_encodings(body, max(0, layers - 1), max_bytes)
@@ -119,7 +119,7 @@ def _look_ahead(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     seen: list[bytes] = []
     for piece in pieces:
         seen.append(piece)
-        if sum(map(len, seen)) >= len(_MAGIC):
+        if sum(map(len, seen)) >= len(GZIP_MAGIC):
             break
     return b"".join(seen), chain(seen, pieces)
 
@@ -153,10 +153,10 @@ def _gunzip(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
                 if not piece:
                     break
                 member, head = _new_member(), b""
-            if len(head) < len(_MAGIC):
+            if len(head) < len(GZIP_MAGIC):
                 # Checked here, because the decompressor waits until it has a whole header.
-                head = (head + piece)[: len(_MAGIC)]
-                if not _MAGIC.startswith(head):
+                head = (head + piece)[: len(GZIP_MAGIC)]
+                if not GZIP_MAGIC.startswith(head):
                     message = "bytes other than zeros stand behind the gzip"
                     raise FileError(FailureKind.CORRUPT, message)
             for text in _decompressed(member, piece):

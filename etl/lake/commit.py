@@ -1,32 +1,30 @@
 """Reading what a partition holds, and committing a part to it: optimistic, without locks.
 
 The next part's number is the highest + 1, never a gap, and a writer has read every lower part. So
-of two writers only one can get a number, and the other learns, from the part that is there, which
-of its sources are loaded already.
+only one of two writers gets a number, and the other reads from the part that exists which of its
+sources are already loaded.
 """
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from etl.lake.layout import is_part, part_name, part_number
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
 from etl.model.events import log
 from etl.storage.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
 
-_PART: Final = re.compile(r"part-(?P<number>[0-9]{5,})\.parquet")
-# A store may refuse a put and hold nothing under the name (S3's 409): asked again this often.
+# A store may refuse a put although nothing has the name (S3's 409): tried this often.
 _DOUBTFUL_PUTS: Final = 5
 _PAUSE_S: Final = 0.1
-# So many numbers below the highest are looked for even if a listing does not show them.
-_LOOKED_FOR: Final = 100
+# This many numbers below the highest are looked up even if a listing does not show them.
+_LOOKED_UP: Final = 100
 
-
-#: Hears of a part: its name in the lake, and what it says of itself.
-Seen = Callable[[str, PartReceipts], None]
+#: Called with each part's name in the lake and its receipts, in any thread.
+OnPart = Callable[[str, PartReceipts], None]
 
 
 @dataclass(slots=True)
@@ -46,8 +44,8 @@ class PartitionState:
 class Committed:
     """How a commit ended.
 
-    The part that is now in the lake (None if every source was there already), and the sources
-    that another run had brought.
+    The part that is now in the lake, or None if every source was already loaded, and the sources
+    that another run has loaded.
     """
 
     name: str | None
@@ -56,14 +54,14 @@ class Committed:
 
 
 def read_states(
-    store: Store, directories: Sequence[str], seen: Seen = lambda *_: None
+    store: Store, directories: Sequence[str], on_part: OnPart = lambda *_: None
 ) -> list[PartitionState]:
-    """Read all receipts of several partitions, side by side where that is worth it. Blocking.
+    """Read all receipts of several partitions, concurrently if that is faster. Blocking.
 
-    A lake that refuses is told as damage. `seen` hears of each part's, in any thread.
+    A refusal of the store is reported as damage.
     """
     if store.readers == 1:
-        return [read_state(store, directory, seen) for directory in directories]
+        return [read_state(store, directory, on_part) for directory in directories]
     try:
         names = store.names_of(directories)
     except LakeUnusableError:
@@ -71,39 +69,39 @@ def read_states(
     except LakeError as error:
         return [PartitionState(damage=str(error)) for _ in directories]
     with ThreadPoolExecutor(store.readers) as pool:
-        return list(pool.map(lambda each: _state_of(store, each, names[each], seen), directories))
+        return list(pool.map(lambda each: _state(store, each, names[each], on_part), directories))
 
 
-def read_state(store: Store, directory: str, seen: Seen = lambda *_: None) -> PartitionState:
-    """Read all receipts of a partition. Blocking; a lake that refuses is told as damage."""
+def read_state(store: Store, directory: str, on_part: OnPart = lambda *_: None) -> PartitionState:
+    """Read all receipts of a partition. Blocking; a refusal of the store is reported as damage."""
     try:
         names = store.names(directory)
     except LakeUnusableError:
         raise
     except LakeError as error:
         return PartitionState(damage=str(error))
-    return _state_of(store, directory, names, seen)
+    return _state(store, directory, names, on_part)
 
 
-def _state_of(store: Store, directory: str, names: Sequence[str], seen: Seen) -> PartitionState:
+def _state(store: Store, directory: str, names: Sequence[str], on_part: OnPart) -> PartitionState:
     state = PartitionState()
-    parts = [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
+    parts = [name for name in names if is_part(name)]
     for name in names:
         if name.endswith(".parquet") and name not in parts and not name.startswith((".", "_")):
             log.warning("lake.foreign", file=f"{directory}/{name}", reason="no part; left alone")
-    numbers = {int(match["number"]) for name in parts if (match := _PART.fullmatch(name))}
+    numbers = {number for name in parts if (number := part_number(name)) is not None}
     state.next_number = max(numbers, default=-1) + 1
-    # A listing is no snapshot: it may show a part that is new and not the one just before it.
-    recent = range(max(0, state.next_number - _LOOKED_FOR), state.next_number)
-    parts += [_name(number) for number in recent if number not in numbers]
+    # A listing is no snapshot: it may show a new part and not the one just before it.
+    recent = range(max(0, state.next_number - _LOOKED_UP), state.next_number)
+    parts += [part_name(number) for number in recent if number not in numbers]
     for name in parts:
         try:
             receipts = _receipts(store, f"{directory}/{name}")
             state.loaded.update(source.path for source in receipts.sources)
-            seen(f"{directory}/{name}", receipts)
+            on_part(f"{directory}/{name}", receipts)
         except LakeUnusableError:
             raise
-        except (UnreadablePartError, LakeError) as error:
+        except LakeError as error:
             state.damage = str(error)
         except FileNotFoundError:
             pass  # an operator deleted it
@@ -119,9 +117,9 @@ def commit(
 ) -> Committed:
     """Put a part into the lake under the next free number, each source exactly once.
 
-    Sources that another run brought since `state` was read are taken out first. `state` is brought
-    up to date. Blocking. Raises LakeError or UnreadablePartError; if even the look at what became
-    of a put fails, the part may be in the lake all the same, and the next run will see it.
+    Sources that another run loaded since `state` was read are removed first. Updates `state`.
+    Blocking. Raises LakeError; if it cannot even be read whether a put succeeded, the part may be
+    in the lake nevertheless, and the next run sees it.
     """
     theirs: set[str] = set()
     left: Encoded | None = encoded
@@ -130,20 +128,20 @@ def commit(
         while left is not None:
             known = state.loaded & {source.path for source in left.sources}
             if known:
-                # Learned just now, or when an earlier part of this run met another run's.
-                from etl.lake.subtract import without  # noqa: PLC0415 - it is loaded by now
+                # Found just now, or when an earlier part of this run met another run's.
+                from etl.lake.rows import without  # noqa: PLC0415 - it loads Arrow
 
                 theirs |= known
                 left = without(left, known, new_builder())
                 continue
-            name = f"{directory}/{_name(state.next_number)}"
+            name = f"{directory}/{part_name(state.next_number)}"
             refusal: LakeError | None = None
             try:
                 store.create(left.staged, name)
             except LakeError as error:
                 refusal = error
             if refusal is not None:
-                # A put that failed proves nothing: its success may have been lost on the way.
+                # A put that failed proves nothing: the answer to a successful one may be lost.
                 there = _look(store, name, refusal)
                 if there is None:
                     doubts += 1
@@ -164,20 +162,18 @@ def commit(
             left.staged.close()
 
 
-def _name(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
 def _look(store: Store, name: str, refusal: LakeError) -> PartReceipts | None:
-    """Return what is there after a put that was refused; None where nothing is."""
+    """Return the part that has a name after its put was refused; None if nothing has it."""
     if isinstance(refusal, LakeUnusableError):
         raise refusal
     try:
         return _receipts(store, name)
     except FileNotFoundError:
         return None
+    except UnreadablePartError:
+        raise
     except LakeError as error:
-        # Why nothing was created says more than why that cannot be looked at.
+        # Why nothing was created says more than why the name cannot be read.
         raise (error if isinstance(refusal, AlreadyExistsError) else refusal) from None
 
 
@@ -187,6 +183,6 @@ def _receipts(store: Store, name: str) -> PartReceipts:
             return read_receipts(stream)
         except UnreadablePartError as error:
             raise UnreadablePartError(
-                f"{name} is {error}; nothing is written to its partition until it is mended or "
+                f"{name} is {error}; nothing is written to its partition until it is repaired or "
                 "deleted"
             ) from None

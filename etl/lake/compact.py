@@ -1,9 +1,9 @@
-"""Keeping a coarse copy of a lake: a day and account a partition, for those who scan months.
+"""Keeping a coarse copy of a lake, in which a partition is a day and account, for long scans.
 
-The copy is a ledger of its own, on the lake's protocol: a source file is in the copy if and only if
-one of the copy's parts has its receipt, parts get the next number by conditional create, and
-nothing is ever replaced or deleted. So copiers may be killed, repeated, run side by side, and run
-while loads go on; readers of the copy see each row once at any moment.
+The copy is a lake of its own: a source file is in the copy if and only if one of its parts has the
+receipt, parts get the next number by conditional create, and nothing is replaced or deleted. So
+copiers may be killed, repeated, run at the same time, and run while loads continue; readers of the
+copy see each row once at any moment.
 """
 
 import threading
@@ -17,25 +17,24 @@ from typing import Final
 import structlog
 
 from etl.config.sections import Compression
-from etl.lake.commit import Committed, PartitionState, commit, read_state
+from etl.lake.commit import PartitionState, commit, read_state
 from etl.lake.layout import Damage, Layout, Selection, day_of, read_layout
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.lake.rows import source_rows
-from etl.model.dataset import DECODED_SCHEMA, SizedBatch
+from etl.lake.rows import add_source, source_rows
 from etl.model.errors import RunError
 from etl.model.events import log
 from etl.model.machine import cores
 from etl.model.paths import BreakdownPath, InvalidPathError, Partition
 from etl.storage.store import LakeError, Store, StoredFile
 
-# What a thread holds at most: a batch that was read, a row group that waits and one being encoded.
+# The most that a thread needs: a batch that was read, a row group that waits, one being encoded.
 _BYTES_A_THREAD: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A partition of the copy, and what the lake has of that day, in the order of its hours."""
+    """A partition of the copy, and the lake's parts of that day in the order of their hours."""
 
     partition: Partition
     parts: tuple[StoredFile, ...]
@@ -54,10 +53,10 @@ class CopiedPart:
 
 @dataclass(slots=True)
 class Copied:
-    """What has come of it so far; threads change it while they hold `lock`.
+    """What was copied so far; threads change it while they hold `lock`.
 
     `files_listed = files_already_loaded + files_loaded + files_failed + files_not_attempted`, at
-    any moment. Of a day that was not looked at no file is counted.
+    any moment. Files of a day whose receipts were not read yet are not counted.
     """
 
     days_copied: int = 0
@@ -77,7 +76,7 @@ class Copied:
 
     @property
     def files_not_attempted(self) -> int:
-        """How many files have no outcome."""
+        """The number of files without an outcome."""
         done = self.files_already_loaded + self.files_loaded + self.files_failed
         return self.files_listed - done
 
@@ -94,8 +93,8 @@ class Copied:
 class Copier:
     """Copies from a lake to its coarse copy.
 
-    `stopped` is asked between two of the lake's parts. Once it says so nothing more is begun, and
-    a part that is being built is thrown away.
+    Copying calls `stopped` before each part of the lake. After it returns True, nothing more is
+    started, and a part that is being built is discarded.
     """
 
     lake: Store
@@ -109,8 +108,8 @@ class Copier:
     def run(self, selection: Selection, settled_before: datetime, so_far: Copied) -> None:
         """Copy each selected day that was over by `settled_before`. Blocking.
 
-        A day that overlaps the selection is copied whole. Raises RunError where one of the two
-        places cannot be used at all; what goes wrong with one day is in `so_far`.
+        A day that overlaps the selection is copied whole. Raises RunError if the lake or the copy
+        cannot be used at all; failures of single days are in `so_far`.
         """
         layout = self._open()
         days = [day for day in days_of(layout) if selection.includes(day.partition)]
@@ -121,14 +120,14 @@ class Copier:
         threads = max(cores(), self.lake.readers, self.copy.readers)
         threads = max(1, min(threads, self.memory_bytes // _BYTES_A_THREAD))
 
-        def begin() -> None:
+        def bind() -> None:
             structlog.contextvars.bind_contextvars(run_id=self.run_id)
 
-        with ThreadPoolExecutor(threads, "aht-etl-copy", begin) as pool:
-            list(pool.map(lambda day: _CopyOfDay(self, day, so_far).run(), settled))
+        with ThreadPoolExecutor(threads, "aht-etl-copy", bind) as pool:
+            list(pool.map(lambda day: _DayCopy(self, day, so_far).run(), settled))
 
     def _open(self) -> Layout:
-        """Return what the lake holds; make sure that the copy can be written to."""
+        """Return the lake's layout, and make sure that the copy can be written to."""
         try:
             layout = read_layout(self.lake)
         except LakeError as error:
@@ -149,34 +148,34 @@ class Copier:
         return layout
 
     def new_builder(self) -> PartBuilder:
-        """Begin a part of the copy."""
+        """Return the builder of a part of the copy."""
         return PartBuilder(self.copy.stage, self.compression, self.run_id, with_hour=True)
 
 
 def days_of(layout: Layout) -> Iterator[Day]:
     """Yield the days of a lake, oldest first."""
-    hours = sorted({*layout.parts, *layout.unlistable})
-    for day, group in groupby(sorted(hours, key=day_of), key=day_of):
+    hours = sorted({*layout.parts, *layout.unlistable}, key=lambda hour: (day_of(hour), hour))
+    for day, group in groupby(hours, key=day_of):
         partitions = list(group)
-        shut = [layout.unlistable[each] for each in partitions if each in layout.unlistable]
+        damages = [layout.unlistable[each] for each in partitions if each in layout.unlistable]
         parts = (file for each in partitions for file in layout.parts.get(each, ()))
-        yield Day(day, tuple(parts), shut[0] if shut else None)
+        yield Day(day, tuple(parts), damages[0] if damages else None)
 
 
 class _StoppedError(Exception):
-    """The copier was told to end."""
+    """The copier was asked to stop."""
 
 
 class _DamagedError(Exception):
     """A part of the lake cannot be copied, so its day is left out."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(reason)
-        self.damage = Damage(name, reason)
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(damage.message)
+        self.damage = damage
 
 
-class _CopyOfDay:
-    """One day's work, in one thread."""
+class _DayCopy:
+    """Copies one day, in one thread."""
 
     def __init__(self, copier: Copier, day: Day, so_far: Copied) -> None:
         self._copier = copier
@@ -190,7 +189,7 @@ class _CopyOfDay:
         self._loaded = 0
 
     def run(self) -> None:
-        """Copy what the copy lacks of the day; what becomes of it is in `so_far`."""
+        """Copy the sources that the copy lacks, and count the outcome in `so_far`."""
         damage = None
         try:
             parts = self._read_receipts()
@@ -216,7 +215,7 @@ class _CopyOfDay:
             self._so_far.fail(damage, len(self._known - self._state.loaded))
 
     def _count(self) -> None:
-        """Count the day's files as they are now; what is there and not ours was there already."""
+        """Update the counts of files; those in the copy that are not ours were there already."""
         already_loaded = len(self._known & self._state.loaded) - self._loaded
         with self._so_far.lock:
             self._so_far.files_listed += len(self._known) - self._listed
@@ -224,23 +223,23 @@ class _CopyOfDay:
         self._listed, self._already_loaded = len(self._known), already_loaded
 
     def _read_receipts(self) -> list[tuple[StoredFile, tuple[Receipt, ...]]]:
-        """Read what the lake holds of the day, then what the copy holds of it.
+        """Read the day's receipts in the lake, then those in the copy.
 
-        All receipts are read before a damaged part ends it, so that the day's files are known.
+        A damaged part raises an error only after all others are read, so that the day's files are
+        known.
         """
         damage = self._day.damage
         found = []
         for file in self._day.parts:
-            if self._copier.stopped():
-                raise _StoppedError
+            self._check_stopped()
             try:
                 with self._copier.lake.open(file.name) as stream:
                     sources = read_receipts(stream).sources
                 _check_places(file, sources)
             except FileNotFoundError:
                 continue  # an operator deleted it
-            except (UnreadablePartError, LakeError) as error:
-                damage = damage or Damage(file.name, _reason(file, error))
+            except LakeError as error:
+                damage = damage or _damage(file, error)
                 continue
             found.append((file, sources))
             self._known.update(source.path for source in sources)
@@ -248,17 +247,20 @@ class _CopyOfDay:
         if self._state.damage is not None:
             damage = damage or Damage(self._folder, self._state.damage)
         if damage is not None:
-            raise _DamagedError(damage.name, damage.message)
+            raise _DamagedError(damage)
         return found
 
+    def _check_stopped(self) -> None:
+        if self._copier.stopped():
+            raise _StoppedError
+
     def _write(self, parts: list[tuple[StoredFile, tuple[Receipt, ...]]]) -> None:
-        """Write what the copy lacks, a row group an hour, and commit it, in parts of the target."""
+        """Write the missing sources, a row group an hour, and commit them as parts."""
         builder = self._copier.new_builder()
-        taken: set[str] = set()  # whatever the lake holds twice, the copy does not
+        taken: set[str] = set()  # a source that the lake holds twice is copied once
         try:
             for file, sources in parts:
-                if self._copier.stopped():
-                    raise _StoppedError
+                self._check_stopped()
                 if all(source.path in self._state.loaded | taken for source in sources):
                     continue
                 try:
@@ -267,28 +269,23 @@ class _CopyOfDay:
                             if source.path in self._state.loaded or source.path in taken:
                                 continue
                             taken.add(source.path)
-                            decoded = (batch.select(DECODED_SCHEMA.names) for batch in rows)
-                            builder.add(source, map(SizedBatch.of, decoded))
+                            add_source(builder, source, rows)
                             if builder.size_guess >= self._copier.target_part_bytes:
                                 self._commit(builder)
                                 builder = self._copier.new_builder()
                 except (UnreadablePartError, FileNotFoundError) as error:
-                    raise _DamagedError(file.name, _reason(file, error)) from None
+                    raise _DamagedError(_damage(file, error)) from None
             if builder.sources:
                 self._commit(builder)
         finally:
             builder.close()
 
     def _commit(self, builder: PartBuilder) -> None:
-        new_builder = self._copier.new_builder
-        part = builder.finish()
+        encoded, new_builder = builder.finish(), self._copier.new_builder
         try:
-            result = commit(self._copier.copy, self._folder, self._state, part, new_builder)
+            result = commit(self._copier.copy, self._folder, self._state, encoded, new_builder)
         except UnreadablePartError as error:  # of the copy, not of the lake
             raise LakeError(str(error)) from None
-        self._take(result)
-
-    def _take(self, result: Committed) -> None:
         part, so_far = result.encoded, self._so_far
         log.info(
             "part.committed" if part else "part.superseded",
@@ -310,7 +307,7 @@ class _CopyOfDay:
 
 
 def _check_places(file: StoredFile, sources: tuple[Receipt, ...]) -> None:
-    """Raise UnreadablePartError where a source is not one of the hour that its part lies in."""
+    """Raise UnreadablePartError if a source does not belong to the hour of its part's folder."""
     folder = file.name.rpartition("/")[0]
     for source in sources:
         try:
@@ -321,12 +318,13 @@ def _check_places(file: StoredFile, sources: tuple[Receipt, ...]) -> None:
             raise UnreadablePartError(f"in the wrong folder: it holds {source.path}")
 
 
-def _reason(file: StoredFile, error: Exception) -> str:
-    if isinstance(error, LakeError):
-        return str(error)
+def _damage(file: StoredFile, error: Exception) -> Damage:
+    message = str(error)
     if isinstance(error, FileNotFoundError):
-        return f"{file.name} was deleted meanwhile; run again"
-    return (
-        f"{file.name} is {error}; its day is left out until it is repaired or deleted: aht-etl "
-        "verify says more"
-    )
+        message = f"{file.name} was deleted meanwhile; run again"
+    elif isinstance(error, UnreadablePartError):
+        message = (
+            f"{file.name} is {error}; its day is left out until it is repaired or deleted: aht-etl "
+            "verify says more"
+        )
+    return Damage(file.name, message)

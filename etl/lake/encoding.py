@@ -1,4 +1,4 @@
-"""Rows in Arrow columns → a Parquet file, written as they come."""
+"""Rows in Arrow columns → a Parquet file, one row group at a time."""
 
 import sys
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from etl.model.dataset import (
 )
 from etl.model.paths import BreakdownPath
 
-# Chosen by measurement (tests/bench/README.md has the figures): of a million rows these take two
-# thirds of the time of pyarrow's defaults and three quarters of the room. Deltas for the integers
-# would save a little more, but fastparquet reads wide ones wrongly and says nothing.
+# Chosen by measurement (tests/bench/README.md has the figures): a million rows need two thirds of
+# the time of pyarrow's defaults and three quarters of the size. Delta encoding of the integers
+# would save a little more, but fastparquet reads wide ones wrongly without an error.
 _DICTIONARY: Final = [*STRING_COLUMNS, "sequence", "extras", "sourcePath"]
 _HOUR: Final = COPY_SCHEMA.field("hour")
 _WITH_STATISTICS: Final = [*INTEGER_COLUMNS, *TIMESTAMP_COLUMNS]
 _ZSTD_LEVEL: Final = 1
-# In memory a path is a number for each row, not a hundred characters. Readers see strings: the file
-# does not hold Arrow's schema.
+# In memory each row has a number for its path, not a hundred characters. Readers see strings,
+# because the file does not contain Arrow's schema.
 _WRITTEN: Final = DECODED_SCHEMA.append(
     pa.field("sourcePath", pa.dictionary(pa.int32(), pa.string()))
 )
@@ -37,13 +37,12 @@ _WRITTEN: Final = DECODED_SCHEMA.append(
 class Encoder:
     """Writes one Parquet file, a row group at a time. Raises OSError.
 
-    `with_hour`, as parts of a coarse copy have it, it has the column `hour` too, of each source's
-    path.
+    With `with_hour`, for a coarse copy, the file also has the column `hour`, from the paths.
     """
 
     def __init__(self, path: Path, compression: Compression, *, with_hour: bool = False) -> None:
         self._with_hour = with_hour
-        # Arrow's own file: each of many small writes to a Python one would wait for the GIL.
+        # Arrow's own file: with a Python file, each of many small writes would wait for the GIL.
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
             self._file,
@@ -58,12 +57,12 @@ class Encoder:
 
     @property
     def bytes(self) -> int:
-        """How many bytes are written."""
+        """The number of bytes written so far."""
         return self._file.tell()
 
     def write(self, batches: Sequence[tuple[int, SizedBatch]], paths: Sequence[str]) -> None:
         """Write a row group of batches, each with the number of its source among the `paths`."""
-        # Only the paths that it needs: each row group has a dictionary of its own.
+        # Only the paths of these batches: each row group has a dictionary of its own.
         first = batches[0][0]
         paths = paths[first : batches[-1][0] + 1]
         numbers = b"".join(
@@ -74,7 +73,7 @@ class Encoder:
         if not rows.num_rows:
             return
         indices = pa.Array.from_buffers(pa.int32(), len(rows), [None, pa.py_buffer(numbers)])
-        # With its type: to find that out, pyarrow looks for a library that is not there.
+        # The type is given, because pyarrow would look for an absent library to infer it.
         names = pa.array(paths, pa.string())
         column = pa.DictionaryArray.from_arrays(indices, names)
         table = rows.append_column(_WRITTEN.field("sourcePath"), column)
@@ -92,7 +91,7 @@ class Encoder:
         return size
 
     def discard(self) -> None:
-        """Close what is of no use any more."""
+        """Close the file, which is of no use any more."""
         for closing in (self._writer, self._file):
             with suppress(OSError, pa.ArrowException):
                 closing.close()

@@ -1,13 +1,16 @@
-"""Where things lie in a lake: partitions, their parts, and what belongs to nobody."""
+"""Where files are in a lake: partitions, their parts, bad rows, and other files."""
 
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import BinaryIO, Final
 
 from etl.model.paths import DAY, HOUR, Partition
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import LakeError, Store, StoredFile, replace_file
 
+#: The folder of the bad rows; readers of the lake ignore such a name.
+QUARANTINE: Final = "_quarantine"
+_PART: Final = re.compile(r"part-([0-9]{5,})\.parquet")
 # A partition of a coarse copy: a partition's keys without the hour, and without leading zeros.
 _DAY_FOLDER: Final = re.compile(
     r"year=([0-9]{4})/month=([1-9][0-9]?)/day=([1-9][0-9]?)/accountId=[a-zA-Z0-9]+"
@@ -20,7 +23,7 @@ _TREE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which partitions are looked at: of one account or of all, those that overlap [start, end)."""
+    """Partitions of one account or of all, those that overlap [start, end)."""
 
     account: str | None = None
     start: datetime | None = None
@@ -28,16 +31,16 @@ class Selection:
 
     @property
     def everything(self) -> bool:
-        """Whether the whole lake is looked at."""
+        """Whether the whole lake is selected."""
         return self == Selection()
 
     @property
     def bounded(self) -> bool:
-        """Whether both ends are given, so that it says in which hours files are expected."""
+        """Whether both ends are given, so that the hours in which files are expected are known."""
         return self.start is not None and self.end is not None
 
     def describe(self) -> str:
-        """Return it in words, times in UTC: `of account 12345678 from 2022-06-01 06:00`."""
+        """Return words, times in UTC: `of account 12345678 from 2022-06-01 06:00`."""
         words = []
         if self.account is not None:
             words.append(f"of account {self.account}")
@@ -48,7 +51,7 @@ class Selection:
         return " ".join(words)
 
     def includes(self, partition: Partition) -> bool:
-        """Tell whether this partition is looked at."""
+        """Return whether this partition is selected."""
         return (
             self.account in (None, partition.account)
             and (self.start is None or self.start - partition.hour < partition.length)
@@ -58,7 +61,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A part, or a folder, that cannot be read: what it holds is not known, but not nothing."""
+    """A part or a folder that cannot be read; it may hold sources."""
 
     name: str
     message: str
@@ -84,7 +87,7 @@ class Layout:
 
     @property
     def is_copy(self) -> bool:
-        """Whether this is a coarse copy; a place that holds nothing is none."""
+        """Whether this is a coarse copy; an empty place is not."""
         return any(partition.length == DAY for partition in (*self.parts, *self.unlistable))
 
 
@@ -93,13 +96,34 @@ def to_minute(at: datetime) -> str:
     return at.isoformat(" ", "minutes")[: len("2022-06-01 00:00")]
 
 
+def part_name(number: int) -> str:
+    """Return the file name of a part."""
+    return f"part-{number:05d}.parquet"
+
+
+def part_number(file_name: str) -> int | None:
+    """Return the number in the file name of a part; None for another name."""
+    match = _PART.fullmatch(file_name)
+    return int(match[1]) if match else None
+
+
 def is_part(file_name: str) -> bool:
-    """Tell whether a file of a partition's folder claims to be a part, as commits judge it."""
+    """Return whether a file in a partition's folder claims to be a part, whatever its number."""
     return file_name.startswith("part-") and file_name.endswith(".parquet")
 
 
+def bad_rows_name(source_path: str) -> str:
+    """Return the name in the lake of the file with a source's bad rows."""
+    return QUARANTINE + source_path.removesuffix(".json.gz") + ".ndjson"
+
+
+def write_bad_rows(store: Store, source_path: str, bad_rows: BinaryIO) -> None:
+    """Write the file with a source's bad rows. Blocking. Raises LakeError."""
+    replace_file(store, bad_rows_name(source_path), bad_rows)
+
+
 def to_partition(folder: str) -> Partition | None:
-    """Return the partition that a folder of a lake, or of a copy, is, if it is one."""
+    """Return the partition that a folder of a lake or of a copy is; None if it is none."""
     try:
         if match := _DAY_FOLDER.fullmatch(folder):
             year, month, day = map(int, match.groups())
@@ -117,10 +141,10 @@ def day_of(partition: Partition) -> Partition:
 
 
 def read_layout(store: Store) -> Layout:
-    """Walk through the lake; one that is not there is empty. Blocking.
+    """List all files of a lake; one that does not exist is empty. Blocking.
 
-    Raises LakeError where the root cannot be read. Folders that cannot be read and are none of
-    the lake's (`lost+found`) are passed over.
+    Raises LakeError if the root cannot be read. Folders that cannot be read and do not belong to
+    the lake (`lost+found`) are ignored.
     """
     layout = Layout(store.check_readable())
 
@@ -150,7 +174,7 @@ def read_layout(store: Store) -> Layout:
 
 
 def _of_one_kind(layout: Layout) -> None:
-    """Where there are hours, no day is a partition: its parts are strays."""
+    """If any partition is an hour, no day is a partition: its parts are strays."""
     days = [each for each in (*layout.parts, *layout.unlistable) if each.length == DAY]
     if any(each.length == HOUR for each in (*layout.parts, *layout.unlistable)):
         for day in days:

@@ -1,4 +1,4 @@
-"""A part being built: rows of whole source files, encoded as they come."""
+"""A part that is being built: rows of whole source files, encoded as they are added."""
 
 import threading
 import uuid
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from etl.config.sections import Compression
 from etl.lake.receipts import Receipt, to_metadata
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from etl.lake.encoding import Encoder
     from etl.model.dataset import SizedBatch
 
-# A row group is written when so much Arrow data waits for it: some 120,000 rows, as DuckDB does.
+# The Arrow data of a row group: about 120,000 rows, as DuckDB writes.
 _ROW_GROUP_BYTES: Final = 16 * 2**20
-# What encoding leaves of Arrow data: a low guess, used only to tell when a part is large enough.
+# Encoding makes Arrow data about this many times smaller: a guess, for the size of a part.
 _ENCODED_SHARE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A finished part that waits for its name."""
+    """A complete part without a name."""
 
     staged: StagedFile
     commit: str
@@ -34,25 +34,16 @@ class Encoded:
     bytes: int
 
 
-class InMemory(Protocol):
-    """Rows of one file, as far as they are in memory."""
-
-    in_memory_bytes: int
-
-    @property
-    def spilled(self) -> bool:
-        """Whether some of them are on disk."""
-
-
 class PartBuilder:
     """Collects source files, each whole, and encodes them into one staged Parquet file.
 
     Blocking, one caller at a time. Rows wait in memory (`pending_bytes`) until there are enough
-    for a row group or `flush` is called; `close` throws all of it away. It may be called while a
-    thread still builds, whose caller was cancelled: then that thread frees what it uses at its end.
+    for a row group or `flush` is called. `close` discards everything. It may be called while a
+    thread is still building because its caller was cancelled: then that thread frees everything
+    when it is done.
 
-    `with_hour`, for a coarse copy, the file has a column `hour`, and no row group has rows of two
-    hours, if the sources come in the order of their hours.
+    With `with_hour`, for a coarse copy, the file has a column `hour`, and no row group has rows of
+    two hours if the sources are added in the order of their hours.
     """
 
     def __init__(
@@ -81,7 +72,7 @@ class PartBuilder:
     def _building(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
-                raise ValueError("a part that was thrown away")
+                raise ValueError("the part was discarded")
             self._busy = True
         try:
             yield
@@ -93,18 +84,16 @@ class PartBuilder:
 
     @property
     def size_guess(self) -> int:
-        """About how many bytes the part would have if it ended here."""
+        """About how many bytes the part would have if it were complete."""
         written = self._encoder.bytes if self._encoder else 0
         return written + self.pending_bytes // _ENCODED_SHARE
 
-    def has_room(self, decoded: InMemory) -> bool:
-        """Whether adding a file only takes note of it: nothing is read from disk or encoded."""
-        return not decoded.spilled and (
-            self.pending_bytes + decoded.in_memory_bytes < _ROW_GROUP_BYTES
-        )
+    def has_room(self, in_memory_bytes: int) -> bool:
+        """Return whether a file with this Arrow data in memory can be added without encoding."""
+        return self.pending_bytes + in_memory_bytes < _ROW_GROUP_BYTES
 
     def add(self, receipt: Receipt, batches: "Iterable[SizedBatch]") -> None:
-        """Add one source file, whole. Raises OSError, after which only `close` is of use."""
+        """Add a whole source file. Raises OSError; then only `close` may be called."""
         with self._building():
             if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):
                 self._flush()
@@ -118,7 +107,7 @@ class PartBuilder:
             self.rows += receipt.rows
 
     def flush(self) -> None:
-        """Encode what waits in memory as a row group."""
+        """Encode the rows that wait in memory as a row group."""
         with self._building():
             self._flush()
 
@@ -131,14 +120,14 @@ class PartBuilder:
 
     def _open(self) -> "Encoder":
         if self._encoder is None:
-            from etl.lake.encoding import Encoder  # noqa: PLC0415 - not before it is needed
+            from etl.lake.encoding import Encoder  # noqa: PLC0415 - it loads Arrow
 
             self._staged = self._stage()
             self._encoder = Encoder(self._staged.path, self._compression, with_hour=self._with_hour)
         return self._encoder
 
     def finish(self) -> Encoded:
-        """Complete the file, receipts in its footer, and hand it over."""
+        """Write the receipts into the footer, and return the complete file."""
         with self._building():
             self._flush()
             encoder, staged = self._open(), self._staged
@@ -149,7 +138,7 @@ class PartBuilder:
         return Encoded(staged, commit, tuple(self.sources), self.rows, size)
 
     def close(self) -> None:
-        """Throw away what was not finished."""
+        """Discard the part unless it is complete."""
         with self._lock:
             self._closed = True
             if not self._busy:

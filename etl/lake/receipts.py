@@ -1,4 +1,4 @@
-"""Receipts: what a part's own metadata says of the source files that it holds, each whole."""
+"""Receipts: a part's own metadata lists the source files that are whole in it."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, Final
 
 from etl.model.version import __version__
 from etl.storage.object_bytes import TAIL_BYTES
+from etl.storage.store import LakeError
 
 SCHEMA_VERSION: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"
@@ -15,7 +16,7 @@ _COMMIT: Final = b"aht_etl.commit"
 _RUN: Final = b"aht_etl.run"
 
 
-class UnreadablePartError(Exception):
+class UnreadablePartError(LakeError):
     """A part that is no Parquet file, or one without receipts."""
 
 
@@ -35,7 +36,7 @@ _TYPES: Final[dict[str, Any]] = {field.name: field.type for field in fields(Rece
 
 @dataclass(frozen=True, slots=True)
 class PartReceipts:
-    """All that a part says of itself."""
+    """A part's metadata."""
 
     commit: str
     sources: tuple[Receipt, ...]
@@ -58,14 +59,14 @@ def _as_json(receipt: Receipt) -> dict[str, str | int]:
 
 
 def read_receipts(part: BinaryIO) -> PartReceipts:
-    """Read a part's receipts from its footer; UnreadablePartError says what is wrong with it."""
-    # An empty lake is planned without.
+    """Read a part's receipts from its footer. Raises UnreadablePartError."""
+    # Planning for an empty lake does not load Arrow.
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         try:
-            # Arrow's calls back into Python cost more than the bytes; mostly they hold the footer.
+            # Arrow's calls into Python cost more than the bytes, which mostly hold the footer.
             part.seek(max(0, part.seek(0, os.SEEK_END) - TAIL_BYTES))
             found = pq.read_metadata(pa.BufferReader(part.read()))
         except (pa.ArrowException, OSError):
@@ -79,7 +80,7 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
     except KeyError:
         raise UnreadablePartError("a Parquet file without receipts") from None
     try:
-        # A later version may say more of a source; what this one knows must be there.
+        # A later version may write more fields of a source; the known ones are required.
         sources = tuple(_receipt(source) for source in json.loads(text))
         commit, run = (metadata.get(key, b"").decode() for key in (_COMMIT, _RUN))
         return PartReceipts(commit, sources, run)
@@ -96,5 +97,5 @@ def _receipt(source: Any) -> Receipt:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, in one line that is not too long."""
+    """Return the first line of an error's text, at most 200 characters."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

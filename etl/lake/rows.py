@@ -1,16 +1,17 @@
-"""A part's rows, source by source: they stand in the order of its receipts."""
+"""A part's rows, source by source; they are in the order of its receipts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line
-from etl.model.dataset import SCHEMA
+from etl.model.dataset import DECODED_SCHEMA, SCHEMA, SizedBatch
 
-# A file up to this size is read at once: Arrow's calls back into Python cost more than its bytes.
+# A file up to this size is read at once: Arrow's calls into Python cost more than its bytes.
 _AT_ONCE_BYTES: Final = 4 * 2**20
 _BATCH_ROWS: Final = 2**16
 _READ: Final = [
@@ -24,10 +25,10 @@ SourceRows = tuple[Receipt, Iterator[pa.RecordBatch]]
 
 
 def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Iterator[SourceRows]:
-    """Yield each receipt of a part with its rows, in the columns of `SCHEMA`; a batch in memory.
+    """Yield each receipt of a part with its rows in the columns of `SCHEMA`, batch by batch.
 
-    `size` is the part's, in bytes. Rows that are not taken before the next source are passed over.
-    Raises UnreadablePartError where the part is damaged, or its rows are not those of its receipts.
+    `size` is the part's, in bytes. Rows that the caller has not read are skipped with the next
+    source. Raises UnreadablePartError if the part is damaged or does not match its receipts.
     """
     with _opened(stream, size) as file:
         batches = _batches(file)
@@ -60,16 +61,36 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
             raise UnreadablePartError("a Parquet file with more rows than it says")
 
 
+def add_source(builder: PartBuilder, receipt: Receipt, rows: Iterator[pa.RecordBatch]) -> None:
+    """Add a source of an existing part to a new one."""
+    builder.add(receipt, (SizedBatch.of(batch.select(DECODED_SCHEMA.names)) for batch in rows))
+
+
+def without(encoded: Encoded, paths: Collection[str], builder: PartBuilder) -> Encoded | None:
+    """Encode a staged part again without these sources, and close it; None if none is left."""
+    try:
+        if all(source.path in paths for source in encoded.sources):
+            return None
+        with encoded.staged.path.open("rb") as stream:
+            for source, rows in source_rows(stream, encoded.bytes, encoded.sources):
+                if source.path not in paths:
+                    add_source(builder, source, rows)
+        return builder.finish()
+    finally:
+        encoded.staged.close()
+        builder.close()
+
+
 @contextmanager
 def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
-    """Open a part to read."""
     try:
+        stream.seek(0)
         source: Any = pa.BufferReader(stream.read()) if size <= _AT_ONCE_BYTES else stream
-        # A path is repeated in each row: as a dictionary it is not.
+        # Each row repeats the path: as a dictionary it is in memory once.
         file = pq.ParquetFile(
             source, read_dictionary=["sourcePath"], page_checksum_verification=True
         )
-        # Not `file.schema`: it and the metadata keep each other until garbage is looked for.
+        # Not `file.schema`: it and the metadata refer to each other until garbage collection.
         there = file.schema_arrow
     except _UNREADABLE as error:
         raise _damaged(error) from None
@@ -83,7 +104,7 @@ def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
     try:
-        # One row group after another: a reader of all holds on to what it has read until its end.
+        # One row group after another: a reader of all keeps what it has read until its end.
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(
                 _BATCH_ROWS, row_groups=[group], columns=SCHEMA.names, use_threads=False

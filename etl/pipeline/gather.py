@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from etl.config.sections import Compression
 from etl.lake.commit import Committed, commit
+from etl.lake.layout import write_bad_rows
 from etl.lake.part import PartBuilder
-from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt, UnreadablePartError
 from etl.model.errors import FailureKind, RunError
 from etl.model.machine import resource_shortage
@@ -93,7 +93,9 @@ class Sink:
         async with gathering.lock:
             gathering.attempts[decoded.path] = attempts
             try:
-                if decoded.quarantined or not gathering.builder.has_room(decoded):
+                in_memory = not decoded.spilled
+                has_room = gathering.builder.has_room(decoded.in_memory_bytes)
+                if decoded.quarantined or not (in_memory and has_room):
                     await asyncio.to_thread(self._add, gathering, decoded)
                 else:
                     self._add(gathering, decoded)

@@ -269,6 +269,15 @@ class LocalStore:
         except OSError as error:
             raise LakeError.of("writing", name, error) from error
 
+    def delete(self, name: str) -> None:
+        """Delete a file, if it exists. Raises LakeError."""
+        file = self.root / name
+        try:
+            file.unlink(missing_ok=True)
+            sync_folder(file.parent)
+        except OSError as error:
+            raise LakeError.of("deleting", name, error) from error
+
     def _sync_names(self, folder: Path) -> None:
         """Make the names in a folder durable, and the names of the folders that lead to it.
 

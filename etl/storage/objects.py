@@ -283,6 +283,15 @@ class ObjectStore:
             except (BaseError, FileNotFoundError) as error:
                 raise lake_error("writing", name, error, self._place) from None
 
+    def delete(self, name: str) -> None:
+        """Delete an object, if it exists. Raises LakeError."""
+        try:
+            obstore.delete(self._store, name)
+        except FileNotFoundError:
+            pass
+        except BaseError as error:
+            raise lake_error("deleting", name, error, self._place) from None
+
     def _again(self, work: Callable[[], T]) -> T:
         """Send requests that change nothing; repeat them if there is no whole answer.
 

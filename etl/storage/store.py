@@ -3,6 +3,7 @@
 Names are relative to the root, with `/`. All methods block; call them off the event loop.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -139,6 +140,9 @@ class Store(Protocol):
     def replace(self, staged: StagedFile, name: str) -> None:
         """Create a file, whole and durable, or replace the file of that name. Raises LakeError."""
 
+    def delete(self, name: str) -> None:
+        """Delete a file, if it exists. Raises LakeError."""
+
 
 def probe(store: Store, name: str) -> None:
     """Create a small file as a part is created, read it back, and try to create it again.
@@ -189,3 +193,16 @@ def never_there(name: str, refusal: LakeError) -> LakeError:
         f"creating {name}: refused as there already, but nothing is there; ask whoever runs the "
         "store"
     )
+
+
+def replace_file(store: Store, name: str, content: BinaryIO) -> None:
+    """Create a file, whole and durable, or replace the file of that name. Raises LakeError."""
+    try:
+        staged = store.stage()
+        try:
+            shutil.copyfileobj(content, staged.stream)
+            store.replace(staged, name)
+        finally:
+            staged.close()
+    except OSError as error:
+        raise LakeError.of("writing", store.staged_in or name, error) from error

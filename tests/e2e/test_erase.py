@@ -1,10 +1,9 @@
-"""`configs/erase.py` takes a segment out of archive and lake, and nothing else; none comes back."""
+"""`aht-etl erase` takes a segment out of archive and lake, and nothing else; none comes back."""
 
 import gzip
 import json
 import re
 import subprocess
-import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +13,10 @@ import pytest
 
 from etl.archive.names import version_name
 from etl.emulator import Dataset
+from etl.storage.local import LocalStore
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import expected, through_duckdb, through_pyarrow
 
-SCRIPT = Path(__file__).parents[2] / "configs" / "erase.py"
 HOUR = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
 GENERATED = Dataset.generate(
     4,
@@ -57,21 +56,20 @@ DATA = Dataset(
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
 
 
-def erase(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command with the archive."""
     return subprocess.run(
         [COMMAND, *arguments],
         cwd=folder,
-        env=environment(AHT_ETL_RAW__URI="raw"),
+        env=environment(AHT_ETL_RAW__URI="raw", **env),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def erase(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return command(folder, "erase", "--log-format", "console", *arguments)
 
 
 def mentions(folder: Path, wanted: str) -> list[str]:
@@ -100,7 +98,7 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     assert mentions(raw, SEGMENT)
     assert mentions(run.lake, SEGMENT)
 
-    ended = erase(run.folder, "lake", "raw", SEGMENT)
+    ended = erase(run.folder, SEGMENT)
     assert (0, "") == (ended.returncode, ended.stderr)
     runs = [line for line in ended.stdout.splitlines() if line.startswith("then: ")]
     for line in runs:
@@ -127,8 +125,8 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     # What cannot be loaded is fetched by each run, unless it is told not to.
     run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw", AHT_ETL_FETCH__SKIP=json.dumps([MALFORMED]))
     assert rows == through_pyarrow(run.lake)
-    ended = erase(run.folder, "lake", "raw", SEGMENT)
-    nothing = f"nothing mentions {SEGMENT}; nothing was changed\n"
+    ended = erase(run.folder, SEGMENT)
+    nothing = f"aht-etl: error: nothing mentions {SEGMENT}; nothing was changed\n"
     assert (1, "", nothing) == (ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -137,7 +135,7 @@ def test_what_is_not_archived_is_not_deleted(run: Runner, serve: Serve) -> None:
     assert 3 == run(serve(DATA), *WINDOW).code
     before = through_pyarrow(run.lake)
     (run.folder / "raw").mkdir()
-    ended = erase(run.folder, "lake", "raw", SEGMENT)
+    ended = erase(run.folder, SEGMENT)
     assert (1, True) == (ended.returncode, "not in the archive" in ended.stderr)
     assert before == through_pyarrow(run.lake)
 
@@ -172,7 +170,7 @@ def test_a_segment_is_not_its_neighbour(
 ) -> None:
     """Segment 1 is not segment 10, whatever the escapes; a conversation is all its segments."""
     assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
-    ended = erase(run.folder, "lake", "raw", wanted)
+    ended = erase(run.folder, wanted)
     assert (0, "") == (ended.returncode, ended.stderr)
     for line in ended.stdout.splitlines():
         if line.startswith("then: "):
@@ -196,15 +194,15 @@ def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
     """All hours to load stand above the first deletion; with --dry-run that is all."""
     assert 3 == run(serve(DATA), *WINDOW, AHT_ETL_RAW__URI="raw").code
     before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
-    tried = erase(run.folder, "--dry-run", "lake", "raw", SEGMENT)
+    tried = erase(run.folder, "--dry-run", SEGMENT)
     assert (0, "") == (tried.returncode, tried.stderr)
     assert re.search(
-        r"^found: [1-9]\d* rows of the lake; .*: [1-9]\d*$", tried.stdout, re.MULTILINE
+        r"^rows of the lake .*: [1-9]\d*\narchived files .*: [1-9]\d*$", tried.stdout, re.MULTILINE
     )
     assert tried.stdout.splitlines()[-1].startswith("then: ")
     assert before == {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
 
-    ended = erase(run.folder, "lake", "raw", SEGMENT)
+    ended = erase(run.folder, SEGMENT)
     assert ended.stdout.startswith(tried.stdout)
     done = ended.stdout.removeprefix(tried.stdout).splitlines()
     assert {"written again", "deleted"} == {line.partition(":")[0] for line in done}
@@ -213,8 +211,12 @@ def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
 def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
     """Then nothing is changed, and that is said."""
     assert 0 == run(serve(GENERATED), *WINDOW, AHT_ETL_RAW__URI="raw").code
-    ended = erase(run.folder, "lake", "raw", "account:1:conversation:2-0")
-    assert ("", "nothing mentions account:1:conversation:2-0; nothing was changed\n", 1) == (
+    ended = erase(run.folder, "account:1:conversation:2-0")
+    assert (
+        "",
+        "aht-etl: error: nothing mentions account:1:conversation:2-0; nothing was changed\n",
+        1,
+    ) == (
         ended.stdout,
         ended.stderr,
         ended.returncode,
@@ -224,27 +226,27 @@ def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     """It is named, so that nobody takes a slip for "nothing found"."""
     (tmp_path / "lake").mkdir()
-    ended = erase(tmp_path, "lake", "rw", SEGMENT)
-    assert (1, True) == (ended.returncode, "/rw is no folder" in ended.stderr)
+    ended = erase(tmp_path, "--raw", "rw", SEGMENT)
+    assert (1, True) == (ended.returncode, "/rw does not exist or is empty" in ended.stderr)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         (),
-        ("lake", "raw"),
-        ("lake", "raw", ""),
-        ("lake", "raw", "a"),
-        ("lake", "raw", "account:1"),
-        ("lake", "raw", "account:1:conversation:"),
-        ("lake", "raw", SEGMENT, "more"),
+        ("",),
+        ("a",),
+        ("account:1",),
+        ("account:1:conversation:",),
+        (SEGMENT, "more"),
+        (SEGMENT, "--raw", ""),
+        (SEGMENT, "--lake", "lake", "--raw", "lake/raw"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """Nothing short of a conversation is taken: an empty text would be in every row."""
     ended = erase(tmp_path, *arguments)
     assert (2, "") == (ended.returncode, ended.stdout)
-    assert ended.stderr.startswith("usage: erase.py")
     assert "Traceback" not in ended.stderr
 
 
@@ -253,17 +255,10 @@ def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
     emulator = serve(GENERATED)
     assert 0 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
     coarse = ("compact", "--lake", "lake", "--settle", "0s")
-    env = {"AHT_ETL_RAW__URI": "raw", "AHT_ETL_COMPACT__URI": "coarse"}
+    env = {"AHT_ETL_COMPACT__URI": "coarse", "AHT_ETL_COMPACT__SETTLE": "0s"}
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, *arguments],
-            cwd=run.folder,
-            env=environment(**env, AHT_ETL_COMPACT__SETTLE="0s"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return command(run.folder, *arguments, **env)
 
     def segments(place: str) -> set[object]:
         parts = (run.folder / place).glob("year=*/**/*.parquet")
@@ -272,11 +267,11 @@ def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
     assert 0 == call(*coarse).returncode
     assert SEGMENT in segments("coarse")
     other = segments("lake") - {SEGMENT}
-    tried = erase(run.folder, "--dry-run", "--copy", "coarse", "lake", "raw", SEGMENT)
-    assert (0, True) == (tried.returncode, "parts of the copy: 1" in tried.stdout)
+    tried = erase(run.folder, "--dry-run", "--copy", "coarse", SEGMENT)
+    assert (0, True) == (tried.returncode, " 1 parts of the copy" in tried.stdout)
     # Erased from the lake alone, it is still found in the copy.
     for flags in ((), ("--copy", "coarse")):
-        ended = erase(run.folder, *flags, "lake", "raw", SEGMENT)
+        ended = erase(run.folder, *flags, SEGMENT)
         assert (0, "") == (ended.returncode, ended.stderr)
         assert flags == () or "aht-etl compact --from 2022-06-01 " in ended.stdout
         for line in ended.stdout.splitlines():
@@ -285,5 +280,32 @@ def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
                 assert 0 == done.returncode, done.stderr
     assert other == segments("lake") == segments("coarse")
     assert 0 == call("verify", "--lake", "lake", "--copy").returncode
-    ended = erase(run.folder, "--copy", "coarse", "lake", "raw", SEGMENT)
+    ended = erase(run.folder, "--copy", "coarse", SEGMENT)
     assert (1, "") == (ended.returncode, ended.stdout)
+
+
+def test_rows_of_any_array_are_rows(run: Runner, serve: Serve) -> None:
+    """Elements are rows, wherever in the file the array is; the text of other rows stays."""
+    other = b'{"segmentId": "x", "of": [1e3, 7.10, "\\u00e9"]}'
+    arrays = b'[%b]\n[\n %b,\n {"segmentId": "%b"} ,{"segmentId":"y"}]' % (
+        OTHER,
+        other,
+        NEAR.encode(),
+    )
+    data = Dataset.of({f"{HOUR}arrays.json.gz": gzip.compress(arrays)})
+    assert 0 == run(serve(data), *WINDOW, AHT_ETL_RAW__URI="raw").code
+    ended = erase(run.folder, NEAR)
+    assert (0, "") == (ended.returncode, ended.stderr)
+    left = gzip.decompress((run.folder / f"raw{HOUR}arrays.json.gz").read_bytes())
+    assert b'%b\n%b\n{"segmentId":"y"}\n' % (OTHER, other) == left
+
+
+def test_a_run_that_is_active_is_not_disturbed(run: Runner, serve: Serve) -> None:
+    """It holds the archive: then nothing is changed."""
+    assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
+    before = through_pyarrow(run.lake)
+    active = LocalStore(run.folder / "raw")
+    active.hold()
+    ended = erase(run.folder, NEAR)
+    assert (1, True) == (ended.returncode, "a run uses the archive" in ended.stderr)
+    assert before == through_pyarrow(run.lake)

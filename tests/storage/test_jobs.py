@@ -187,6 +187,26 @@ def test_a_lake_from_an_archive(run: Runner, serve: Serve, bucket: Bucket) -> No
     assert (0, {"not_loaded"}) == (code, {note["kind"] for note in verified["notes"]})
 
 
+def test_a_segment_is_erased_in_a_store(run: Runner, serve: Serve, bucket: Bucket) -> None:
+    """From the archive and the lake; loading from the archive brings all other rows back."""
+    env = {**bucket.env, "AHT_ETL_RAW__URI": f"{bucket.kind}://{bucket.name}/raw"}
+    assert 0 == run(serve(DATA), *into(bucket), **env).code
+    segment = next(row["segmentId"] for _, row in DATA.rows())
+    done = subprocess.run(
+        [COMMAND, "erase", "--lake", bucket.uri, segment],
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert expected(DATA).total() > sum(bucket.rows().values())
+    ended = run(serve(Dataset.of({})), *into(bucket), "--from-archive", **env)
+    assert 0 == ended.code, ended.err
+    left = {row: count for row, count in expected(DATA).items() if row[0] != segment}
+    assert left == bucket.rows()
+
+
 def _contents(dataset: Dataset) -> dict[str, bytes]:
     return {path: file.content for path, file in dataset.files.items()}
 

@@ -16,8 +16,7 @@ from etl.audit.page.formats import Clock
 from etl.audit.page.rows import Durations, PartRows, Segments, counted_as, read_rows
 from etl.audit.parallel import in_order
 from etl.audit.survey import LATE_AFTER, PartitionSurvey, PartSurvey, Survey, delay_of
-from etl.lake.layout import Damage, Selection, to_partition
-from etl.lake.quarantine import FOLDER
+from etl.lake.layout import QUARANTINE, Damage, Selection, to_partition
 from etl.model.machine import cores
 from etl.model.printable import one_line
 from etl.storage.store import LakeError, Store
@@ -233,8 +232,8 @@ def _read_quarantine(store: Store, selection: Selection) -> Quarantine:
 
 def _quarantined(store: Store, selection: Selection, damage: list[str]) -> Iterator[str]:
     """Yield the names of the quarantine's files."""
-    for file in store.walk(lambda _, error: damage.append(str(error)), FOLDER):
-        folder = file.name.removeprefix(f"{FOLDER}/").rpartition("/")[0]
+    for file in store.walk(lambda _, error: damage.append(str(error)), QUARANTINE):
+        folder = file.name.removeprefix(f"{QUARANTINE}/").rpartition("/")[0]
         partition = to_partition(folder)
         if file.name.endswith(".ndjson") and (
             selection.includes(partition) if partition else selection.everything

@@ -35,7 +35,7 @@ async def look(store: Store, paths: Iterable[str], run_id: str) -> tuple[Plan, l
             bad_rows = sum(source.quarantined for source in sources)
             own.append(OwnPart(part, tuple(source.path for source in sources), bad_rows))
 
-    plan = await make_plan(paths, (), Shard(), partial(read_states, store, seen=seen))
+    plan = await make_plan(paths, (), Shard(), partial(read_states, store, on_part=seen))
     return plan, own
 
 

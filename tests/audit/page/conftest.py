@@ -18,9 +18,8 @@ from selenium.webdriver.chrome.service import Service
 from etl.audit.page import write_page
 from etl.audit.survey import survey
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
-from etl.lake.layout import Selection
+from etl.lake.layout import Selection, write_bad_rows
 from etl.lake.part import PartBuilder
-from etl.lake.quarantine import write_bad_rows
 from etl.lake.receipts import Receipt
 from etl.model.dataset import SCHEMA, SizedBatch
 from etl.storage.local import LocalStore
