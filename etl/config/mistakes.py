@@ -99,7 +99,7 @@ def _reason(key: str, details: ErrorDetails) -> str:
     own = str(details["ctx"]["error"]) if kind == "value_error" else None
     if not fields:
         inner = next((name for name, _ in all_keys() if name.startswith(f"{key}.")), "account")
-        return own or f"is a section and takes no value: set the keys in it, such as {inner}"
+        return own or f"is a section, not a value: set the keys in it, such as {inner}"
     [(name, field)] = fields.items()
     kind, metadata = _unwrapped(field.annotation, field.metadata)
     example = _example(field, metadata)

@@ -1,7 +1,7 @@
-"""Keeps secrets out of everything that is shown: logs, the report, error lines.
+"""Keeps secrets out of all output: logs, the report, error messages.
 
-A server may echo what it was sent, so it is not enough never to print a key: each text on its way
-out passes `Redactor.text`.
+A server may repeat a request in its answer, so it is not enough that no code prints a key: every
+text passes `Redactor.text` before it is shown.
 """
 
 import re
@@ -20,12 +20,12 @@ _PARAMETER: Final = re.compile(r"(?i)\boauth_(?!problem)\w+\W{1,8}[^\"\\&,\s]*")
 
 _PERCENT: Final = re.compile(r"%[0-9A-F]{2}")
 
-#: Shorter values (`true`, `eu`) name nothing secret and would garble any text.
+#: Shorter values (`true`, `eu`) are no secrets, and hiding them would make texts unreadable.
 _SHORTEST: Final = 6
 
 
 class Redactor:
-    """Replaces known secret values, and whatever looks like an Authorization header."""
+    """Hides known secret values, and text that looks like an Authorization header."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._values: list[str] = []
@@ -33,7 +33,7 @@ class Redactor:
             self.add(secret)
 
     def add(self, secret: str) -> None:
-        """Hide this value, as it is and percent-encoded, from now on."""
+        """Hide this value from now on, also in its percent-encoded forms."""
         if len(secret) >= _SHORTEST:
             quoted = {quote(secret, safe=""), quote_plus(secret)}
             forms = {secret, *quoted, *(quote(form, safe="") for form in quoted)}
@@ -51,7 +51,7 @@ class Redactor:
         return _PARAMETER.sub(_HIDDEN, text)
 
     def tree(self, value: Any) -> Any:
-        """Return a JSON-like value without secrets; keys and numbers are left as they are."""
+        """Return a JSON-like value without secrets; keys and numbers do not change."""
         match value:
             case str():
                 return self.text(value)

@@ -41,13 +41,13 @@ class Section(BaseModel):
 
 
 class ApiSettings(Section):
-    """Where the vendor's API is and how it is asked."""
+    """Where the vendor's API is, and how requests to it are sent."""
 
-    # Before the URLs, which are judged by it.
+    # Before the URLs, whose validator uses it.
     allow_http: bool = Field(
         default=False,
-        description="Whether plain http is allowed to other hosts than loopback. Then anyone on "
-        "the way can read the keys.",
+        description="Whether plain http to hosts other than loopback is allowed. Anyone on the "
+        "network path can then read the keys.",
     )
     base_url: Url | None = Field(
         default=None,
@@ -61,7 +61,7 @@ class ApiSettings(Section):
         default="aht_etl",
         pattern=r"^[a-zA-Z0-9_]+$",
         max_length=20,
-        description="Who is calling: 1 to 20 letters, digits or _, unique in your organisation.",
+        description="The caller's name: 1 to 20 letters, digits or _, unique in your organisation.",
     )
     request_window: SecondOrMore = Field(
         default=timedelta(days=1), description="The longest window of one listing request."
@@ -84,7 +84,7 @@ class ApiSettings(Section):
         allowed = info.data.get("allow_http") or is_loopback(url.hostname or "")
         if url.scheme == "http" and not allowed:
             raise ValueError(
-                "plain http would show the keys to anyone on the way; use https, or set "
+                "plain http would show the keys to anyone on the network path; use https, or set "
                 "api.allow_http"
             )
         return value
@@ -113,7 +113,7 @@ class AuthSettings(Section):
 
     @property
     def scheme(self) -> Literal["oauth1", "oauth2", "none"]:
-        """Which scheme the keys are for."""
+        """The scheme that the keys belong to."""
         if self.consumer_key:
             return "oauth1"
         return "oauth2" if self.client_id else "none"
@@ -129,14 +129,14 @@ class AuthSettings(Section):
             ),
             "OAuth 2.0": ("client_id", "client_secret"),
         }
-        begun = {
+        missing_keys = {
             name: [key for key in keys if getattr(self, key) is None]
             for name, keys in schemes.items()
             if any(getattr(self, key) is not None for key in keys)
         }
-        if len(begun) > 1:
+        if len(missing_keys) > 1:
             raise ValueError("keys of OAuth 1.0a and of OAuth 2.0 are set; keep those of one")
-        for name, missing in begun.items():
+        for name, missing in missing_keys.items():
             if missing:
                 raise ValueError(
                     f"{name} needs {', '.join(f'auth.{key}' for key in missing)} as well"
@@ -145,12 +145,12 @@ class AuthSettings(Section):
 
 
 class WindowSettings(Section):
-    """Which span of time is listed."""
+    """The span of time that is listed."""
 
     start: Instant | None = Field(
         default=None,
         alias="from",
-        description="Begin of the window: 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
+        description="Start of the window: 2022-06-01T00:00:00Z, 2022-06-01 (midnight UTC) or "
         "epoch milliseconds. Empty: window.lookback before window.to.",
     )
     end: Instant | None = Field(
@@ -160,31 +160,31 @@ class WindowSettings(Section):
     )
     lookback: Duration = Field(
         default=timedelta(days=7),
-        description="The window's length without window.from. Files come late, so look back far: "
-        "files already loaded are not downloaded again.",
+        description="The window's length, if window.from is empty. Files come late, so choose a "
+        "long one: files already loaded are not downloaded again.",
     )
 
 
 class FetchSettings(Section):
     """How files are requested."""
 
-    concurrency: int = Field(default=16, ge=1, description="Requests in flight at most.")
+    concurrency: int = Field(default=16, ge=1, description="The most requests in flight.")
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None,
-        description="Requests a second at most. Empty: as fast as the server allows.",
+        description="The most requests per second. Empty: as fast as the server allows.",
         examples=[20],
     )
     timeout: Duration = Field(
-        default=timedelta(seconds=60), description="How long to wait without a byte arriving."
+        default=timedelta(seconds=60), description="How long to wait for the next byte."
     )
     least_rate: Size = Field(
         default=ByteSize(2**10),
-        description="Bytes a second at least, over a minute. A slower answer is a timeout.",
+        description="The fewest bytes per second, over a minute. A slower answer is a timeout.",
     )
     skip: tuple[str, ...] = Field(
         default=(),
-        description="Paths or glob patterns that are never fetched: a file known to be broken at "
-        "the vendor.",
+        description="Paths or glob patterns that are never fetched, for example of a file that is "
+        "broken at the vendor.",
         examples=[("*.00066.json.gz",)],
     )
 
@@ -199,10 +199,12 @@ class RetrySettings(Section):
     )
     throttle_delay: Seconds = Field(
         default=1,
-        description="Seconds at least before any next request after a 429; a longer Retry-After "
+        description="The fewest seconds between a 429 and the next request. A longer Retry-After "
         "is obeyed.",
     )
-    throttle_attempts: int = Field(default=20, ge=0, description="429s that one request survives.")
+    throttle_attempts: int = Field(
+        default=20, ge=0, description="How often one request is sent again after a 429."
+    )
 
 
 class LakeSettings(Section):
@@ -215,20 +217,20 @@ class LakeSettings(Section):
     )
     options: dict[str, Secret] = Field(
         default_factory=dict,
-        description="The object store's own options by object_store's names, values as strings; "
-        "credentials that are missing here come from the environment or the machine's identity.",
+        description="The object store's options, by object_store's names, values as strings. "
+        "Credentials that are missing here come from the environment or the machine's identity.",
         examples=[{"region": "eu-west-1"}],
     )
     compression: Compression = Field(default="zstd", description="How columns are compressed.")
     target_part_size: Size = Field(
         default=ByteSize(128 * 2**20),
-        description="Size after which a part is cut, between two source files. A target, not a "
-        "limit.",
+        description="The size at which a part ends, between two source files. It is a target, not "
+        "a limit.",
     )
 
 
 class RawSettings(Section):
-    """Where downloaded files are kept, if anywhere."""
+    """Where the raw archive is, if there is one."""
 
     uri: PlaceUri | None = Field(
         default=None,
@@ -259,43 +261,43 @@ class CompactSettings(Section):
     )
     settle: DurationOrZero = Field(
         default=timedelta(hours=48),
-        description="How long a day must be over before it is copied. Files that come later make a "
-        "further part.",
+        description="How long a day must be over before it is copied. Later files go into another "
+        "part.",
     )
 
 
 class LimitSettings(Section):
-    """What is too much."""
+    """Limits of memory and of what a file may contain."""
 
     memory: Size = Field(
         default=ByteSize(512 * 2**20),
-        description="Budget for data in flight; what does not fit goes to the temporary folder.",
+        description="The budget for data in flight. Larger files go to the temporary folder.",
     )
     max_bad_row_ratio: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="A file with more than this share of bad rows fails whole.",
+        description="A file with a larger share of bad rows fails as a whole.",
     )
     max_file_size: Size = Field(
         default=ByteSize(16 * 2**30),
-        description="A file that unpacks to more fails, as a decompression bomb.",
+        description="A file that unpacks to more fails: it may be a decompression bomb.",
     )
 
 
 class ShutdownSettings(Section):
-    """How a run ends when it is told to."""
+    """How a run ends after a stop request."""
 
     grace: DurationOrZero = Field(
         default=timedelta(seconds=20),
-        description="After SIGTERM, SIGINT or SIGHUP, or an error that ends the run: time to "
-        "commit what is downloaded. A second signal within 2 s is the same request, a later one "
-        "ends at once.",
+        description="The time to commit downloaded files after SIGTERM, SIGINT, SIGHUP or an error "
+        "that ends the run. A second signal within 2 s is the same request; a later one ends the "
+        "run at once.",
     )
 
 
 class EngineSettings(Section):
-    """Who loads: this machine, or the workers of a Dask cluster."""
+    """Where files are loaded: on this machine, or by the workers of a Dask cluster."""
 
     kind: Literal["local", "dask"] = Field(
         default="local",
@@ -309,14 +311,14 @@ class EngineSettings(Section):
     )
     workers: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Dask: tasks at once, which share fetch.concurrency and fetch.rate. Empty: as "
-        "many as the cluster has workers, or as this machine has cores.",
+        description="Dask: how many tasks run at once. They share fetch.concurrency and "
+        "fetch.rate. Empty: as many as the cluster has workers, or as this machine has cores.",
         examples=[8],
     )
 
 
 class MetricsSettings(Section):
-    """Where a run's figures go for Prometheus, if anywhere; nothing secret is among them."""
+    """Where a run's metrics go for Prometheus, if anywhere; they hold no secret."""
 
     pushgateway: Url | None = Field(
         default=None,
@@ -338,5 +340,5 @@ class MetricsSettings(Section):
 
     @property
     def configured(self) -> bool:
-        """Whether they go anywhere."""
+        """Whether metrics are published at all."""
         return self.pushgateway is not None or self.textfile is not None

@@ -249,6 +249,6 @@ def _check_endpoint(endpoint: str, client: dict[str, str]) -> None:
             client["allow_http"] = "true"
         elif client.get("allow_http", "").lower() not in _TRUE:
             raise ValueError(
-                "endpoint: plain http would show keys and data to anyone on the way; use https, "
-                'or set allow_http to "true"'
+                "endpoint: plain http would show keys and data to anyone on the network path; use "
+                'https, or set allow_http to "true"'
             )

@@ -1,4 +1,4 @@
-"""`aht-etl config`: what is shown, where it says it came from, and the schema for editors."""
+"""`aht-etl config`: the values, their origins, and the schema for editors."""
 
 import json
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def origins(*arguments: str, **env: str) -> dict[str, tuple[Any, str]]:
 
 
 def test_each_source_is_named() -> None:
-    """The strongest source of each value, by its name there; no secret, and no account needed."""
+    """By the value's name in its strongest source; without secrets, and without an account."""
     Path("c.yaml").write_text("account: 0123\nfetch: {concurrency: 1, rate: 1, timeout: 90s}\n")
     Path("secrets").mkdir()
     Path("secrets", "auth__client_id").write_text("hush-hush")
@@ -80,7 +80,7 @@ def test_each_source_is_named() -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_what_is_shown_is_the_same_configuration(file: Path, tmp_path: Path) -> None:
-    """Its YAML, read again, gives the very settings that it was made of, comments and all."""
+    """Its YAML, loaded again with its comments, gives the same settings."""
     again = tmp_path / "again.yaml"
     again.write_text(show("--config", str(file)))
     assert load({}, file, {}).model_dump() == load({}, again, {}).model_dump()
@@ -88,7 +88,7 @@ def test_what_is_shown_is_the_same_configuration(file: Path, tmp_path: Path) -> 
     assert again.read_text() == narrow
 
 
-#: What the flags take that take no day.
+#: Values of the flags that do not accept a day.
 VALUES = {
     "account": "a1",
     "api.base_url": "https://a.example",
@@ -102,7 +102,7 @@ VALUES = {
 
 
 def test_every_key_is_shown_once() -> None:
-    """With a comment each; a flag that sets a key is known by it."""
+    """With a comment; a flag that sets a key is named as its origin."""
     keys = [key for key, _ in all_keys()]
     assert [*keys] == [*origins(), *()] == list(dict.fromkeys(keys))
     lines = [line for line in show().splitlines() if "#" in line]
@@ -125,7 +125,7 @@ def test_every_key_is_shown_once() -> None:
     ],
 )
 def test_durations_as_they_are_written(value: str, expected: str) -> None:
-    """In the largest unit that is exact, and readable as what they were."""
+    """In the largest exact unit, which loads as the same value."""
     settings = load({"fetch": {"timeout": value}}, None, {})
     assert expected == yaml_value(settings.fetch.timeout)
     again = load({"fetch": {"timeout": expected}}, None, {})
@@ -137,7 +137,7 @@ def test_durations_as_they_are_written(value: str, expected: str) -> None:
     [("1GiB", "1GiB"), ("64MB", "64MB"), ("1536KiB", "1536KiB"), ("1001", 1001), ("1000", "1kB")],
 )
 def test_sizes_as_they_are_written(value: str, expected: str | int) -> None:
-    """In the largest unit that is exact, and readable as what they were."""
+    """In the largest exact unit, which loads as the same value."""
     settings = load({"limits": {"memory": value}}, None, {})
     assert expected == yaml_value(settings.limits.memory)
     again = load({"limits": {"memory": str(expected)}}, None, {})
@@ -145,7 +145,7 @@ def test_sizes_as_they_are_written(value: str, expected: str | int) -> None:
 
 
 def test_a_wrong_configuration_is_not_shown() -> None:
-    """Exit code 2, the key and where its value came from."""
+    """Exit code 2, with the key and the origin of its value."""
     env = {"AHT_ETL_FETCH__CONCURRENCY": "0"}
     result = CliRunner().invoke(app, ["config", "show"], env=env)
     assert (2, "") == (result.exit_code, result.stdout)
@@ -174,7 +174,7 @@ def properties(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def test_every_key_is_in_the_schema() -> None:
-    """By the name that it has in YAML, with a description, and a default that is a valid value."""
+    """By its name in YAML, with a description, and with a default that is valid."""
     found = dict(properties(config_schema()))
     assert sorted(key for key, _ in all_keys()) == sorted(found)
     assert [] == [key for key, field in found.items() if not field.get("description")]
@@ -196,7 +196,7 @@ def _texts(value: Any) -> Any:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_the_examples_fit_the_schema(file: Path) -> None:
-    """What the program takes, the schema takes."""
+    """The schema accepts what the program accepts."""
     VALIDATOR.validate(yaml.load(file.read_text(), _EditorLoader))
 
 
@@ -218,8 +218,8 @@ def test_the_examples_fit_the_schema(file: Path) -> None:
         "api:",
     ],
 )
-def test_what_is_right(text: str, tmp_path: Path) -> None:
-    """The schema and the program agree on it."""
+def test_valid_yaml(text: str, tmp_path: Path) -> None:
+    """The schema and the program accept it."""
     file = tmp_path / "c.yaml"
     file.write_text(text)
     VALIDATOR.validate(yaml.load(text, _EditorLoader))
@@ -254,8 +254,8 @@ def test_what_is_right(text: str, tmp_path: Path) -> None:
         "[1, 2]",
     ],
 )
-def test_what_is_wrong(text: str, tmp_path: Path) -> None:
-    """An editor underlines what the program would refuse."""
+def test_invalid_yaml(text: str, tmp_path: Path) -> None:
+    """The schema and the program refuse it."""
     file = tmp_path / "c.yaml"
     file.write_text(text)
     assert not VALIDATOR.is_valid(yaml.load(text, _EditorLoader))

@@ -1,4 +1,4 @@
-"""What is said about each wrong key: its name, what is allowed, an example; nothing of pydantic."""
+"""The message for each wrong key: its name, what is allowed, an example; no words of pydantic."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from etl.config.sources import load
 from etl.model.errors import UsageError
 
 KEYS = [key for key, _ in all_keys()]
-#: Where most texts are right, a wrong one.
+#: Wrong texts for keys that accept most texts.
 WRONG_TEXTS = {
     "lake.uri": "ftp://host/lake",
     "raw.uri": "s3:/bucket",
@@ -21,9 +21,9 @@ WRONG_TEXTS = {
     "lake.options": "region",
     "raw.options": "region",
 }
-#: Any text is a key.
+#: Keys that accept any text.
 ANY_TEXT = {key for key in KEYS if key.startswith("auth.")} - {"auth.signature_method"}
-#: What says what the program is made of.
+#: Words that come from pydantic or Python.
 MACHINERY = re.compile(
     r"(?i)pydantic|input should|value error|\bvalid (dict|str|int)|instance of|\bpattern\b|"
     r"datetime\.|\w+Settings|<\w+ object|object at|NoneType|Annotated|_\w+Error"
@@ -70,7 +70,7 @@ def test_a_wrong_type_of_each_key_is_explained(key: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("key", sorted({*KEYS} - ANY_TEXT))
 def test_a_wrong_value_of_each_key_is_explained(key: str, tmp_path: Path) -> None:
-    """As a flag or a variable has it, and as YAML has it."""
+    """From a flag, from a variable and from YAML."""
     value = WRONG_TEXTS.get(key, "no such value ☃")
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(nested(key, value)))
@@ -85,7 +85,7 @@ def test_a_wrong_value_of_each_key_is_explained(key: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("key", KEYS)
 def test_nothing_for_each_key_is_explained_or_means_unset(key: str, tmp_path: Path) -> None:
-    """An empty text is wrong; a key without a value is unset, if it may be; so is a variable."""
+    """An empty text is wrong; an optional key without a value, or an empty variable, is unset."""
     helps(key, said_of(nested(key, "")))
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(nested(key, None)))
@@ -98,9 +98,9 @@ def test_nothing_for_each_key_is_explained_or_means_unset(key: str, tmp_path: Pa
 
 @pytest.mark.parametrize("section", sorted({key.partition(".")[0] for key in KEYS if "." in key}))
 def test_a_value_in_a_sections_place_is_explained(section: str) -> None:
-    """Its keys are what can be set."""
+    """The message says which keys can be set."""
     said = said_of({section: "x"})
-    assert said.startswith(f"{section}: is a section and takes no value: set the keys in it, such")
+    assert said.startswith(f"{section}: is a section, not a value: set the keys in it, such as ")
     assert f"such as {section}." in said
     assert not MACHINERY.search(said)
 
@@ -118,6 +118,6 @@ def test_a_value_in_a_sections_place_is_explained(section: str) -> None:
         ({"engine": {"kind": "spark"}}, "engine.kind: must be local or dask, for example local"),
     ],
 )
-def test_what_is_said(document: Any, said: str) -> None:
-    """Limits are in it, and the example is the key's default where it has one."""
+def test_messages(document: Any, said: str) -> None:
+    """They hold the limits, and as example the key's default if it has one."""
     assert said in said_of(document)

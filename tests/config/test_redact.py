@@ -1,4 +1,4 @@
-"""Secrets do not pass, whatever form they come back in."""
+"""Secrets are hidden, in any form in which a server may repeat them."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_known_values_are_hidden(text: str) -> None:
     ],
 )
 def test_authorization_headers_are_hidden(header: str) -> None:
-    """Whatever looks like the header's credentials is hidden, known or not."""
+    """Text that looks like the header's credentials is hidden, even if it is not a known secret."""
     shown = Redactor().text(f"got Authorization: {header}")
     assert not any(part in shown for part in ("n0nce", "s1gn", "t0ken"))
 
@@ -41,7 +41,7 @@ def test_parameters_are_hidden() -> None:
 
 
 def test_plain_texts_stay() -> None:
-    """Texts that hold no secret are not changed; short values are not hidden."""
+    """Texts without a secret do not change; short values are not hidden."""
     redactor = Redactor(["true", "eu"])
     for text in (
         "true in eu",
@@ -53,6 +53,6 @@ def test_plain_texts_stay() -> None:
 
 
 def test_trees_are_walked() -> None:
-    """Strings in lists and dicts are cleaned; numbers and keys are left."""
+    """Secrets in lists and dicts are hidden; numbers and keys do not change."""
     tree = {"a": [f"x{SECRET}", 1, None], "b": {"c": SECRET}}
     assert Redactor([SECRET]).tree(tree) == {"a": ["x***", 1, None], "b": {"c": "***"}}

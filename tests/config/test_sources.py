@@ -21,7 +21,7 @@ def test_defaults_read_nothing() -> None:
 
 
 def test_precedence(tmp_path: Path) -> None:
-    """Flags beat the environment, that beats secret files, those beat YAML; key by key."""
+    """Key by key: flags, then the environment, then secret files, then YAML."""
     config = tmp_path / "c.yaml"
     config.write_text("account: y\napi: {source: y}\nfetch: {concurrency: 1, rate: 1}\n")
     secrets = tmp_path / "secrets"
@@ -94,7 +94,7 @@ def test_a_mistyped_time_is_refused_in_every_source(value: str, said: str, tmp_p
     ],
 )
 def test_a_wrong_time_from_python_is_refused(value: object, said: str) -> None:
-    """A datetime without a zone is no time, a number with a fraction no count of milliseconds."""
+    """A datetime needs a zone, and milliseconds are a whole number."""
     with pytest.raises(UsageError, match=said):
         load({"window": {"from": value}}, None, {})
 
@@ -111,7 +111,7 @@ def test_the_forms_of_a_time_from_python(value: object) -> None:
 
 
 def test_environment_forms() -> None:
-    """Lists are JSON, sizes and durations have units, Kubernetes' own variables are passed over."""
+    """Lists are JSON, sizes and durations have units, and Kubernetes' own variables are ignored."""
     settings = load(
         {},
         None,
@@ -185,7 +185,7 @@ def test_wrong_configuration_names_the_key(
 def test_each_source_says_which_key_was_meant(
     wrong: str, meant: str | None, tmp_path: Path
 ) -> None:
-    """YAML, environment and secret files alike; each by the name that it has there."""
+    """For variables and secret files, by the key's name there."""
     variable = f"AHT_ETL_{wrong.upper().replace('.', '__')}"
     (tmp_path / wrong.replace(".", "__")).write_text("hush-hush")
     said = []
@@ -206,7 +206,7 @@ def test_each_source_says_which_key_was_meant(
 
 
 def test_all_unknown_variables_are_named_at_once() -> None:
-    """Also the one that should have named the secret files."""
+    """Also a misspelled AHT_ETL_SECRETS_DIR."""
     environ = {"AHT_ETL_SECRET_DIR": "s", "AHT_ETL_ACOUNT": "a", "AHT_ETL_FETCH__RATE": "x"}
     with pytest.raises(UsageError) as caught:
         load({}, None, environ)
@@ -214,8 +214,8 @@ def test_all_unknown_variables_are_named_at_once() -> None:
     assert "AHT_ETL_ACOUNT: unknown key, did you mean account" in str(caught.value)
 
 
-def test_where_a_wrong_value_stands_is_said(tmp_path: Path) -> None:
-    """The variable, the secret file, the YAML file: what is to be mended."""
+def test_the_source_of_a_wrong_value_is_named(tmp_path: Path) -> None:
+    """The variable, the secret file or the YAML file."""
     config = tmp_path / "c.yaml"
     config.write_text("account: a-b\nretry: {server_delays: [1, x]}\n")
     (tmp_path / "secrets").mkdir()
@@ -234,12 +234,12 @@ def test_where_a_wrong_value_stands_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost/"])
 def test_http_to_loopback_is_allowed(url: str) -> None:
-    """Plain http is fine where it does not leave the machine; a slash at the end goes."""
+    """Plain http is allowed if it stays on the machine; a slash at the end is removed."""
     assert load({"api": {"base_url": url}}, None, {}).api.base_url == url.rstrip("/")
 
 
 def test_unknown_secret_file(tmp_path: Path) -> None:
-    """A secret file that is no key is named, its content is not."""
+    """A secret file with an unknown key is named; its content is not shown."""
     (tmp_path / "auth__client_idd").write_text("hush-hush")
     (tmp_path / "acount").write_text("hush-hush")
     with pytest.raises(UsageError, match="acount") as caught:
@@ -248,7 +248,7 @@ def test_unknown_secret_file(tmp_path: Path) -> None:
 
 
 def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:
-    """All of them at once, and nothing of what they hold."""
+    """All of them at once, without their content."""
     (tmp_path / "account").symlink_to("..data/account")
     (tmp_path / "auth__client_id").mkdir()
     (tmp_path / "auth__client_secret").write_bytes("hush-hush".encode("utf-16"))
@@ -266,7 +266,7 @@ def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Pa
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbfa1\r\n", b"\xef\xbb\xbfa1", b"a1\n"])
 def test_a_byte_order_mark_is_no_part_of_a_secret(content: bytes, tmp_path: Path) -> None:
-    """Editors put one at the begin of a file."""
+    """Some editors write one at the start of a file."""
     (tmp_path / "account").write_bytes(content)
     assert "a1" == load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}).account
 
@@ -289,7 +289,7 @@ def test_a_byte_order_mark_is_no_part_of_a_secret(content: bytes, tmp_path: Path
     ],
 )
 def test_authentication_is_one_whole_scheme(auth: dict[str, str], said: str) -> None:
-    """Half a scheme or two of them are wrong, and the message holds no value."""
+    """Half a scheme and two schemes are wrong; the message holds no value."""
     with pytest.raises(UsageError) as caught:
         load({"auth": auth}, None, {})
     assert said in str(caught.value)
@@ -300,7 +300,7 @@ def test_authentication_is_one_whole_scheme(auth: dict[str, str], said: str) -> 
     "text", ["auth: {client_secret: 'hush-hush", "- hush-hush", "auth: hush-hush", "hush: [}"]
 )
 def test_broken_yaml_is_not_quoted(text: str, tmp_path: Path) -> None:
-    """A YAML error names the place, not the line: a secret may stand there."""
+    """The message names the position and does not quote the line, which may hold a secret."""
     config = tmp_path / "c.yaml"
     config.write_text(text)
     with pytest.raises(UsageError) as caught:

@@ -12,7 +12,7 @@ LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 
 @dataclass(frozen=True)
 class Event:
-    """A call that logs, or a row that says so; `more`: it passes on fields by a mapping."""
+    """A logging call, or a row of the table. With `more`, the call also has a mapping of fields."""
 
     name: str
     level: str
@@ -21,7 +21,7 @@ class Event:
 
 
 def logged() -> Iterator[Event]:
-    """Yield every log call there is in the package."""
+    """Yield every logging call in the package."""
     for file in sorted(ROOT.glob("etl/**/*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "command":
@@ -39,7 +39,7 @@ def logged() -> Iterator[Event]:
 
 
 def names(call: ast.Call, position: int) -> list[str]:
-    """Return the event's name, both of them in a choice; none where it is `complain`'s own."""
+    """Return the event's name, or both of a choice; nothing inside `complain` itself."""
     argument = call.args[position]
     choice = [argument.body, argument.orelse] if isinstance(argument, ast.IfExp) else [argument]
     found = [str(node.value) for node in choice if isinstance(node, ast.Constant)]
@@ -64,7 +64,7 @@ def documented() -> dict[str, Event]:
 
 
 def test_every_event_is_in_the_table_as_it_is_logged() -> None:
-    """With its level and its fields, and no other event stands there."""
+    """With its level and its fields; the table has no other event."""
     table = documented()
     calls = list(logged())
     assert {event.name for event in calls} == set(table)
@@ -78,8 +78,8 @@ def test_every_event_is_in_the_table_as_it_is_logged() -> None:
             assert fields == row.fields, name
 
 
-def test_names_are_a_noun_and_what_became_of_it() -> None:
-    """One dot, lower case."""
+def test_names_are_a_noun_and_a_verb() -> None:
+    """In lower case, with one dot between them."""
     assert [] == [
         event.name for event in logged() if not re.fullmatch("[a-z]+[.][a-z_]+", event.name)
     ]

@@ -1,4 +1,4 @@
-"""What the machine gives: cores by affinity and quota, and what to set where something runs out."""
+"""Cores by affinity and quota, and what to set if the machine runs out of something."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from etl.storage.store import LakeError
 
 
 def written(root: Path, files: dict[str, str]) -> Path:
-    """Write files below a root that stands for the machine's."""
+    """Write files below a root that replaces the machine's."""
     for name, text in files.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ ONE_V1 = {"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}
         ({"proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": "100000 100000\n"}, 1),
         ({"proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": "150000 100000\n"}, 2),
         ({"proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": "20000 100000\n"}, 1),
-        # The least of the group's own and of those above it.
+        # The lowest quota of the group and of those above it.
         (
             {
                 "proc/self/cgroup": "0::/a/b\n",
@@ -42,7 +42,7 @@ ONE_V1 = {"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}
             },
             3,
         ),
-        # In a container the path may be the host's, of which nothing is there.
+        # In a container the path may be the host's, which does not exist there.
         ({"proc/self/cgroup": "0::/kubepods/pod1\n", f"{V2}/cpu.max": "200000 100000\n"}, 2),
         (
             {
@@ -67,7 +67,7 @@ ONE_V1 = {"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}
 def test_a_quota_counts_as_fewer_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
 ) -> None:
-    """A pod with one CPU on a node of 64 cores does not run 64 decoders."""
+    """A pod with one CPU on a node with 64 cores must not run 64 decoders."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert expected == cores(written(tmp_path, files))
 
@@ -89,14 +89,14 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (caused(LakeError("writing a: b"), OSError(errno.EMFILE, "too many")), "ulimit -n"),
     ],
 )
-def test_a_lack_names_the_limit_and_what_to_set(error: Exception, named: str) -> None:
-    """Of threads, files and memory, whoever met it first."""
+def test_a_shortage_names_the_limit_and_what_to_set(error: Exception, named: str) -> None:
+    """For threads, files and memory, whichever library reports it."""
     said = resource_shortage(error)
     assert said is not None
     assert named in said
 
 
-def test_other_errors_are_no_lack() -> None:
-    """Neither of ours nor of others."""
+def test_other_errors_are_no_shortage() -> None:
+    """Neither our own errors nor the operating system's."""
     for error in (RunError("no"), OSError(errno.ENOSPC, "full"), None):
         assert resource_shortage(error) is None

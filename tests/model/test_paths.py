@@ -56,15 +56,15 @@ def test_zero_padding_is_kept() -> None:
         GOOD.replace("sequences", "séquences"),
     ],
 )
-def test_what_does_not_fit_is_refused(bad: str) -> None:
-    """Nothing but the documented pattern and a real hour is accepted."""
+def test_other_paths_are_refused(bad: str) -> None:
+    """Only the documented pattern with an hour that exists is accepted."""
     with pytest.raises(InvalidPathError):
         BreakdownPath.parse(bad)
 
 
 @given(st.from_regex(DOCUMENTED, alphabet=st.characters(codec="utf-8")))
 def test_accepts_only_documented_ascii(text: str) -> None:
-    """Whatever is accepted is ASCII, fits the pattern and stays below its partition."""
+    """Each accepted path is ASCII, matches the pattern and lies below its partition."""
     try:
         path = BreakdownPath.parse(text)
     except InvalidPathError:
@@ -76,7 +76,7 @@ def test_accepts_only_documented_ascii(text: str) -> None:
 
 
 def test_a_partition_from_its_folder() -> None:
-    """As from a path in it; whatever else lies in a lake is none."""
+    """The same partition as from a path in it; other folders of a lake are no partitions."""
     path = BreakdownPath.parse("/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz")
     assert path.partition == Partition.parse("year=2022/month=6/day=1/hour=6/accountId=le79344075")
     assert "le79344075" == path.partition.account

@@ -1,4 +1,4 @@
-"""Foreign text as people see it."""
+"""Foreign text is safe to show."""
 
 from hypothesis import given
 from hypothesis import strategies as st

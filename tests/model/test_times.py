@@ -36,7 +36,7 @@ def test_instants(text: str, expected: datetime) -> None:
     ["", "now", "2022-06-01T00:00:00", "2022-13-01", "20220601T00", "1e9", "9" * 30, "2022-6-1"],
 )
 def test_bad_instants(text: str) -> None:
-    """All else is refused, a time without its offset too, and the message repeats the text."""
+    """Other text is refused, also a time without an offset; the message repeats the text."""
     with pytest.raises(ValueError, match="time") as caught:
         parse_instant(text)
     assert repr(text) in str(caught.value)
@@ -61,16 +61,16 @@ def test_bad_instants(text: str) -> None:
         ("2022-06-01T06:00Z", "the seconds are missing: write 2022-06-01T06:00:00Z"),
     ],
 )
-def test_what_was_meant_by_a_wrong_instant_is_said(text: str, said: str) -> None:
-    """A time before 2015 is a mistake; the message repeats it and shows the right form."""
+def test_a_wrong_instant_is_explained(text: str, said: str) -> None:
+    """The message repeats the text and says what was probably meant."""
     with pytest.raises(ValueError, match=said) as caught:
         parse_instant(text)
     assert repr(text) in str(caught.value)
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)))
-def test_what_programs_write_is_read_whatever_its_year(at: datetime) -> None:
-    """A report may hold an hour that no flag takes."""
+def test_rfc3339_of_any_year_is_parsed(at: datetime) -> None:
+    """A report may hold an hour that no flag accepts."""
     in_millis = at.replace(microsecond=at.microsecond // 1000 * 1000)
     assert parse_rfc3339(rfc3339(in_millis)) == in_millis
 
@@ -102,7 +102,7 @@ def test_bad_durations(text: str) -> None:
 
 @given(instants, instants, st.timedeltas(timedelta(minutes=1), timedelta(days=400)))
 def test_windows_cover_without_gap(a: datetime, b: datetime, longest: timedelta) -> None:
-    """Cut windows join without a gap, none is too long, and together they are the whole."""
+    """The pieces join without a gap, none is too long, and together they are the whole window."""
     whole = Window(min(a, b), max(a, b))
     if (whole.end - whole.start) / longest > 5000:
         return
@@ -117,7 +117,7 @@ def test_windows_cover_without_gap(a: datetime, b: datetime, longest: timedelta)
 
 @given(instants)
 def test_millis_round_trip(at: datetime) -> None:
-    """Epoch milliseconds and RFC 3339 read back as the same millisecond."""
+    """Epoch milliseconds and RFC 3339 are parsed back to the same millisecond."""
     in_millis = at.replace(microsecond=at.microsecond // 1000 * 1000)
     assert parse_instant(str(to_millis(at))) == in_millis
     assert parse_instant(rfc3339(in_millis)) == in_millis

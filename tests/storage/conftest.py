@@ -45,7 +45,7 @@ class Bucket:
     name: str
     options: dict[str, str]
     prefix: str = "some/lake"
-    #: What a run is told of it besides its URI.
+    #: The variables of a run into it, in addition to its URI.
     env: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,10 +104,10 @@ class Bucket:
         return sorted(found)
 
     def assert_holds(self, dataset: Dataset) -> None:
-        """Compare all that the lake holds with the truth, row by row."""
+        """Compare the whole lake with the dataset, row by row."""
         assert sorted(dataset.files) == self.receipts()
         assert expected(dataset) == self.rows()
-        # Nothing that a reader would trip over.
+        # Readers skip all other objects.
         others = set(self.objects()) - set(self.parts())
         below = {name.removeprefix(f"{self.prefix}/") for name in others}
         assert all(name.startswith("_") and not name.endswith(".parquet") for name in below)
@@ -127,7 +127,7 @@ def azurite_port() -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def _no_keys_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on what the environment says of a cloud."""
+    """No test depends on this machine's settings for a cloud."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "GOOGLE_", "AZURE_")):
             monkeypatch.delenv(name)

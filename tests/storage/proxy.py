@@ -1,6 +1,6 @@
-"""A proxy in front of an object store's server: it notes requests, and breaks what it is told to.
+"""A proxy in front of an object store's server: it records requests and injects faults.
 
-It also gives what the emulators lack: conditional puts that are decided one after another.
+It also sends puts one after another, because the emulators' conditional puts are not atomic.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ DENIED: Final = (403, "<Error><Code>AccessDenied</Code><Message>Access Denied</M
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that came through: what was asked for and how long the answer was."""
+    """A request that was passed on, and the size of its answer."""
 
     method: str
     path: str
@@ -42,11 +42,12 @@ class Seen:
 
 @dataclass(slots=True)
 class Fault:
-    """What goes wrong, so many times, with requests that `concerns` picks.
+    """A fault that happens `times` times, to requests that `concerns` selects.
 
-    `lose_answer`: it is done, and the connection breaks. `break_body`: the connection breaks before
-    it is done. `cut_answer`: it breaks in the middle of the answer. `answer`: this instead.
-    `delay_s`: done, and answered so much later. `strip`: headers that are not passed on.
+    `lose_answer`: the server does it, then the connection breaks. `break_body`: the connection
+    breaks before the server has the request. `cut_answer`: it breaks in the middle of the answer.
+    `answer`: the proxy answers instead of the server. `delay_s`: the answer comes later. `strip`:
+    headers that are not passed on.
     """
 
     concerns: Callable[[web.Request], bool]
@@ -60,7 +61,7 @@ class Fault:
 
 
 def puts(request: web.Request) -> bool:
-    """Whether it is a part that is put."""
+    """Return whether a request puts a part."""
     return request.method == "PUT" and request.path.endswith(".parquet")
 
 
@@ -73,7 +74,7 @@ class Proxy:
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    #: What is told of each request just before it is passed on.
+    #: Called with each request just before it is passed on.
     on_request: Callable[[web.Request], None] = lambda _: None
     _session: Any = None
     _one_put: Any = None
@@ -84,7 +85,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def of(self, method: str) -> list[Seen]:
-        """Return what came with this method."""
+        """Return the requests with this method."""
         return [seen for seen in self.seen if seen.method == method]
 
     def _fault(self, request: web.Request) -> Fault | None:

@@ -1,8 +1,7 @@
 """Object stores to test against, each a server of its own: moto's for S3, Azurite for Azure.
 
-For Google Cloud Storage there is no emulator that speaks the XML API and installs from a registry:
-its requests go to moto's, whose API is the model of that one, with the one header that differs
-rewritten by the proxy in front.
+No emulator of Google Cloud Storage has the XML API and is in a registry. Its requests go to moto's,
+because the API is modelled on S3's; the proxy in front rewrites the one header that differs.
 """
 
 import base64

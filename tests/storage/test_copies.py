@@ -95,7 +95,7 @@ def told(bucket: Bucket, command: str, *flags: str) -> tuple[int, Any]:
 
 
 def test_every_row_once_and_then_nothing_to_do(bucket: Bucket, lake: Path) -> None:
-    """Late files make a further part; `status` and `verify` read the copy."""
+    """Late files go into another part; `status` and `verify` read the copy."""
     put(bucket, lake)
     code, report = end(start(bucket))
     assert (0, 3, 24) == (code, len(report["parts"]), report["files"]["loaded"])
@@ -114,7 +114,7 @@ def test_every_row_once_and_then_nothing_to_do(bucket: Bucket, lake: Path) -> No
 
 
 def test_three_copiers_at_once(bucket: Bucket, lake: Path) -> None:
-    """Each file ends in exactly one of them."""
+    """Exactly one of them copies each file."""
     put(bucket, lake)
     copiers = [start(bucket, AHT_ETL_LAKE__TARGET_PART_SIZE="1B") for _ in range(3)]
     ended = [end(copier) for copier in copiers]
@@ -159,7 +159,7 @@ def at_request(
 
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_killed_around_a_put(s3: Bucket, lake: Path, number: int) -> None:
-    """Killed when a part's bytes are at the store, before it answers: it may be there or not."""
+    """Killed when the store has a part's bytes but has not answered: the part may exist or not."""
     put(s3, lake)
     process: list[subprocess.Popen[str]] = []
     at_request(s3, puts, number, lambda: process[0].send_signal(signal.SIGKILL))
@@ -172,7 +172,7 @@ def test_killed_around_a_put(s3: Bucket, lake: Path, number: int) -> None:
 
 
 def test_a_signal_ends_it_with_a_report(s3: Bucket, lake: Path) -> None:
-    """The put that is under way may finish; nothing new is begun, and the next call does it."""
+    """The put in flight may finish, no other starts, and the next call copies the rest."""
     put(s3, lake)
     process: list[subprocess.Popen[str]] = []
     at_request(s3, puts, 2, lambda: process[0].send_signal(signal.SIGTERM))
@@ -186,7 +186,7 @@ def test_a_signal_ends_it_with_a_report(s3: Bucket, lake: Path) -> None:
 
 
 def test_from_a_folder_into_a_bucket(s3: Bucket, lake: Path) -> None:
-    """The copy has options of its own, and its keys are shown nowhere."""
+    """The copy has its own options, and its keys are not shown."""
     env = {
         "AHT_ETL_COMPACT__URI": f"s3://{s3.name}/some/copy",
         "AHT_ETL_COMPACT__OPTIONS": json.dumps(s3.options),

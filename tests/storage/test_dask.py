@@ -11,7 +11,7 @@ from tests.storage.test_jobs import MORE, WINDOW
 
 
 def test_a_worker_is_killed(run: Runner, serve: Serve, s3: Bucket) -> None:
-    """Each row once, what the dead one had committed counted once; no key is shown."""
+    """Each row once, what the killed worker committed counted once; no key is shown."""
     emulator = serve(MORE, latency_s=0.05)
     flags = ("--lake", s3.uri, *WINDOW, "--dask-workers", "2", "--concurrency", "4")
     process = run.start(emulator, *flags, "--log-level", "debug", **s3.env)

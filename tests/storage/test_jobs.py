@@ -24,7 +24,7 @@ START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 6, tzinfo=UT
 DATA = Dataset.generate(5, START, END, rows_per_file=40)
 MORE = Dataset.generate(6, START, datetime(2022, 6, 2, tzinfo=UTC), rows_per_file=10)
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-03")
-MENDED = gzip.compress(b'{"segmentId": "a"}\n')
+CORRECTED = gzip.compress(b'{"segmentId": "a"}\n')
 BROKEN = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/bad.json.gz"
 
 
@@ -46,7 +46,7 @@ def into(bucket: Bucket) -> tuple[str, ...]:
 
 
 def test_every_row_once_and_then_nothing_to_do(run: Runner, serve: Serve, bucket: Bucket) -> None:
-    """The lake is compared with the truth, row by row; every command reads it."""
+    """The lake holds the dataset, row by row; every command reads it."""
     emulator = serve(DATA)
     ended = run(emulator, *into(bucket), **bucket.env)
     assert (0, len(DATA.files)) == (ended.code, ended.report["files"]["loaded"]), ended.err
@@ -68,7 +68,7 @@ def test_every_row_once_and_then_nothing_to_do(run: Runner, serve: Serve, bucket
 
 
 def test_three_runs_at_once(run: Runner, serve: Serve, bucket: Bucket) -> None:
-    """Each file ends in exactly one of them."""
+    """Exactly one of them loads each file."""
     emulator = serve(DATA)
     runs = [run.start(emulator, *into(bucket), **bucket.env) for _ in range(3)]
     ended = [run.end(each) for each in runs]
@@ -78,7 +78,7 @@ def test_three_runs_at_once(run: Runner, serve: Serve, bucket: Bucket) -> None:
 
 
 def test_killed_around_each_put(run: Runner, serve: Serve, s3: Bucket) -> None:
-    """Killed when a part's bytes are at the store, before it answers: it may be there or not."""
+    """Killed when the store has a part's bytes but has not answered: the part may exist or not."""
     emulator = serve(MORE)
     for number in (1, 3, 6):
         left = number
@@ -90,7 +90,7 @@ def test_killed_around_each_put(run: Runner, serve: Serve, s3: Bucket) -> None:
                 left -= 1
                 if left == 0:
                     process.send_signal(signal.SIGKILL)
-                    # What else is on its way then does not come through: it might be all the rest.
+                    # Requests that are still in flight fail, because they might be all the rest.
                     s3.proxy.faults.append(Fault(puts, len(MORE.files), break_body=True))
 
         s3.proxy.on_request = kill
@@ -118,8 +118,8 @@ def test_killed_around_each_put(run: Runner, serve: Serve, s3: Bucket) -> None:
     ],
     ids=["lost", "broken", "conflict", "slow_down", "error", "late", "lost_get", "slow_get"],
 )
-def test_what_passes_is_survived(run: Runner, serve: Serve, s3: Bucket, fault: Fault) -> None:
-    """A lost answer is no other run's part; what stored nothing is tried again."""
+def test_passing_faults_are_survived(run: Runner, serve: Serve, s3: Bucket, fault: Fault) -> None:
+    """After a lost answer the part is not taken for another run's; a failed put is repeated."""
     s3.proxy.faults.append(Fault(**{name: getattr(fault, name) for name in Fault.__slots__}))
     ended = run(serve(DATA), *into(s3), **s3.env)
     assert (0, len(DATA.files)) == (ended.code, ended.report["files"]["loaded"]), ended.err
@@ -128,7 +128,7 @@ def test_what_passes_is_survived(run: Runner, serve: Serve, s3: Bucket, fault: F
 
 
 def test_bad_rows_lie_beside_the_lake(run: Runner, serve: Serve, bucket: Bucket) -> None:
-    """They are counted in the receipt, kept, and proved by `verify`."""
+    """The receipt counts them, the store keeps them, and `verify` checks them."""
     lines = b'{"segmentId": "s1", "sequence": 1}\nnothing\n{"segmentId": "s2", "sequence": 2}\n'
     data = Dataset.of({BROKEN: gzip.compress(lines)})
     ended = run(serve(data), *into(bucket), **bucket.env)
@@ -155,10 +155,10 @@ def test_an_archive_in_a_store(run: Runner, serve: Serve, bucket: Bucket) -> Non
 
 
 def test_a_lake_from_an_archive(run: Runner, serve: Serve, bucket: Bucket) -> None:
-    """Landed first, then loaded from there without the vendor, row for row; a later file counts."""
+    """Files are archived first, then loaded from there without the vendor, also a corrected one."""
     env = {**bucket.env, "AHT_ETL_RAW__URI": f"{bucket.kind}://{bucket.name}/raw"}
     damaged = gzip.compress(b'{"segmentId":"a"}')[:-3]
-    first, second = (Dataset.of({**_contents(DATA), BROKEN: one}) for one in (damaged, MENDED))
+    first, second = (Dataset.of({**_contents(DATA), BROKEN: one}) for one in (damaged, CORRECTED))
     for dataset, code, counts in (
         (first, 3, (len(DATA.files), 0)),
         (first, 3, (0, len(DATA.files))),
@@ -222,7 +222,7 @@ def test_a_damaged_part_stops_its_partition_alone(run: Runner, serve: Serve, s3:
 
 
 def test_a_lost_answer_in_each_kind_of_store(run: Runner, serve: Serve, bucket: Bucket) -> None:
-    """Each store says in its own words that the name is taken, by the very part that was put."""
+    """Each store says in its own way that the name exists: it is the part that was put."""
     bucket.proxy.faults.append(Fault(puts, 3, lose_answer=True))
     ended = run(serve(DATA), *into(bucket), **bucket.env)
     assert (0, len(DATA.files)) == (ended.code, ended.report["files"]["loaded"]), ended.err
@@ -247,7 +247,7 @@ def test_planning_takes_few_small_requests(run: Runner, serve: Serve, bucket: Bu
 
 
 def test_told_to_end_while_a_put_gets_no_answer(run: Runner, serve: Serve, s3: Bucket) -> None:
-    """The run ends soon after its grace; the part that landed all the same is no loss later."""
+    """The run ends soon after its grace; a part that was stored anyway does no harm later."""
     s3.proxy.faults.append(Fault(puts, 1000, delay_s=25))
     process = run.start(serve(DATA), *into(s3), **s3.env, AHT_ETL_SHUTDOWN__GRACE="0s")
     told_once = iter([process.terminate])
@@ -280,7 +280,7 @@ def test_no_key_is_shown_or_stored(run: Runner, serve: Serve, bucket: Bucket) ->
 
 
 def test_pyarrow_reads_it_as_documented(run: Runner, serve: Serve, s3: Bucket) -> None:
-    """Its own S3 client and its discovery find every row, and nothing else."""
+    """Its own S3 client finds every row, and nothing else."""
     assert 0 == run(serve(DATA), *into(s3), **s3.env).code
     store = fs.S3FileSystem(
         access_key=s3.options["access_key_id"],
@@ -307,7 +307,7 @@ def test_the_page_of_a_lake_in_a_store(run: Runner, serve: Serve, bucket: Bucket
 
 
 def test_what_the_lake_lacks_of_its_archive(run: Runner, serve: Serve, s3: Bucket) -> None:
-    """Nobody knows whether a run is active: it is a note that says both."""
+    """It is unknown whether a run is active, so this is a note that names both causes."""
     raw = f"s3://{s3.name}/raw"
     s3.env = {**s3.env, "AHT_ETL_RAW__URI": raw}
     assert 0 == run(serve(DATA), *into(s3), **s3.env).code
@@ -318,7 +318,7 @@ def test_what_the_lake_lacks_of_its_archive(run: Runner, serve: Serve, s3: Bucke
 
 
 def test_a_full_temporary_folder(serve: Serve, s3: Bucket) -> None:
-    """The files fail with the folder's name and what to set; none is half in the lake."""
+    """The files fail with the folder's name and what to set; the lake has no part."""
     emulator = serve(DATA)
     flags = ("--account", "le79344075", "--base-url", emulator.base_url, "--report", "-")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Walking through a store, and telling whether somebody writes to it."""
+"""A store in a folder: walking through it, and whether a process writes to it."""
 
 import errno
 import fcntl
@@ -14,7 +14,7 @@ from etl.storage.store import LakeError
 
 
 def walked(root: Path) -> tuple[list[str], list[str]]:
-    """Return the names of files that a walk yields, and of folders that refused."""
+    """Return the names of the files that a walk yields, and of the folders that it cannot read."""
     refused: list[str] = []
 
     def refuse(name: str, error: LakeError) -> None:
@@ -24,8 +24,8 @@ def walked(root: Path) -> tuple[list[str], list[str]]:
     return [file.name for file in LocalStore(root).walk(refuse)], refused
 
 
-def test_a_walk_passes_over_hidden_names(tmp_path: Path) -> None:
-    """Of files only those in the root; ordered by name in each folder, with size and time."""
+def test_a_walk_skips_hidden_names(tmp_path: Path) -> None:
+    """Hidden folders, and hidden files in the root; the rest is ordered, with size and time."""
     for name in ("b/2", "b/1", "a", "_x/1", ".y", "_y", "b/_z", "b/_x/1", "c/d/e"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -35,8 +35,8 @@ def test_a_walk_passes_over_hidden_names(tmp_path: Path) -> None:
     assert (1, 1_654_113_886) == (first.bytes, first.modified.timestamp())
 
 
-def test_a_walk_ends_where_links_go_round(tmp_path: Path) -> None:
-    """A folder elsewhere is followed, each once; links to nothing are passed over."""
+def test_a_walk_with_circular_links_ends(tmp_path: Path) -> None:
+    """A link to a folder is followed, each folder once."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").touch()
     root = tmp_path / "root"
@@ -48,22 +48,22 @@ def test_a_walk_ends_where_links_go_round(tmp_path: Path) -> None:
     assert (["self", "again/file"], []) == walked(root)
 
 
-def test_what_is_named_like_parquet_is_yielded_whatever_it_is(tmp_path: Path) -> None:
-    """To open it tells that it is no file."""
+def test_every_name_like_parquet_is_yielded(tmp_path: Path) -> None:
+    """Opening it fails if it is not a file."""
     (tmp_path / "a.parquet").mkdir()
     (tmp_path / "b.parquet").symlink_to("nowhere")
     assert (["a.parquet", "b.parquet"], []) == walked(tmp_path)
 
 
 def test_a_walk_through_nothing(tmp_path: Path) -> None:
-    """A folder that is not there has no files; what is no folder refuses."""
+    """A missing folder has no files; a file is not a readable folder."""
     (tmp_path / "file").touch()
     assert ([], []) == walked(tmp_path / "missing")
     assert 1 == len(walked(tmp_path / "file" / "x")[1])
 
 
-def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody knows whether it is held."""
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unknown whether the store is held."""
     store = LocalStore(tmp_path)
     store.prepare()
 
@@ -75,7 +75,7 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_store_is_held_as_long_as_its_holder_lives(tmp_path: Path) -> None:
-    """By one or by several, in this process or in another, however that ends."""
+    """By one or several, in this process or in another, even if that is killed."""
     store = LocalStore(tmp_path)
     assert not store.is_held()
     store.prepare()

@@ -1,4 +1,4 @@
-"""An object store as the job sees it: names, ranges, creation, each kind of it."""
+"""Object stores: names, ranges, creation, for each kind."""
 
 import io
 import os
@@ -36,7 +36,7 @@ def _raise(_: str, error: LakeError) -> None:
 
 
 def test_created_once_and_replaced(bucket: Bucket) -> None:
-    """The second to create a name is told so; what is replaced is replaced."""
+    """The second creation of a name fails; `replace` replaces."""
     store = bucket.store()
     put(store, "a/b.parquet", b"first")
     with pytest.raises(AlreadyExistsError):
@@ -53,7 +53,7 @@ def test_created_once_and_replaced(bucket: Bucket) -> None:
 
 
 def test_a_root_exists_with_its_first_object(bucket: Bucket) -> None:
-    """A name that nothing lies below is told from a store that holds something."""
+    """A root without objects does not exist."""
     store = bucket.store()
     assert not store.check_readable()
     put(store, "a/b.parquet", b"x")
@@ -61,7 +61,7 @@ def test_a_root_exists_with_its_first_object(bucket: Bucket) -> None:
 
 
 def test_names_and_walk(bucket: Bucket) -> None:
-    """Hidden names are passed over; a folder's own files come first, then its folders in order."""
+    """Hidden names are skipped; a folder's own files come first, then its folders in order."""
     store = bucket.store()
     names = [
         "b.parquet",
@@ -88,7 +88,7 @@ def test_names_and_walk(bucket: Bucket) -> None:
 
 
 def test_several_partitions_are_listed_by_day(bucket: Bucket) -> None:
-    """One request for a day, whatever its hours; a name is its own partition's."""
+    """With one request for each day; each name belongs to its partition."""
     store = bucket.store()
     partitions = [HOUR.format(day, hour) for day in (1, 2, 10) for hour in range(3)]
     for partition in partitions[1:]:
@@ -100,7 +100,7 @@ def test_several_partitions_are_listed_by_day(bucket: Bucket) -> None:
 
 
 def test_a_year_is_walked_month_by_month(s3: Bucket) -> None:
-    """No more than a month is held, in the order that a folder's walk has."""
+    """Only one month is held in memory; the order is that of any walk."""
     store = s3.store()
     names = [f"year=2022/month={month}/day=1/f" for month in (10, 6)]
     for name in (*names, "year=2022/f", "year=2022/_h/f"):
@@ -129,7 +129,7 @@ def test_a_listing_of_many_pages(s3: Bucket) -> None:
 
 
 def test_a_footer_is_one_small_request(bucket: Bucket) -> None:
-    """Of a listed part the end alone is read; its rows come in large pieces."""
+    """Only the end of a listed part is read; its rows come in large pieces."""
     rows = pa.table({"a": range(300_000), "b": [f"{n * 7919:x}" for n in range(300_000)]})
     file = io.BytesIO()
     pq.write_table(rows, file, row_group_size=100_000)
@@ -147,8 +147,8 @@ def test_a_footer_is_one_small_request(bucket: Bucket) -> None:
     assert len(bucket.proxy.seen) <= 2 + len(file.getvalue()) // (4 * 2**20)
 
 
-def test_a_store_that_knows_no_range_of_an_end(s3: Bucket) -> None:
-    """It answers with everything; then the size is asked for, and the last bytes by their place."""
+def test_a_store_that_cannot_read_from_the_end(s3: Bucket) -> None:
+    """It answers with the whole object; then the size is requested, and the last bytes by range."""
     content = os.urandom(200_000)
     store = s3.store()
     put(store, "f", content)
@@ -161,7 +161,7 @@ def test_a_store_that_knows_no_range_of_an_end(s3: Bucket) -> None:
 
 
 def test_any_piece_in_any_order(bucket: Bucket) -> None:
-    """Reads at the end, over the seam and from the start give the object's bytes."""
+    """Reads at the end, across two pieces and from the start return the object's bytes."""
     content = bytes(range(256)) * 20_000  # over five million
     store = bucket.store()
     put(store, "f", content)
@@ -175,7 +175,7 @@ def test_any_piece_in_any_order(bucket: Bucket) -> None:
 
 
 def test_answers_that_break_off(bucket: Bucket) -> None:
-    """What is read again is the rest of the same object."""
+    """They are requested again, from the same object."""
     content = os.urandom(6_000_000)
     store = bucket.store()
     put(store, "f", content)
@@ -186,8 +186,8 @@ def test_answers_that_break_off(bucket: Bucket) -> None:
     assert ["f"] == store.names("")
 
 
-def test_a_lost_answer_to_what_replaces(bucket: Bucket) -> None:
-    """It is sent again: the same content, whatever came of the first."""
+def test_a_lost_answer_to_a_replacement(bucket: Bucket) -> None:
+    """It is sent again with the same content."""
     store = bucket.store()
     put(store, "f", b"old")
     bucket.proxy.faults.append(Fault(lambda request: request.method == "PUT", 2, lose_answer=True))
@@ -195,8 +195,8 @@ def test_a_lost_answer_to_what_replaces(bucket: Bucket) -> None:
     assert b"new" == store.open("f").read()
 
 
-def test_what_is_replaced_while_it_is_read(s3: Bucket) -> None:
-    """A mixture of two objects is never given out."""
+def test_an_object_that_is_replaced_while_it_is_read(s3: Bucket) -> None:
+    """A mixture of two objects is never returned."""
     store = s3.store()
     put(store, "f", b"a" * 5_000_000)
     with store.open("f") as stream:
@@ -205,8 +205,8 @@ def test_what_is_replaced_while_it_is_read(s3: Bucket) -> None:
             stream.read()
 
 
-def test_what_grew_since_it_was_listed(azure: Bucket) -> None:
-    """Azure is asked for the end by the size that a listing told; a newer size is found out."""
+def test_an_object_that_grew_since_it_was_listed(azure: Bucket) -> None:
+    """Azure's end is requested by the size in the listing; a newer size is noticed."""
     store = azure.store()
     for content in (b"long" * 20_000, b"short", b"", b"longer" * 20_000):
         put(store, "a/b/f.txt", content, replace=True)
@@ -215,7 +215,7 @@ def test_what_grew_since_it_was_listed(azure: Bucket) -> None:
 
 
 def test_a_conflict_is_tried_again(s3: Bucket) -> None:
-    """S3's 409 stores nothing; one that stays is a refusal, not a success of another."""
+    """S3's 409 stores nothing; a 409 that stays is an error, not another run's success."""
     store = s3.store()
     s3.proxy.faults.append(Fault(puts, 2, answer=CONFLICT))
     put(store, "a.parquet", b"x")
@@ -226,7 +226,7 @@ def test_a_conflict_is_tried_again(s3: Bucket) -> None:
 
 
 def test_a_large_part_has_more_time(s3: Bucket) -> None:
-    """200 MB are put in one request, whose limit is longer than a small one's."""
+    """200 MB are put in one request, which has a longer limit than a small one."""
     store = s3.store()
     piece = bytes(2**20)
     staged = store.stage()
@@ -242,7 +242,7 @@ def test_a_large_part_has_more_time(s3: Bucket) -> None:
 
 
 def test_a_put_that_takes_longer_than_its_limit(s3: Bucket) -> None:
-    """It may land later: whoever looks at the name then finds it."""
+    """It may be stored later, and a look at the name finds it."""
     store = s3.store(timeout="1s")
     s3.proxy.faults.append(Fault(puts, 1, delay_s=2))
     with pytest.raises(AlreadyExistsError):
@@ -253,7 +253,7 @@ def test_a_put_that_takes_longer_than_its_limit(s3: Bucket) -> None:
 def test_nothing_is_left_in_the_temporary_folder(
     s3: Bucket, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is staged has no name, so that a kill leaves nothing."""
+    """Staged files have no name, so that a killed process leaves nothing."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     staged = s3.store().stage()

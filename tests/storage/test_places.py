@@ -1,4 +1,4 @@
-"""Where a lake lies: how it is written, what its store is told, and what is refused."""
+"""The place of a lake: its URI, its store's options, and what is refused."""
 
 import os
 import subprocess
@@ -44,8 +44,8 @@ def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_how_a_place_is_written(written: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every way of writing the same place gives the same text."""
+def test_forms_of_a_place(written: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every form of the same place gives the same text."""
     monkeypatch.setenv("HOME", "/home/a")
     options = {"account_name": "account1"} if meant.startswith("az") else {}
     assert meant == load({"lake": {"uri": written, "options": options}}, None, {}).lake.uri
@@ -78,8 +78,8 @@ def test_how_a_place_is_written(written: str, meant: str, monkeypatch: pytest.Mo
         "lake\udcff",
     ],
 )
-def test_what_names_no_place(uri: str) -> None:
-    """Wrong usage that names the key and shows nothing of what was written."""
+def test_wrong_uris(uri: str) -> None:
+    """Wrong usage: the message names the key and does not show the value."""
     with pytest.raises(UsageError, match=r"^lake\.uri: ") as caught:
         load({"lake": {"uri": uri}}, None, {})
     assert "hush" not in str(caught.value)
@@ -104,8 +104,8 @@ def test_what_names_no_place(uri: str) -> None:
         ("az://b1/a", {"account_name": "a", "account_key": "hush!"}, "is not base64"),
     ],
 )
-def test_options_that_a_store_does_not_take(uri: str, options: dict[str, str], said: str) -> None:
-    """Found before anything is sent; no value is shown."""
+def test_options_that_a_store_does_not_accept(uri: str, options: dict[str, str], said: str) -> None:
+    """They are noticed before any request; no value is shown."""
     with pytest.raises(UsageError) as caught:
         load({"lake": {"uri": uri, "options": options}}, None, {})
     assert said in str(caught.value)
@@ -123,14 +123,14 @@ def test_options_that_a_store_does_not_take(uri: str, options: dict[str, str], s
         {"endpoint": "https://example.com", "virtual_hosted_style_request": "true", **KEYS},
     ],
 )
-def test_options_that_it_takes(options: dict[str, str]) -> None:
-    """By object_store's names and its aliases, those of the HTTP client too."""
+def test_options_that_a_store_accepts(options: dict[str, str]) -> None:
+    """By object_store's names and aliases, also those of the HTTP client."""
     settings = load_settings(environ={}, lake={"uri": "s3://b1/a", "options": options})
     assert "s3://b1/a" == open_lake(settings).place
 
 
 def test_an_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is judged like one of the options, which is stronger."""
+    """It is checked like the option `endpoint`, which is stronger."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://example.com")
     with pytest.raises(UsageError, match="plain http"):
         load({"lake": {"uri": "s3://b1/a"}}, None, {})
@@ -157,7 +157,7 @@ def test_an_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_raw_files_lie_outside_the_lake(
     lake: str, raw: str, options: dict[str, str], inside: bool
 ) -> None:
-    """Readers of the lake would trip over them."""
+    """Readers of the lake would read them as well."""
     flags: dict[str, Any] = {"lake": {"uri": lake}, "raw": {"uri": raw, "options": options}}
     if inside:
         with pytest.raises(UsageError, match="must not lie in"):
@@ -168,8 +168,8 @@ def test_raw_files_lie_outside_the_lake(
         assert raw.startswith("./") == isinstance(archive, LocalStore)
 
 
-def test_the_same_endpoint_written_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a slash behind it, or in the environment, it is the same bucket."""
+def test_other_forms_of_the_same_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a slash at the end, or in the environment, it is the same bucket."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://b.example/")
     options = {"endpoint": "https://b.example"}
     flags: dict[str, Any] = {
@@ -181,7 +181,7 @@ def test_the_same_endpoint_written_otherwise(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_keys_of_the_environment_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where an object store is used, which may echo them."""
+    """If an object store is used, because it may repeat them."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "invented-session-token")
     assert [] == list(load({}, None, {}).secret_values())
     settings = load({"raw": {"uri": "s3://b1/a"}}, None, {})
@@ -189,7 +189,7 @@ def test_keys_of_the_environment_are_secret(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_archives_options() -> None:
-    """Its own, else those of a lake of the same kind; both are secret."""
+    """Its own options, or those of a lake of the same kind; both are secret."""
     flags: dict[str, Any] = {"uri": "s3://b1/a", "options": KEYS}
     settings = load({"lake": flags, "raw": {"uri": "s3://b2"}}, None, {})
     assert KEYS == settings.options_of(settings.raw)
@@ -202,13 +202,13 @@ def test_an_archives_options() -> None:
 
 
 def test_one_prefix_in_another() -> None:
-    """Whole names count."""
+    """By whole names, not by their letters."""
     assert Place.parse("s3://b1/a").holds(Place.parse("s3://b1/a/b"))
     assert not Place.parse("s3://b1/a/b").holds(Place.parse("s3://b1/a"))
 
 
 def test_a_folder_needs_no_client_of_object_stores() -> None:
-    """Nothing of them is imported for a lake on a disk."""
+    """A lake on a disk does not import obstore."""
     code = (
         "import sys; from etl import Settings, plan; from etl.config.settings import open_lake; "
         "import etl.pipeline.run, etl.audit.verify, etl.pipeline.check; open_lake(Settings()); "
@@ -222,7 +222,7 @@ def test_a_folder_needs_no_client_of_object_stores() -> None:
 def test_a_path_that_the_locale_cannot_write_is_refused_at_once(
     command: str, tmp_path: Path
 ) -> None:
-    """By each command, before anything is sent; with UTF-8, the default, it works."""
+    """By each command, before any request; with UTF-8, the default, it is accepted."""
     (tmp_path / "c.yaml").write_text("account: a1\nlake: {uri: ./l\u00fc}\n", "utf-8")
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     call = [COMMAND, command, "--config", "c.yaml"]
