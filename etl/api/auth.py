@@ -31,6 +31,10 @@ class Token:
         return f"Bearer {self.value}"
 
 
+class AuthenticationError(RunError):
+    """There is no token: the keys are wrong, or the token server does not answer."""
+
+
 class Resend(Enum):
     """Whether to send a request again after a 401, and with which credentials."""
 
@@ -93,8 +97,8 @@ class OAuth1:
 class OAuth2:
     """OAuth 2.0 client credentials: one token for all workers, and one request for it at a time.
 
-    `request` returns the token server's JSON; it retries, and raises RunError if it gets none.
-    `on_token` receives each new token.
+    `request` returns the token server's JSON; it retries, and raises AuthenticationError if there
+    is none. `on_token` receives each new token.
     """
 
     def __init__(
@@ -134,11 +138,14 @@ def parse_token(answer: Any, requested_at: float) -> Token:
     """Read a token server's JSON; `requested_at` is on the clock of `Token.renew_at`.
 
     `expires_in` may be missing: then the JWT's own `exp` counts. If both are missing, the token is
-    used until it is refused. Raises RunError, which never quotes the answer: it may hold a token.
+    used until it is refused. Raises AuthenticationError, which never quotes the answer: it may
+    hold a token.
     """
     value = answer.get("access_token") if isinstance(answer, dict) else None
     if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-        raise RunError("authentication: the OAuth 2.0 server's answer holds no access_token")
+        raise AuthenticationError(
+            "authentication: the OAuth 2.0 server's answer holds no access_token"
+        )
     life_s = _seconds(answer.get("expires_in")) or _jwt_life_s(value)
     if life_s is None:
         return Token(value, float("inf"))

@@ -5,7 +5,7 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from etl.api.auth import Anonymous, Authenticator, OAuth1, OAuth2
+from etl.api.auth import Anonymous, AuthenticationError, Authenticator, OAuth1, OAuth2
 from etl.api.listing import Listing, list_windows
 from etl.api.responses import Body, download, read_json
 from etl.api.retry import Attempts
@@ -42,7 +42,7 @@ class Client:
         self.origins = origins
 
     async def authenticate(self) -> None:
-        """Get a token, if this scheme needs one. Raises RunError."""
+        """Get a token, if this scheme needs one. Raises AuthenticationError."""
         await self._auth.header(self._base)
 
     async def list(self, windows: list[Window]) -> Listing:
@@ -95,7 +95,7 @@ async def connect(transport: Transport, settings: Settings) -> Client:
 
 
 async def _request_token(transport: Transport, url: str, auth: AuthSettings) -> Any:
-    """Request an access token (RFC 6749 section 4.4). Raises RunError."""
+    """Request an access token (RFC 6749 section 4.4). Raises AuthenticationError."""
     assert auth.client_id is not None  # noqa: S101 - the scheme is OAuth 2.0
     assert auth.client_secret is not None  # noqa: S101
     form = {
@@ -112,7 +112,9 @@ async def _request_token(transport: Transport, url: str, auth: AuthSettings) -> 
         advice = (
             "; check auth.client_id and auth.client_secret" if error.status in {400, 401} else ""
         )
-        raise RunError(f"authentication: no OAuth 2.0 token: {error.message}{advice}") from error
+        raise AuthenticationError(
+            f"authentication: no OAuth 2.0 token: {error.message}{advice}"
+        ) from error
     raise AssertionError  # attempts end with a response or an error
 
 

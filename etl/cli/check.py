@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 _WORDS: Final = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 _STYLES: Final = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
-# The columns at which a check's name and what is said about it begin.
-_INDENT_NAME: Final = 9
-_INDENT: Final = 25
-_LONGEST_VALUE: Final = 200
-# Terminals of fewer columns.
-_NARROW: Final = 80
-#: What the vendor keeps for certain: a month (of February).
+# The columns where a check's name and its message start.
+_NAME_COLUMN: Final = 9
+_MESSAGE_COLUMN: Final = 25
+_VALUE_MAX_CHARS: Final = 200
+# On a narrower terminal, messages wrap below the name.
+_WIDE_COLUMNS: Final = 80
+# The vendor keeps a month (of February).
 _MONTH: Final = timedelta(days=28)
 
 
@@ -84,11 +84,10 @@ def check(
 
 
 def _window(settings: "Settings") -> "Window":
-    """Return the span in which a file may be looked for: a month, unless a begin is set."""
-    from etl.pipeline.job import settle_window
+    """Return the window in which to look for a file: a month, unless `window.from` is set."""
+    from etl.pipeline.job import require_account, settle_window
 
-    if settings.account is None:
-        raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
+    require_account(settings)
     now = datetime.now(UTC).replace(microsecond=0)
     return settle_window(settings, now, lookback=_MONTH)
 
@@ -102,7 +101,7 @@ def _check(
     as_json: bool,
     verbose: bool,
 ) -> list["Check"]:
-    """Check all, print it as it comes, or as JSON at the end."""
+    """Run all checks; print each when it ends, or all as JSON at the end."""
     from rich.console import Console
     from rich.text import Text
 
@@ -114,31 +113,31 @@ def _check(
     if not as_json:
         _print_configuration(console, values, width, verbose=verbose)
 
-    def tell(check: "Check") -> None:
+    def on_end(check: "Check") -> None:
         checks.append(check)
         if not as_json:
-            _say(console, _headed(check.outcome, check.name, check.message, width))
+            _print_check(console, check.outcome, check.name, check.message, width)
 
     live = console.is_terminal and not as_json
-    with _gently_ended(), console.status("checking") if live else nullcontext() as status:
+    with _exit_on_signal(), console.status("checking") if live else nullcontext() as status:
 
-        def begin(name: str) -> None:
+        def on_start(name: str) -> None:
             if status is not None:
                 status.update(f"checking {name}")
 
-        SIGNALS.run(Checkup(settings, window, redactor, tell, begin).run())
+        SIGNALS.run(Checkup(settings, window, redactor, on_end, on_start).run())
     if as_json:
         _print_json(checks)
     elif all(check.outcome == "ok" for check in checks):
-        _say(console, Text("\nReady: all that a run needs is there."))
+        _print(console, Text("\nReady: all that a run needs is there."))
     return checks
 
 
 @contextmanager
-def _gently_ended() -> Iterator[None]:
-    """Let a signal end the block with the promised exit code, and nothing left half.
+def _exit_on_signal() -> Iterator[None]:
+    """End the block by SystemExit at the first signal, so that it cleans up; then at once.
 
-    The terminal gets its cursor back, the probe is removed. A later signal ends at once.
+    The cursor of the terminal comes back, and the file that tries the lake goes.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -162,19 +161,19 @@ def _print_json(checks: Sequence["Check"]) -> None:
         typer.echo(json.dumps({"ok": ok, "checks": [c.as_json() for c in checks]}, indent=2))
 
 
-def _say(console: "Console", text: "Text") -> None:
-    """Print without wrapping; who does not read on, by closing a pipe too, changes no exit code."""
+def _print(console: "Console", text: "Text") -> None:
+    """Print without wrapping. A reader that closes the pipe does not change the exit code."""
     try:
         console.print(text, soft_wrap=True)
     except OSError:
         pass
     except SystemExit as end:
-        if end.code != 1:  # else it is how rich answers to a pipe that was closed
+        if end.code != 1:  # rich exits with 1 if the pipe is closed
             raise
 
 
 def _width() -> int | None:
-    """Return the columns to wrap at; None where one check is to stay one line."""
+    """Return the columns to wrap at; None in a pipe, where each check is one line."""
     columns = shutil.get_terminal_size((0, 0)).columns
     return max(40, columns) if columns else None
 
@@ -182,13 +181,13 @@ def _width() -> int | None:
 def _print_configuration(
     console: "Console", values: Sequence["ShownValue"], width: int | None, *, verbose: bool
 ) -> None:
-    """Print each value that somebody set on a line of its own; if `verbose`, the defaults too."""
+    """Print each value that is set on its own line; if `verbose`, the defaults too."""
     from rich.text import Text
 
     chosen = [value for value in values if value.origin.kind != "default"]
     defaults = [value for value in values if value.origin.kind == "default"]
     summary = f"{len(chosen)} values set, {len(defaults)} left at their defaults"
-    _say(console, _headed("ok", "configuration", summary, width))
+    _print_check(console, "ok", "configuration", summary, width)
     key_width = max((len(value.key) for value in chosen), default=0)
     value_width = min(24, max((len(value.text) for value in chosen), default=0))
     rows = [
@@ -198,35 +197,35 @@ def _print_configuration(
     if verbose:
         rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
     for row, style in rows:
-        for line in textwrap.wrap(
-            row,
-            width or sys.maxsize,
-            initial_indent=" " * _INDENT_NAME,
-            subsequent_indent=" " * (_INDENT_NAME + 2),
-            break_long_words=False,
-            break_on_hyphens=False,
-        ):
-            _say(console, Text(line, style))
+        text = _wrapped(" " * _NAME_COLUMN + row, width, _NAME_COLUMN + 2)
+        _print(console, Text(text, style))
 
 
 def _cut(text: str) -> str:
-    """Shorten what would fill the screen: `aht-etl config show` has it whole."""
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    """Cut a long value; `aht-etl config show` prints all of it."""
+    return text if len(text) <= _VALUE_MAX_CHARS else f"{text[:_VALUE_MAX_CHARS]}…"
 
 
-def _headed(outcome: "Outcome", name: str, message: str, width: int | None) -> "Text":
-    """Return a check's line, wrapped below its message, or below its name where that is narrow."""
+def _print_check(
+    console: "Console", outcome: "Outcome", name: str, message: str, width: int | None
+) -> None:
     from rich.text import Text
 
     word = _WORDS[outcome]
-    indent = _INDENT if width is None or width >= _NARROW else _INDENT_NAME
-    line = textwrap.fill(
-        f"{word:<{_INDENT_NAME}}{name:<{_INDENT - _INDENT_NAME}}{one_line(message)}",
+    wide = width is None or width >= _WIDE_COLUMNS
+    head = f"{word:<{_NAME_COLUMN}}{name:<{_MESSAGE_COLUMN - _NAME_COLUMN}}"
+    text = Text(
+        _wrapped(head + one_line(message), width, _MESSAGE_COLUMN if wide else _NAME_COLUMN)
+    )
+    text.stylize(_STYLES[outcome], 0, len(word))
+    _print(console, text)
+
+
+def _wrapped(line: str, width: int | None, indent: int) -> str:
+    return textwrap.fill(
+        line,
         width or sys.maxsize,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    text = Text(line)
-    text.stylize(_STYLES[outcome], 0, len(word))
-    return text

@@ -1,7 +1,7 @@
-"""Everything that a run needs, tried once each with the run's own parts. `Checkup.run` is the list.
+"""Checks everything that a run needs, each thing once, with the code of a run.
 
-A check answers as fast as the server does: nothing is retried, and a wait that a server asks for
-is not waited for. What needs a check that failed is not tried (`skipped`), which is not ok.
+Nothing is retried, and a wait that a server asks for is skipped. If a check needs another one that
+failed, it is skipped, which is not ok.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 from typing import Any, Final, Literal
 
-from pydantic import ByteSize
 from yarl import URL
 
+from etl.api.auth import AuthenticationError
 from etl.api.client import Client, connect
 from etl.api.error_responses import describe_clock
 from etl.api.listing import Listing, require_an_answer
@@ -27,12 +27,14 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
 from etl.config.values import ShownValue
 from etl.decode import DecodeLimits
-from etl.decode.file import decode
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
+from etl.model.printable import size
 from etl.model.times import Window, rfc3339
+from etl.pipeline.decoding import Decoder
 from etl.pipeline.job import require_engine
 from etl.pipeline.load import Memory
+from etl.pipeline.stop import Stop
 from etl.storage.scratch import scratch_error, scratch_folder
 from etl.storage.store import Store
 
@@ -51,10 +53,10 @@ Name = Literal[
 ]
 
 _DAY: Final = timedelta(days=1)
-# Where the last day holds nothing: the days back that are tried, one after another. The vendor
+# If the last day has no files, these days before it are listed, one after another. The vendor
 # keeps a month (of February).
 _DAYS_BACK: Final = (0, 1, 2, 4, 7, 12, 20, 27)
-# Kinds of failures that are of one file alone: a run reports it and loads the others.
+# Failures of one file: a run reports it and loads the others.
 _OF_ONE_FILE: Final = {
     FailureKind.NOT_FOUND,
     FailureKind.TRUNCATED,
@@ -66,14 +68,14 @@ _OF_ONE_FILE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that a run needs: whether it is there, what was seen, how to mend it."""
+    """The result of one check; the message says what was seen, or how to fix it."""
 
     name: Name
     outcome: Outcome
     message: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return the documented form; `ok` is false for what was not tried."""
+        """Return the documented form; `ok` is false for a skipped check."""
         return {
             "name": self.name,
             "ok": self.outcome == "ok",
@@ -83,16 +85,25 @@ class Check:
 
 
 def configuration(values: Sequence[ShownValue]) -> Check:
-    """Return the first check, which is passed by getting here, with every value and its origin."""
+    """Return the first check: the configuration was read. It shows each value and its origin."""
     shown = "; ".join(f"{value.key}: {value.text} ({value.origin})" for value in values)
     return Check("configuration", "ok", shown)
 
 
-class Checkup:
-    """Checks one configuration.
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a check that did not fail reports, and what it found for the checks after it."""
 
-    `tell` hears of each check as it ends, `begin` of its name before. Of `window` the last day is
-    listed, and others further back where that one is empty.
+    message: str
+    found: Any = None
+    outcome: Outcome = "ok"
+
+
+class Checkup:
+    """The checks of one configuration.
+
+    `on_start` receives the name of each check when it starts, `on_end` the check when it ends. The
+    last day of `window` is listed; if it has no files, some days before it.
     """
 
     def __init__(
@@ -100,90 +111,90 @@ class Checkup:
         settings: Settings,
         window: Window,
         redactor: Redactor,
-        tell: Callable[[Check], None],
-        begin: Callable[[Name], None] = lambda _: None,
+        on_end: Callable[[Check], None],
+        on_start: Callable[[Name], None],
     ) -> None:
         self._settings = settings
         self._window = window
         self._redactor = redactor
-        self._tell = tell
-        self._begin = begin
+        self._on_end = on_end
+        self._on_start = on_start
         self._timeout_s = settings.fetch.timeout.total_seconds()
-        self._not_ok: set[Name] = set()
+        self._blocking: set[Name] = set()  # a check that needs one of these is skipped
 
-    async def run(self) -> bool:
-        """Try everything; return whether all is ok."""
+    async def run(self) -> None:
+        """Run all checks."""
         settings = self._settings
-        loop = asyncio.get_running_loop()
         retry = settings.retry.model_copy(update={"server_delays": (), "throttle_attempts": 0})
         once = settings.model_copy(update={"retry": retry})
-        async with Transport(
-            once, Traffic(), loop.time, asyncio.sleep, self._redactor
-        ) as transport:
-            client = await self._try("host", lambda: self._host(transport))
-            await self._try("connection", lambda: self._connection(client), needs="host")
-            await self._ask(client, transport)
-        lake = open_lake(settings, patient=False)
-        await self._try("lake", lambda: self._lake("lake.uri", lake))
+        clock = asyncio.get_running_loop().time
+        async with Transport(once, Traffic(), clock, asyncio.sleep, self._redactor) as transport:
+            client = await self._try("host", partial(self._host, transport))
+            await self._try("connection", partial(self._connection, client), needs="host")
+            listed = await self._try(
+                "authentication",
+                partial(self._authentication, client, transport),
+                needs="connection",
+            )
+            entries = await self._try(
+                "listing", partial(self._listing, client, listed), needs="authentication"
+            )
+            await self._try("file", partial(self._file, client, entries), needs="listing")
+        await self._try("lake", partial(_store, "lake.uri", open_lake(settings, patient=False)))
         if (raw := open_archive(settings, patient=False)) is not None:
-            await self._try("raw", lambda: self._lake("raw.uri", raw))
+            await self._try("raw", partial(_store, "raw.uri", raw))
         await self._try("temporary", _temporary)
         if settings.engine.kind == "dask":
-            await self._try("engine", lambda: _dask(settings))
-        return not self._not_ok
+            await self._try("engine", partial(_dask, settings))
 
     async def _try(
-        self,
-        name: Name,
-        work: Callable[[], Awaitable[tuple[str, Any]]],
-        needs: Name | None = None,
+        self, name: Name, work: Callable[[], Awaitable[_Seen]], needs: Name | None = None
     ) -> Any:
-        """Do one check, which returns what it saw and found, or raises; return what it found."""
-        if needs in self._not_ok:
-            self._end(name, "skipped", f"not tried: it needs {needs}, which is not ok")
+        """Run one check and report it; return what it found."""
+        if needs in self._blocking:
+            self._blocking.add(name)
+            self._report(name, "skipped", f"not tried: it needs {needs}, which is not ok")
             return None
-        self._begin(name)
+        self._on_start(name)
         try:
-            seen, found = await work()
+            seen = await work()
         except Exception as error:  # noqa: BLE001 - the boundary of a check: the others go on
-            self._end(name, "failed", str(_named(error)))
-        else:
-            self._end(name, "ok", seen)
-            return found
-        return None
+            self._blocking.add(name)
+            self._report(name, "failed", describe(error))
+            return None
+        self._report(name, seen.outcome, seen.message)
+        return seen.found
 
-    def _end(self, name: Name, outcome: Outcome, message: str) -> None:
-        if outcome != "ok":
-            self._not_ok.add(name)
-        self._tell(Check(name, outcome, self._redactor.text(" ".join(message.split()))))
+    def _report(self, name: Name, outcome: Outcome, message: str) -> None:
+        self._on_end(Check(name, outcome, self._redactor.text(" ".join(message.split()))))
 
-    async def _host(self, transport: Transport) -> tuple[str, Client]:
+    async def _host(self, transport: Transport) -> _Seen:
         api = self._settings.api
         try:
             client = await connect(transport, self._settings)
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, FileError) and cause.kind is FailureKind.CONNECTION:
-                # Why there is no connection is said better by the smaller steps to it.
+                # The single steps of a connection explain better why there is none.
                 await self._resolve(api.domain_url)
-                await self._greet(api.domain_url)
+                await self._connect(api.domain_url)
             raise
         found = [await self._resolve(origin) for origin in client.origins]
         by = "set by api.base_url" if api.base_url else f"looked up at {api.domain_url}"
         tokens = f"; tokens from {found[1]}" if found[1:] else ""
-        return f"{found[0]}, {by}{tokens}{self._said_of_proxies(client)}", client
+        return _Seen(f"{found[0]}, {by}{tokens}{self._unused_proxies(client)}", client)
 
     async def _resolve(self, origin: str) -> str:
         return await resolve(origin, self._proxy(origin), self._timeout_s)
 
-    async def _greet(self, origin: str) -> str:
+    async def _connect(self, origin: str) -> str:
         return await connect_once(origin, self._proxy(origin), self._timeout_s)
 
     def _proxy(self, origin: str) -> Proxy | None:
         return proxy_for(URL(origin)) if self._settings.api.use_proxy else None
 
-    def _said_of_proxies(self, client: Client) -> str:
-        """Return a word on variables that name a proxy, where none is used."""
+    def _unused_proxies(self, client: Client) -> str:
+        """Return a note on variables that name a proxy, if requests use none."""
         variables = proxy_variables()
         if not variables or any(self._proxy(origin) for origin in client.origins):
             return ""
@@ -193,174 +204,120 @@ class Checkup:
             why = "since NO_PROXY has these hosts, or the variable is not for them"
         return f"; {' and '.join(variables)} {are} set and not used, {why}"
 
-    async def _connection(self, client: Client) -> tuple[str, None]:
-        seen = [await self._greet(origin) for origin in dict.fromkeys(client.origins)]
-        return "; ".join(seen), None
+    async def _connection(self, client: Client) -> _Seen:
+        return _Seen("; ".join([await self._connect(o) for o in dict.fromkeys(client.origins)]))
 
-    async def _ask(self, client: Client, transport: Transport) -> None:
-        """Check authentication, the listing and one file, of which each needs the one before.
+    async def _authentication(self, client: Client, transport: Transport) -> _Seen:
+        """List the last day: only a listing shows whether the server accepts a signature.
 
-        Whether a signature is accepted shows in the listing's answer only: one request for both.
+        Returns the listing, or the listing's error if it shows nothing about the keys.
         """
-        listing: Listing | None = None
-        failure: AhtEtlError | None = None
-        if "connection" not in self._not_ok:
-            self._begin("authentication")
-            try:
-                await client.authenticate()
-                listing = await self._list(client, self._windows()[0])
-            except Exception as error:  # noqa: BLE001 - as in _try
-                failure = _named(error)
-        cause = failure.__cause__ if failure is not None else None
-        if failure is None or "connection" in self._not_ok or _is_about_keys(failure, cause):
-            off_s = transport.clock_offset_s
-            await self._try(
-                "authentication", lambda: self._keys(listing, failure, off_s), needs="connection"
-            )
-        else:
-            # The listing's failure is the one to mend, and not for want of this.
+        try:
+            await client.authenticate()
+            listing = await _list(client, self._days()[0])
+        except Exception as error:
+            if isinstance(error, AuthenticationError) or isinstance(
+                error.__cause__, UnauthorizedError
+            ):
+                raise
             why = "the listing got no answer that tells"
-            if isinstance(cause, ForeignResponseError):
+            if isinstance(error.__cause__, ForeignResponseError):
                 why = "what answers is not the API"
-            self._tell(Check("authentication", "skipped", f"not known: {why}"))
-        entries = await self._try(
-            "listing", lambda: self._listing(client, listing, failure), needs="authentication"
-        )
-        await self._try("file", lambda: self._file(client, entries), needs="listing")
-
-    async def _list(self, client: Client, window: Window) -> Listing:
-        listing = await client.list([window])
-        require_an_answer(listing, [window])
-        return listing
-
-    async def _keys(
-        self, listing: Listing | None, failure: AhtEtlError | None, clock_offset_s: float | None
-    ) -> tuple[str, None]:
-        if failure is not None:
-            raise RunError(str(failure))
-        assert listing is not None  # noqa: S101 - it failed or it is there
+            return _Seen(f"not known: {why}", error, "skipped")
         if listing.empty_windows:
             status = "404, no files"
         else:
             status = "206, some files are missing" if listing.partial_windows else "200"
-        clock = describe_clock(clock_offset_s)
-        seen = f"(the listing answered {status})" + (
-            f"; but {clock}: set it (NTP)" if clock else ""
-        )
+        seen = f"(the listing answered {status})"
+        if clock := describe_clock(transport.clock_offset_s):
+            seen += f"; but {clock}: set it (NTP)"
         scheme = self._settings.auth.scheme
         if scheme == "none":
-            return f"no keys are set (auth.*), and the server asks for none {seen}", None
+            return _Seen(f"no keys are set (auth.*), and the server asks for none {seen}", listing)
         name = "OAuth 1.0a" if scheme == "oauth1" else "OAuth 2.0"
-        return f"{name}: the keys are accepted {seen}", None
+        return _Seen(f"{name}: the keys are accepted {seen}", listing)
 
-    def _windows(self) -> list[Window]:
-        """Return the last day of the window and further ones back, newest first."""
+    def _days(self) -> list[Window]:
+        """Return the last day of the window and some days before it, newest first."""
         longest = min(_DAY, self._settings.api.request_window)
-        windows = []
+        days = []
         for back in _DAYS_BACK:
-            left = self._window.end - self._window.start - back * _DAY
-            if left > timedelta(0):
-                end = self._window.end - back * _DAY
-                windows.append(Window(end - min(longest, left), end))
-        return windows
+            end = self._window.end - back * _DAY
+            if end > self._window.start:
+                days.append(Window(max(end - longest, self._window.start), end))
+        return days
 
-    async def _listing(
-        self, client: Client, listing: Listing | None, failure: AhtEtlError | None
-    ) -> tuple[str, list[str]]:
-        if failure is not None:
-            raise failure
-        assert listing is not None  # noqa: S101 - it failed or it is there
-        last, *further = self._windows()
-        seen = f"{len(listing.entries):,} files from {_span(last)}"
-        if listing.partial_windows:
+    async def _listing(self, client: Client, listed: Listing | Exception) -> _Seen:
+        if isinstance(listed, Exception):
+            raise listed
+        day, *before = self._days()
+        seen = f"{len(listed.entries):,} files from {_span(day)}"
+        if listed.partial_windows:
             seen += " (the vendor says that some are missing there)"
-        tried = last
-        for window in further:
-            if listing.entries:
+        for day in before:
+            if listed.entries:
                 break
-            tried = window
-            listing = await self._list(client, window)
-            if listing.entries:
-                seen += f"; {len(listing.entries):,} files from {_span(window)}"
-        if not listing.entries:
+            listed = await _list(client, day)
+            if listed.entries:
+                seen += f"; {len(listed.entries):,} files from {_span(day)}"
+        if not listed.entries:
             seen += (
-                f", nor on any day tried back to {rfc3339(tried.start)}; if there should be some, "
+                f", nor on any day tried back to {rfc3339(day.start)}; if there should be some, "
                 "check account, the window, and that the vendor has switched the API on"
             )
-        return seen, list(listing.entries)
+        return _Seen(seen, list(listed.entries))
 
-    async def _file(self, client: Client, entries: list[str]) -> tuple[str, None]:
+    async def _file(self, client: Client, entries: list[str]) -> _Seen:
         if not entries:
-            return "none to try: nothing is listed", None
+            return _Seen("none to try: nothing is listed")
+        wanted = [entry for entry in entries if not is_skipped(self._settings.fetch.skip, entry)]
+        if not wanted:
+            return _Seen("none to try: fetch.skip has all that is listed")
         paths = []
-        for entry in entries:
+        for entry in wanted:
             try:
-                path = BreakdownPath.parse(entry)
+                paths.append(BreakdownPath.parse(entry))
             except InvalidPathError as error:
-                reason = error
-            else:
-                if not is_skipped(self._settings.fetch.skip, entry):
-                    paths.append(path)
+                reason = f"{entry[:200]} {error}"
         if not paths:
-            if all(is_skipped(self._settings.fetch.skip, entry) for entry in entries):
-                return "none to try: fetch.skip has all that is listed", None
-            raise RunError(f"no listed path can be used: {entries[0][:200]} {reason}")
+            raise RunError(f"no listed path can be used: {reason}")
         newest = max(paths, key=lambda path: path.partition)
         try:
-            return await self._fetch(client, newest), None
+            return await self._download(client, newest)
         except FileError as error:
-            alone = (
-                "; a run reports such a file and loads the others"
-                if error.kind in _OF_ONE_FILE
-                else ""
-            )
-            raise RunError(f"{newest.text}: {error.kind.value}: {error.message}{alone}") from error
+            alone = "; a run reports such a file and loads the others"
+            raise RunError(
+                f"{newest.text}: {error.kind.value}: {error.message}"
+                f"{alone if error.kind in _OF_ONE_FILE else ''}"
+            ) from error
 
-    async def _fetch(self, client: Client, path: BreakdownPath) -> str:
+    async def _download(self, client: Client, path: BreakdownPath) -> _Seen:
         limits = self._settings.limits
         memory = Memory.share_out(limits.memory, 1)
-        wanted = DecodeLimits(limits.max_file_size, limits.max_bad_row_ratio, memory.decode)
-        async for attempt in client.attempts(path):
-            with (
-                attempt,
-                await client.download(path, memory.download, limits.max_file_size) as body,
-            ):
-                try:
-                    decoded = await asyncio.to_thread(
-                        decode,
-                        body.stream,
-                        path.text,
-                        wanted,
-                        scratch=Path(scratch_folder()),
-                        declared_gzip=body.declared_gzip,
-                    )
-                except OSError as error:
-                    raise scratch_error(error) from error
-                with decoded:
-                    bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
-                    size = _size(decoded.bytes)
-                    return f"{path.text}: {size}, {decoded.rows:,} rows{bad}"
-        raise AssertionError  # attempts end with an answer or an error
-
-    async def _lake(self, key: str, store: Store) -> tuple[str, None]:
-        try:
-            return f"{store.place}: {await asyncio.to_thread(store.try_out)}", None
-        except AhtEtlError as error:
-            raise RunError(f"{error}; check {key}, {store.advice}") from error
+        decode_limits = DecodeLimits(limits.max_file_size, limits.max_bad_row_ratio, memory.decode)
+        decoder = Decoder(decode_limits, Stop(), at_once=1)
+        with (
+            await client.download(path, memory.download, limits.max_file_size) as body,
+            await decoder.decode(path.text, body) as decoded,
+        ):
+            bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
+            return _Seen(f"{path.text}: {size(decoded.bytes)}, {decoded.rows:,} rows{bad}")
 
 
-def _named(error: Exception) -> AhtEtlError:
-    """Return an error of ours as it is, any other as one that says what it was."""
-    if isinstance(error, AhtEtlError):
-        return error
-    return RunError(describe(error))
+async def _list(client: Client, day: Window) -> Listing:
+    listing = await client.list([day])
+    require_an_answer(listing, [day])
+    return listing
 
 
-def _is_about_keys(failure: AhtEtlError, cause: BaseException | None) -> bool:
-    return isinstance(cause, UnauthorizedError) or str(failure).startswith("authentication:")
+async def _store(key: str, store: Store) -> _Seen:
+    try:
+        return _Seen(f"{store.place}: {await asyncio.to_thread(store.try_out)}")
+    except AhtEtlError as error:
+        raise RunError(f"{error}; check {key}, {store.advice}") from error
 
 
-async def _temporary() -> tuple[str, None]:
+async def _temporary() -> _Seen:
     folder = scratch_folder()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -368,24 +325,20 @@ async def _temporary() -> tuple[str, None]:
             file.flush()
     except OSError as error:
         raise RunError(scratch_error(error).message) from error
-    free = _size(shutil.disk_usage(folder).free)
-    return f"{folder} takes what does not fit into limits.memory, {free} free", None
+    free = size(shutil.disk_usage(folder).free)
+    return _Seen(f"{folder} takes what does not fit into limits.memory, {free} free")
 
 
-async def _dask(settings: Settings) -> tuple[str, None]:
+async def _dask(settings: Settings) -> _Seen:
     require_engine(settings)
     if settings.engine.scheduler is None:
-        return "Dask is installed; a run starts worker processes on this machine", None
+        return _Seen("Dask is installed; a run starts worker processes on this machine")
     from etl.pipeline.cluster.connection import connected  # noqa: PLC0415 - an extra
 
     async with connected(settings.engine, 1) as dask:
         workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]
     seen = f"Dask at {settings.engine.scheduler}: {workers:,} workers, with this version"
-    return seen + ("" if workers else "; a run waits for the first"), None
-
-
-def _size(count: int) -> str:
-    return ByteSize(count).human_readable(decimal=True, separator=" ")
+    return _Seen(seen + ("" if workers else "; a run waits for the first"))
 
 
 def _span(window: Window) -> str:
