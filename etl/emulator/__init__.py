@@ -1,8 +1,7 @@
 """The vendor's stand-in on loopback: for the demo, the tests, the benchmarks and trying things."""
 
+from etl.emulator.behaviour import EmulatorOptions, Fault
 from etl.emulator.dataset import Dataset, EmulatedFile
-from etl.emulator.faults import Fault
-from etl.emulator.options import EmulatorOptions
 from etl.emulator.server import Emulator, Request, run_in_thread
 
 __all__ = [

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, cast, get_args
 
 from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
-from etl.emulator.faults import Endpoint, Kind
+from etl.emulator.behaviour import Endpoint, Kind
 from etl.model.errors import UsageError
 from etl.model.times import parse_duration, parse_instant
 

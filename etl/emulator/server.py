@@ -15,9 +15,8 @@ from typing import Any, Final, Literal, Self
 from aiohttp import web
 
 from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
+from etl.emulator.behaviour import EmulatorOptions, Endpoint, Fault, json_body, misbehave, packed
 from etl.emulator.dataset import Dataset, EmulatedFile
-from etl.emulator.faults import Endpoint, Fault, json_body, misbehave, packed
-from etl.emulator.options import EmulatorOptions
 from etl.model.times import Window, parse_rfc3339, rfc3339, to_millis
 
 # The patterns of the vendor's documentation.
