@@ -1,5 +1,6 @@
 """`aht-etl emulator`."""
 
+import asyncio
 import os
 from typing import Annotated, Literal
 
@@ -84,7 +85,7 @@ def emulator(
     )
     options = serve.options(account, auth, latency, rate, at_once, fault or [])
     try:
-        serve.serve(dataset, options, port, account, own_name())
+        asyncio.run(serve.serve(dataset, options, port, account, own_name()))
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(f"port {port}: {reason}; try --port 0") from None

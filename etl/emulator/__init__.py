@@ -1,4 +1,4 @@
-"""The vendor's stand-in on loopback: for the demo, the tests, the benchmarks and trying things."""
+"""A server that answers like the vendor's API, for the demo, tests, benchmarks and experiments."""
 
 from etl.emulator.behaviour import EmulatorOptions, Fault
 from etl.emulator.dataset import Dataset, EmulatedFile

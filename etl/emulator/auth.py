@@ -1,7 +1,4 @@
-"""The emulator's gate: verifies OAuth 1.0a signatures and OAuth 2.0 tokens.
-
-The keys are invented.
-"""
+"""The emulator's authentication: OAuth 1.0a signatures and OAuth 2.0 tokens, with invented keys."""
 
 import base64
 import json
@@ -33,13 +30,13 @@ _TIMESTAMP_LIFE_S: Final = 300
 
 
 class OAuth1Gate:
-    """Verifies each request's signature (RFC 5849, section 3.2); a nonce is good once."""
+    """Verifies signatures (RFC 5849, section 3.2); each nonce is valid once."""
 
     def __init__(self) -> None:
         self._endpoint = ResourceEndpoint(_Validator())
 
     def refusal(self, request: web.Request) -> str | None:
-        """Return why the request is refused; None if it is not."""
+        """Return why the request is refused, or None."""
         valid, seen = self._endpoint.validate_protected_resource_request(
             str(request.url), request.method, None, dict(request.headers)
         )
@@ -52,7 +49,7 @@ class OAuth1Gate:
 
 
 class _Validator(RequestValidator):
-    """What oauthlib asks about keys and nonces."""
+    """The keys and nonces, as oauthlib's interface requires."""
 
     enforce_ssl = False
     timestamp_lifetime = _TIMESTAMP_LIFE_S
@@ -108,7 +105,7 @@ class OAuth2Gate:
         self._ends_at: dict[str, float] = {}
 
     def issue(self, life_s: float) -> str:
-        """Return a new token, a JWT whose `exp` tells its end."""
+        """Return a new token, a JWT with `exp`."""
         ends_at = time.time() + life_s
         claims = {"exp": int(ends_at), "jti": secrets.token_hex(8)}
         token = ".".join((_part({"alg": "HS256", "typ": "JWT"}), _part(claims), "c2lnbmF0dXJl"))
@@ -116,11 +113,11 @@ class OAuth2Gate:
         return token
 
     def revoke_all(self) -> None:
-        """Make all tokens that were issued invalid."""
+        """Make all tokens invalid."""
         self._ends_at.clear()
 
     def refusal(self, request: web.Request) -> str | None:
-        """Return why the request is refused; None if it is not."""
+        """Return why the request is refused, or None."""
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind != "Bearer":
             return "token missing"

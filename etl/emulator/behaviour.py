@@ -1,8 +1,6 @@
 """How the emulator behaves: as documented, slow, limited, or faulty on the socket."""
 
 import asyncio
-import gzip
-import json
 import ssl
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,30 +12,30 @@ from etl.model.times import Window
 
 Endpoint = Literal["domain", "token", "listing", "file"]
 Kind = Literal[
-    "status",  # `status` with `body` and `headers`
-    "reset_before",  # the connection is reset before the answer
-    "reset_middle",  # and in the middle of one
-    "short",  # fewer bytes than Content-Length says, then the end
-    "chunked_cut",  # a chunked answer without its last chunk
-    "half_gzip",  # a whole answer holding half of the file
-    "bad_trailer",  # the gzip's CRC is wrong
-    "bad_middle",  # a byte in the middle is wrong
-    "html",  # 200 and a web page
-    "empty",  # 200 and nothing
-    "redirect",  # 302 to `body`
-    "drip",  # a byte at a time, `delay_s` apart
-    "hang",  # nothing, until the server stops
+    "status",  # respond with `status`, `body` and `headers`
+    "reset_before",  # reset the connection before the response
+    "reset_middle",  # reset it in the middle of the response
+    "short",  # send fewer bytes than Content-Length, then close
+    "chunked_cut",  # send a chunked response without its last chunk
+    "half_gzip",  # send a whole response with half of the file
+    "bad_trailer",  # change the gzip's CRC
+    "bad_middle",  # change a byte in the middle
+    "html",  # respond with 200 and a web page
+    "empty",  # respond with 200 and no body
+    "redirect",  # respond with 302 to `body`
+    "drip",  # send a byte each `delay_s`
+    "hang",  # send nothing until the server stops
 ]
 
 
-_PAGE: Final = "<!doctype html><html><body>We are working on it</body></html>"
+_WEB_PAGE: Final = "<!doctype html><html><body>We are working on it</body></html>"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to go wrong: where, for which file (None: any), how often (None: always).
+    """One fault of an endpoint: for which file (None: any), how often (None: always).
 
-    `query` is a text that the request's query must hold, for example of a listing's window.
+    It applies to requests whose query contains `query`, for example a listing's window.
     """
 
     endpoint: Endpoint
@@ -53,19 +51,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class EmulatorOptions:
-    """What can be asked of the emulator.
+    """How the emulator behaves; by default as the vendor documents.
 
-    `account` is the only one that it has (None: it answers for any). `now` is the clock by which
-    windows are judged and late files appear (None: the real one). `oldest` None lists windows of
-    any age. `partial` are windows for which a listing answers 206. `encoding` is how a file's gzip
-    is sent: as it is, as it is but declared as Content-Encoding, with another gzip on top, or
-    unpacked. `rate` is in requests a second, without bursts. `tls` makes it serve https.
+    `account` is the only account (None: any). `now` is the time at which windows are checked and
+    late files appear (None: the real time). `oldest` is the age of the oldest window (None: any).
+    `partial` are windows for which a listing returns 206. `encoding` says how a file is sent: its
+    gzip as it is, declared as Content-Encoding, inside another gzip, or decompressed. `rate` is in
+    requests a second, without bursts. `tls` makes it serve https.
     """
 
     account: str | None = None
     auth: Literal["none", "oauth1", "oauth2"] = "none"
     now: datetime | None = None
-    max_window: timedelta = timedelta(days=1)
     oldest: timedelta | None = timedelta(days=31)
     partial: tuple[Window, ...] = ()
     numeric_timeframe: bool = False
@@ -81,16 +78,16 @@ class EmulatorOptions:
 
 
 async def misbehave(fault: Fault, request: web.Request, good: bytes) -> web.StreamResponse:
-    """Answer a request as the fault says; `good` is what a good answer would hold."""
+    """Respond as the fault says; `good` is the body of the response without it."""
     match fault.kind:
         case "status":
             return web.Response(status=fault.status, body=fault.body, headers=fault.headers)
         case "redirect":
             return web.Response(status=302, headers={"Location": fault.body.decode()})
         case "html":
-            return web.Response(text=_PAGE, content_type="text/html")
+            return web.Response(text=_WEB_PAGE, content_type="text/html")
         case "empty" | "half_gzip" | "bad_trailer" | "bad_middle":
-            return web.Response(body=_spoilt(fault.kind, good))
+            return web.Response(body=_damaged(fault.kind, good))
         case "hang":
             await asyncio.Event().wait()
         case "reset_before":
@@ -98,7 +95,7 @@ async def misbehave(fault: Fault, request: web.Request, good: bytes) -> web.Stre
     return await _break_off(fault, request, good)
 
 
-def _spoilt(kind: Kind, good: bytes) -> bytes:
+def _damaged(kind: Kind, good: bytes) -> bytes:
     half = len(good) // 2
     if kind == "empty":
         return b""
@@ -109,7 +106,7 @@ def _spoilt(kind: Kind, good: bytes) -> bytes:
 
 
 async def _break_off(fault: Fault, request: web.Request, good: bytes) -> web.StreamResponse:
-    """Begin a good answer and do not end it well."""
+    """Start the response without the fault, and do not complete it."""
     response = web.StreamResponse()
     if fault.kind in {"short", "reset_middle"}:
         response.content_length = len(good)
@@ -135,13 +132,3 @@ async def _break_off(fault: Fault, request: web.Request, good: bytes) -> web.Str
 def _reset(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
-
-
-def json_body(content: object) -> bytes:
-    """Return an answer's JSON as bytes."""
-    return json.dumps(content).encode()
-
-
-def packed(text: bytes) -> bytes:
-    """Return gzip as a server's transport encoding makes it."""
-    return gzip.compress(text, 1)

@@ -1,4 +1,4 @@
-"""What the emulator serves: files of handling-time units (HTUs), generated from a seed.
+"""The files that the emulator serves: handling-time units (HTUs), generated from a seed.
 
 All times are epoch milliseconds.
 """
@@ -16,29 +16,29 @@ from etl.model.times import to_millis
 DEFAULT_ACCOUNT: Final = "le79344075"
 _HOUR_MS: Final = 3_600_000
 _MINUTE_MS: Final = 60_000
-_FOR_EVER: Final = (-(2**62), 2**62)
+_ALWAYS: Final = (-(2**62), 2**62)
 
-# How busy a contact centre is, hour by hour (UTC), against its average.
+# The load of a contact centre in each hour (UTC), relative to its average.
 _LOAD: Final = (
     0.2, 0.1, 0.1, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 1.9, 2.0, 1.9,
     1.7, 1.7, 1.8, 1.8, 1.7, 1.5, 1.2, 0.9, 0.7, 0.5, 0.4, 0.3,
 )  # fmt: skip
-# What starts and ends a unit, how often, and how it changes the unit's length: log-normal, with the
-# median in seconds and the spread by its start, and a factor by its end.
+# The reasons that start and end a unit. Its length is log-normal: the start reason gives the median
+# in seconds and the spread, the end reason a factor. `_WEIGHTS` is how often each reason comes.
 _STARTS: Final = {
     "consumerMessage": (25, 1.0), "focusIn": (8, 0.7), "agentResponse": (45, 0.9),
     "stepUp": (120, 0.5),
 }  # fmt: skip
 _ENDS: Final = {"agentResponse": 1.3, "focusOut": 0.5, "consumerMessage": 0.9, "agentLogout": 2.5}
 _WEIGHTS: Final = (60, 25, 12, 3)
-_CLOSE: Final = 0.7
+_CLOSE_FACTOR: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class EmulatedFile:
-    """One file: its gzip bytes, the span in which its segments closed, when it was written.
+    """One file: its gzip, the span in which its segments closed, the time it was written.
 
-    `rows` are the JSON objects in it, in order; None where they are not known.
+    `rows` are its JSON objects in order, None if unknown.
     """
 
     path: str
@@ -56,13 +56,13 @@ class Dataset:
 
     @classmethod
     def of(cls, files: Mapping[str, bytes]) -> Self:
-        """Serve just these bytes; their segments closed in the hour that the path names.
+        """Return a dataset of these bytes; their segments closed in the hour of the path.
 
-        What is no valid path is listed in every window.
+        Every window lists an invalid path.
         """
         return cls(
             {
-                path: EmulatedFile(path, content, _hour_of(path), _FOR_EVER[0])
+                path: EmulatedFile(path, content, _hour_of(path), _ALWAYS[0])
                 for path, content in files.items()
             }
         )
@@ -80,14 +80,14 @@ class Dataset:
         late_share: float = 0.05,
         mixed_shapes: bool = False,
     ) -> Self:
-        """Generate the files of the hours in [start, end): the same for the same arguments.
+        """Generate the files of the hours in [start, end), the same for the same arguments.
 
-        Busier by day than by night, sizes log-normal around `rows_per_file` with an empty file
-        now and then. `late_share` of the files is written up to 18 days after their hour, the
-        others within 90 minutes. `mixed_shapes` writes every shape that a reader has to take,
-        else all are lines.
+        There are more files by day than by night; their sizes are log-normal around
+        `rows_per_file`, and some are empty. `late_share` of them are written up to 18 days after
+        their hour, the others within 90 minutes. `mixed_shapes` uses every shape that a reader
+        must accept; otherwise all files have one object a line.
         """
-        rng = random.Random(seed)  # noqa: S311 - data to try things on
+        rng = random.Random(seed)  # noqa: S311 - test data
         files: dict[str, EmulatedFile] = {}
         hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         while hour < end:
@@ -100,7 +100,7 @@ class Dataset:
         return cls(files)
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each row with its file's path: what a complete lake holds."""
+        """Yield each row with the path of its file, as a complete lake holds them."""
         for file in self.files.values():
             for row in file.rows or ():
                 yield file.path, row
@@ -110,7 +110,7 @@ def _hour_of(path: str) -> tuple[int, int]:
     try:
         hour = to_millis(BreakdownPath.parse(path).partition.hour)
     except InvalidPathError:
-        return _FOR_EVER
+        return _ALWAYS
     return hour, hour + _HOUR_MS - 1
 
 
@@ -149,20 +149,20 @@ def _generate_file(
 def units(
     rng: random.Random, account: str, hour_ms: int, written_ms: int, count: int
 ) -> list[dict[str, Any]]:
-    """Return `count` HTUs of segments that closed in this hour, each some one after another."""
+    """Return `count` HTUs, grouped by segment; the segments closed in this hour."""
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         conversation = f"{rng.getrandbits(128):032x}"
         segment_id = f"account:{account}:conversation:{conversation}-{rng.randrange(4)}"
         units = min(count - len(rows), 1 + int(rng.expovariate(0.3)))
         at = hour_ms + rng.randrange(_HOUR_MS)
-        # Backwards from the close, so that no unit ends after it.
+        # From the close backwards, so that no unit ends after it.
         for sequence in range(units, 0, -1):
             spread = rng.lognormvariate(0, 1)
             start = rng.choices([*_STARTS], _WEIGHTS)[0]
             end = "close" if sequence == units else rng.choices([*_ENDS], _WEIGHTS)[0]
             median_s, sigma = _STARTS[start]
-            duration = int(1000 * median_s * spread**sigma * _ENDS.get(end, _CLOSE))
+            duration = int(1000 * median_s * spread**sigma * _ENDS.get(end, _CLOSE_FACTOR))
             rows.append(
                 {
                     "segmentId": segment_id,

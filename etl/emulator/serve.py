@@ -1,4 +1,4 @@
-"""`aht-etl emulator`: the emulator as a command, with what its flags mean."""
+"""The emulator as a command: its flags, and the text that says how to use it."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def dataset(
     *,
     mixed_shapes: bool,
 ) -> Dataset:
-    """Generate the data that the flags ask for. Raises UsageError."""
+    """Generate the data for these flags. Raises UsageError."""
     if not (account.isascii() and account.isalnum()):
         raise UsageError("--account: letters and digits only")
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -52,7 +52,7 @@ def options(
     at_once: int | None,
     faults: list[str],
 ) -> EmulatorOptions:
-    """Return how the emulator is to behave. Raises UsageError."""
+    """Return the behaviour for these flags. Raises UsageError."""
     try:
         latency_s = parse_duration(latency).total_seconds()
     except ValueError as error:
@@ -72,44 +72,39 @@ def options(
 
 def _fault(text: str) -> Fault:
     endpoint, _, rest = text.partition(":")
-    kind, _, times_text = rest.partition(":")
+    kind, _, times = rest.partition(":")
     status = int(kind) if kind.isascii() and kind.isdigit() and len(kind) == 3 else None
     endpoints, kinds = get_args(Endpoint), get_args(Kind)
-    times = None if times_text == "always" else times_text or "1"
     if (
         endpoint not in endpoints
         or (status is None and kind not in kinds)
-        or not (times is None or (times.isascii() and times.isdigit()))
+        or not (times in {"", "always"} or (times.isascii() and times.isdigit()))
     ):
         raise UsageError(
             f"--fault {text}: write ENDPOINT:KIND[:TIMES]; ENDPOINT is one of "
             f"{', '.join(endpoints)}; KIND a status or one of {', '.join(kinds)}"
         )
-    count = None if times is None else int(times)
+    count = None if times == "always" else int(times or 1)
     if status is not None:
         return Fault(cast("Endpoint", endpoint), "status", times=count, status=status)
     return Fault(cast("Endpoint", endpoint), cast("Kind", kind), times=count)
 
 
-def serve(data: Dataset, how: EmulatorOptions, port: int, account: str, command: str) -> None:
-    """Serve until the process is told to end; `command` is how aht-etl was called.
-
-    Raises OSError where the port is taken.
-    """
-    asyncio.run(_serve(data, how, port, account, command))
-
-
-async def _serve(
-    data: Dataset, how: EmulatorOptions, port: int, account: str, command: str
+async def serve(
+    data: Dataset, behaviour: EmulatorOptions, port: int, account: str, command: str
 ) -> None:
-    emulator = Emulator(data, how)
+    """Serve until the process ends; `command` is the name under which aht-etl was called.
+
+    Raises OSError if the port is not free.
+    """
+    emulator = Emulator(data, behaviour)
     await emulator.start(port=port)
     try:
         keys = "".join(
             f"export AHT_ETL_AUTH__{name.upper()}={value}\n"
             for name, value in emulator.keys.items()
         )
-        if how.auth == "oauth2":
+        if behaviour.auth == "oauth2":
             keys += f"export AHT_ETL_API__DOMAIN_URL={emulator.base_url}\n"
         print(  # noqa: T201 - the command's result
             f"The emulator serves {len(data.files)} files of account {account} on "

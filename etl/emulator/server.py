@@ -1,4 +1,4 @@
-"""The emulator's server: the two calls, the Domain API and the token endpoint, as documented."""
+"""The emulator's server: the two API calls, the Domain API and the token endpoint."""
 
 import asyncio
 import gzip
@@ -6,17 +6,18 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal, Self
 
 from aiohttp import web
 
 from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
-from etl.emulator.behaviour import EmulatorOptions, Endpoint, Fault, json_body, misbehave, packed
-from etl.emulator.dataset import Dataset, EmulatedFile
+from etl.emulator.behaviour import EmulatorOptions, Endpoint, Fault, misbehave
+from etl.emulator.dataset import Dataset
 from etl.model.times import Window, parse_rfc3339, rfc3339, to_millis
 
 # The patterns of the vendor's documentation.
@@ -29,13 +30,15 @@ _MILLIS: Final = re.compile(r"[0-9]{1,16}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
 _SERVICES: Final = ("agentActivityDomain", "sentinel")
-# A limit of requests a second forgives this much of a second's share coming at once.
+# The rate limit accepts requests that come this much too early.
 _BURST_S: Final = 0.1
+
+_Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request that was answered, or not (status 0)."""
+    """One request; the status is 0 if it got no response."""
 
     at_s: float
     endpoint: Endpoint
@@ -45,7 +48,7 @@ class Request:
 
 
 class _RefusedError(Exception):
-    """An answer that is not a good one."""
+    """Ends a request with an error response."""
 
     def __init__(
         self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None
@@ -59,9 +62,9 @@ def _bad_request(*causes: str) -> _RefusedError:
 
 
 class Emulator:
-    """Serves a dataset on loopback; an async context manager.
+    """Serves a dataset on loopback. An async context manager.
 
-    `dataset` and `options` may be replaced while it runs; `options.faults` then begin anew.
+    You may replace `dataset` and `options` while it runs; the counts of the faults then restart.
     """
 
     def __init__(self, dataset: Dataset, options: EmulatorOptions | None = None) -> None:
@@ -78,7 +81,7 @@ class Emulator:
 
     @property
     def options(self) -> EmulatorOptions:
-        """How it behaves."""
+        """The behaviour."""
         return self._options
 
     @options.setter
@@ -88,22 +91,22 @@ class Emulator:
 
     @property
     def keys(self) -> dict[str, str]:
-        """The keys that are accepted, named like the settings' `auth.*`."""
+        """The accepted keys, named like the settings' `auth.*`."""
         return dict(KEYS[self.options.auth])
 
     def revoke_tokens(self) -> None:
-        """Make all OAuth 2.0 tokens that were issued invalid."""
+        """Make all OAuth 2.0 tokens invalid."""
         self._oauth2.revoke_all()
 
     def count(self, endpoint: Endpoint | None = None, status: int | None = None) -> int:
-        """Return how many requests were answered, there and so."""
+        """Return how many requests an endpoint got, or how many got this status."""
         return sum(
             endpoint in {None, request.endpoint} and status in {None, request.status}
             for request in self.requests
         )
 
     def file_requests(self) -> Counter[str]:
-        """Return how often each file was asked for."""
+        """Return how often each file was requested."""
         return Counter(request.path for request in self.requests if request.path is not None)
 
     async def __aenter__(self) -> Self:
@@ -114,16 +117,18 @@ class Emulator:
         await self.stop()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 is any free one. Raises OSError."""
+        """Listen; port 0 is any free port. Raises OSError."""
         app = web.Application()
-        account = r"/api/account/{account:[a-zA-Z0-9]+}"
-        app.router.add_get(f"{account}/agent-segments/breakdown", self._listing)
-        app.router.add_get(f"{account}/agent-segments/files", self._file)
-        app.router.add_get(f"{account}/service/{{name}}/baseURI.json", self._domain)
-        app.router.add_get(f"{account}/service/baseURI.json", self._domain)
-        app.router.add_post(
-            "/sentinel/api/v2/account/{account:[a-zA-Z0-9]+}/app/token", self._token
-        )
+        account = "account/{account:[a-zA-Z0-9]+}"
+        listing = partial(self._respond, "listing", self._listing)
+        file = partial(self._respond, "file", self._file)
+        domain = partial(self._respond, "domain", self._domain)
+        token = partial(self._respond, "token", self._token)
+        app.router.add_get(f"/api/{account}/agent-segments/breakdown", listing)
+        app.router.add_get(f"/api/{account}/agent-segments/files", file)
+        app.router.add_get(f"/api/{account}/service/{{name}}/baseURI.json", domain)
+        app.router.add_get(f"/api/{account}/service/baseURI.json", domain)
+        app.router.add_post(f"/sentinel/api/v2/{account}/app/token", token)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
@@ -138,42 +143,32 @@ class Emulator:
         self.base_url = f"{scheme}://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
-        """End, whatever is still being answered."""
+        """Stop, also while requests are in flight."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _listing(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer("listing", request, self._good_listing)
-
-    async def _file(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer("file", request, self._good_file)
-
-    async def _domain(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer("domain", request, self._good_domain)
-
-    async def _token(self, request: web.Request) -> web.StreamResponse:
-        form = dict(await request.post())
-        return await self._answer("token", request, lambda _: self._good_token(request, form))
-
-    async def _answer(
-        self, endpoint: Endpoint, request: web.Request, good: Any
+    async def _respond(
+        self, endpoint: Endpoint, handler: _Handler, request: web.Request
     ) -> web.StreamResponse:
         path = request.query.get("path") if endpoint == "file" else None
         self.in_flight += 1
         self.most_at_once = max(self.most_at_once, self.in_flight)
         at_s, status = time.monotonic(), 0
+        response: web.StreamResponse
         try:
-            self._limit()
+            self._check_limits()
             if self.options.latency_s:
                 await asyncio.sleep(self.options.latency_s)
             fault = self._fault(endpoint, path, request.query_string)
-            if fault is not None and fault.kind in {"status", "hang", "reset_before"}:
+            if fault is None:
+                response = await handler(request)
+            elif fault.kind in {"status", "hang", "reset_before"}:
                 response = await misbehave(fault, request, b"")
             else:
-                response = good(request)
-                if fault is not None:
-                    response = await misbehave(fault, request, response.body)
+                body = (await handler(request)).body
+                good = body if isinstance(body, bytes) else b""
+                response = await misbehave(fault, request, good)
             status = response.status
         except _RefusedError as refused:
             response = refused.response
@@ -185,7 +180,7 @@ class Emulator:
             )
         return response
 
-    def _limit(self) -> None:
+    def _check_limits(self) -> None:
         options = self.options
         now = time.monotonic()
         too_fast = False
@@ -225,7 +220,7 @@ class Emulator:
     def _now(self) -> datetime:
         return self.options.now or datetime.now(UTC)
 
-    def _good_listing(self, request: web.Request) -> web.Response:
+    async def _listing(self, request: web.Request) -> web.Response:
         self._check_caller(request)
         window = self._window(request)
         start_ms, end_ms = to_millis(window.start), to_millis(window.end)
@@ -237,8 +232,8 @@ class Emulator:
             and file.closed_ms[1] >= start_ms
             and file.available_from_ms <= now_ms
         ]
-        partial = any(p.start < window.end and window.start < p.end for p in self.options.partial)
-        if not files and not partial:
+        missing = any(p.start < window.end and window.start < p.end for p in self.options.partial)
+        if not files and not missing:
             raise _RefusedError(404, {"message": "No paths for this window"})
         number = int if self.options.numeric_timeframe else str
         timeframe = {
@@ -247,11 +242,8 @@ class Emulator:
             "startTimeL": number(start_ms),
             "endTimeL": number(end_ms),
         }
-        return web.Response(
-            status=206 if partial else 200,
-            body=json_body({"timeframe": timeframe, "files": files}),
-            content_type="application/json",
-        )
+        content = {"timeframe": timeframe, "files": files}
+        return web.json_response(content, status=206 if missing else 200)
 
     def _window(self, request: web.Request) -> Window:
         start = _window_end(request, "from")
@@ -263,15 +255,15 @@ class Emulator:
         causes = []
         if start >= end:
             causes.append("from must be before to")
-        if end - start > self.options.max_window:
-            causes.append(f"the window must not be longer than {self.options.max_window}")
+        if end - start > _DAY:
+            causes.append(f"the window must not be longer than {_DAY}")
         if self.options.oldest is not None and start < self._now() - self.options.oldest:
             causes.append(f"the window must not be older than {self.options.oldest}")
         if causes:
             raise _bad_request(*causes)
         return Window(start, end)
 
-    def _good_file(self, request: web.Request) -> web.Response:
+    async def _file(self, request: web.Request) -> web.Response:
         self._check_caller(request)
         path = request.query.get("path", "")
         if not _PATH.fullmatch(path):
@@ -279,20 +271,17 @@ class Emulator:
         file = self.dataset.files.get(path)
         if file is None or file.available_from_ms > to_millis(self._now()):
             raise _RefusedError(404, {"message": "No such file"})
-        return self._packed(file)
-
-    def _packed(self, file: EmulatedFile) -> web.Response:
         match self.options.encoding:
             case "plain":
                 return web.Response(body=gzip.decompress(file.content))
             case "on_top":
                 headers = {"Content-Encoding": "gzip"}
-                return web.Response(body=packed(file.content), headers=headers)
+                return web.Response(body=gzip.compress(file.content, 1), headers=headers)
             case "declared":
                 return web.Response(body=file.content, headers={"Content-Encoding": "gzip"})
         return web.Response(body=file.content, content_type="application/gzip")
 
-    def _good_domain(self, request: web.Request) -> web.Response:
+    async def _domain(self, request: web.Request) -> web.Response:
         if request.query.get("version") != "1.0":
             raise _bad_request("version must be 1.0")
         if not self._knows(request):
@@ -309,23 +298,21 @@ class Emulator:
                 return web.json_response(entry)
         raise _RefusedError(404, {"message": "No such service"})
 
-    def _good_token(self, request: web.Request, form: dict[str, Any]) -> web.Response:
+    async def _token(self, request: web.Request) -> web.Response:
         if not self._knows(request):
             raise _RefusedError(404, {"message": "No such account"})
+        form = await request.post()
         if form.get("grant_type") != "client_credentials":
             raise _bad_request("grant_type must be client_credentials")
         keys = KEYS["oauth2"]
         if any(form.get(name) != keys[name] for name in keys):
-            told = {"error": "invalid_client", "error_description": "unknown client or secret"}
-            raise _RefusedError(401, told)
+            content = {"error": "invalid_client", "error_description": "unknown client or secret"}
+            raise _RefusedError(401, content)
         life_s = self.options.token_life_s
-        content: dict[str, Any] = {
-            "access_token": self._oauth2.issue(life_s),
-            "token_type": "Bearer",
-        }
-        if self.options.expires_in:
-            content["expires_in"] = life_s
-        return web.json_response(content)
+        token = {"access_token": self._oauth2.issue(life_s), "token_type": "Bearer"}
+        return web.json_response(
+            token | ({"expires_in": life_s} if self.options.expires_in else {})
+        )
 
 
 def _window_end(request: web.Request, name: Literal["from", "to"]) -> datetime | None:
@@ -344,7 +331,7 @@ def _window_end(request: web.Request, name: Literal["from", "to"]) -> datetime |
 
 @contextmanager
 def run_in_thread(dataset: Dataset, options: EmulatorOptions | None = None) -> Iterator[Emulator]:
-    """Serve from a thread of its own, for callers that are not async."""
+    """Serve from another thread, for callers that are not async."""
     emulator = Emulator(dataset, options)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="emulator", daemon=True)

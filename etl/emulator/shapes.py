@@ -1,6 +1,6 @@
-"""The forms in which the vendor's files come, as its documentation shows, suggests or leaves open.
+"""The forms of the vendor's files that its documentation shows, suggests or allows.
 
-Each shape takes rows and returns the rows as they then stand in the file, and the file.
+A shape writes rows to a file; it returns the rows as they are in the file, and the file.
 """
 
 import gzip
@@ -18,7 +18,7 @@ _NUMBERS: Final = (
 
 
 def pack(text: str) -> bytes:
-    """Return gzip that is the same for the same text."""
+    """Return the gzip of a text, always the same bytes."""
     return gzip.compress(text.encode(), 6, mtime=0)
 
 
@@ -27,7 +27,7 @@ def _text(rows: Rows, **how: Any) -> str:
 
 
 def lines(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    """One compact object a line: what the file names suggest."""
+    """Write one compact object a line, as the names of the files suggest."""
     return rows, pack(_text(rows, separators=(",", ":")))
 
 
