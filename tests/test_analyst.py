@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from etl.cli.demonstration import QUERY
+from etl.cli.demo import QUERY
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from tests.conftest import COMMAND, environment
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.cli.rendered import for_terminal
+from etl.cli.docs import for_terminal
 from tests.conftest import COMMAND, environment
 from tests.decode.kernel.test_build import build
 from tests.documents import PAGES, page

@@ -6,6 +6,7 @@ configured it.
 
 import importlib
 import logging
+import re
 import sys
 from typing import Any, Final, Literal
 
@@ -20,18 +21,19 @@ if not {"rich", "structlog"} & sys.modules.keys():
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from etl.cli.causes import reason_of
 from etl.config.redact import Redactor
 from etl.model.printable import one_line
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# Events that one cause may bring about hundreds of times: people read the first of each cause, the
-# summary has the count and the report all of them.
+# One cause may log these events hundreds of times. On a terminal only the first of each cause is
+# shown; the summary has the counts, and the report has all of them.
 _OF_MANY: Final = {
     "file.failed", "part.failed", "partition.damaged", "path.invalid", "request.retry",
 }  # fmt: skip
+# What differs between two failures of one cause: paths, hours, counts, addresses.
+_DETAIL: Final = re.compile(r"\S*\d\S*")
 
 
 def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor) -> None:
@@ -68,7 +70,7 @@ def _for_people(level: LogLevel) -> list[Processor]:
 
     def once(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if event["event"] in _OF_MANY:
-            cause = (event["event"], event.get("kind", ""), reason_of(str(event.get("reason"))))
+            cause = (event["event"], event.get("kind", ""), cause_of(str(event.get("reason"))))
             if cause in said:
                 raise structlog.DropEvent
             said.add(cause)
@@ -88,6 +90,11 @@ def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         for key, value in event.items()
         if key != "run_id"
     }
+
+
+def cause_of(message: str) -> str:
+    """Return a message without what differs from file to file: the words with a digit."""
+    return _DETAIL.sub("#", message)
 
 
 def is_json(log_format: LogFormat) -> bool:

@@ -1,14 +1,17 @@
 """The report in a few lines, for people."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from etl.cli.causes import by_cause
+from etl.cli.process.log import cause_of
 from etl.model.printable import one_line, size
 from etl.model.times import rfc3339
+from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.report import Report
 
 _SHOWN_CAUSES: Final = 10
 _SHOWN_WINDOWS: Final = 10
+_LONGEST_PATH: Final = 300
 
 
 def to_text(report: Report, lake: str, archive: str | None = None) -> str:
@@ -43,12 +46,7 @@ def to_text(report: Report, lake: str, archive: str | None = None) -> str:
         f"  moved          {size(moved.downloaded):>12}  came down, "
         f"{size(moved.decompressed)} unpacked, {size(moved.written)} of Parquet written"
     )
-    lines += _windows(report)
-    causes = by_cause((each.kind.value, each.path, each.message) for each in report.failures)
-    lines += [f"  {cause}" for cause in causes[:_SHOWN_CAUSES]]
-    if len(causes) > _SHOWN_CAUSES:
-        more = sum(cause.count for cause in causes[_SHOWN_CAUSES:])
-        lines.append(f"  … and {more:,} more files; --report FILE has them all")
+    lines += _windows(report) + _causes(report.failures)
     return "\n".join(lines) + "\n"
 
 
@@ -80,4 +78,22 @@ def _windows(report: Report) -> list[str]:
         if len(windows) > _SHOWN_WINDOWS:
             more = len(windows) - _SHOWN_WINDOWS
             lines.append(f"  … and {more:,} more such windows; --report FILE has them all")
+    return lines
+
+
+def _causes(failures: Sequence[FailedFile]) -> list[str]:
+    """Return a line for each cause, the most frequent first, with one file as an example."""
+    by_cause: dict[tuple[str, str], list[FailedFile]] = {}
+    for failure in failures:
+        by_cause.setdefault((failure.kind, cause_of(failure.message)), []).append(failure)
+    causes = sorted(by_cause.values(), key=len, reverse=True)
+    lines = []
+    for files in causes[:_SHOWN_CAUSES]:
+        first = files[0]
+        many = f"{len(files):,} files, for example " if len(files) > 1 else ""
+        path = one_line(first.path[:_LONGEST_PATH])
+        lines.append(f"  {first.kind}: {many}{path}: {one_line(first.message)}")
+    if len(causes) > _SHOWN_CAUSES:
+        more = sum(map(len, causes[_SHOWN_CAUSES:]))
+        lines.append(f"  … and {more:,} more files; --report FILE has them all")
     return lines
