@@ -1,7 +1,7 @@
-"""The command line: alone reads arguments and environment, sets up logs and signals.
+"""The command line. Only here are arguments and the environment read, and signals and logs set up.
 
-One module a command. Heavy imports wait inside the commands until one needs them: `aht-etl
---version` is quick.
+Each command is a module. The modules import heavy libraries inside the functions that need them, so
+that `aht-etl --version` and the help are quick.
 """
 
 import ctypes
@@ -30,13 +30,13 @@ from etl.cli.status import status
 from etl.cli.verify import verify
 from etl.model.version import __version__
 
-# Of the C library (`man mallopt`).
+# Parameters of the C library's allocator (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _KEPT_BYTES: Final = 8 * 2**20
-#: After so many objects more Python looks for garbage: imports make many and hardly any garbage,
-#: and to look as often as it does by itself took 80 of 570 ms before the first request.
+#: Python collects garbage after this many new objects. Imports create many objects and hardly any
+#: garbage: with Python's default, collections took 80 of the 570 ms before the first request.
 GARBAGE_AFTER: Final = 100_000
 
 app = typer.Typer(
@@ -58,28 +58,28 @@ app.add_typer(config, name="config")
 
 def main() -> None:
     """Run the command line; the entry point of `aht-etl`."""
-    # Before anything heavy is imported: from here on a signal ends with the promised exit code,
-    # also as process 1 of a container, for which the kernel ignores unhandled ones. A run keeps
-    # the first for the job that it prepares: there is to be a report.
+    # This comes before the heavy imports: from here on a signal ends the process with the promised
+    # exit code, also as process 1 of a container, where the kernel ignores unhandled signals. `run`
+    # and `compact` keep the first signal for the job, which then still writes its report.
     if sys.argv[1:2] in (["run"], ["compact"]):
         SIGNALS.defer()
     for number in handled():
         signal.signal(number, SIGNALS)
     streams.guard()
     _share_memory()
-    # To look for pydantic's plugins is to read about every package that is installed.
+    # Without this, pydantic reads the metadata of every installed package to find plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(GARBAGE_AFTER)
-    code: object = 0
+    code = 0
     try:
         app()
     except SystemExit as ending:
-        code = ending.code
-        if isinstance(ending.__context__, typer.TyperException):  # a flag that there is not
+        code = ending.code if isinstance(ending.code, int) else 1
+        if isinstance(ending.__context__, typer.TyperException):  # typer has printed what is wrong
             if "\n" in ending.__context__.format_message():  # the whole help: no command was given
                 line = "wrong usage: a command is missing; for example aht-etl demo"
                 streams.last_line(line, "usage.wrong")
-        elif isinstance(code, int) and code > 128:  # a command that ends gently, not at once
+        elif code > 128:
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
             streams.last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
@@ -87,14 +87,12 @@ def main() -> None:
         code = 1
     finally:
         streams.settle()
-    if code is None or isinstance(code, int):
-        # All is written and closed: to take the interpreter apart would take 0.2 s.
-        os._exit(code or 0)
-    sys.exit(code if isinstance(code, str) else 1)
+    # Everything is written and closed. A normal exit would take 0.2 s to tear down the interpreter.
+    os._exit(code)
 
 
 def _complain_about(failure: Exception) -> None:
-    """Say in one line why the command ends, also where memory is too short for a log."""
+    """Write in one line why the command ends, even if memory does not suffice for the logs."""
     from etl.pipeline.defects import explain_blindly
 
     line = f"error: {explain_blindly(failure)}"
@@ -109,23 +107,24 @@ def _complain_about(failure: Exception) -> None:
 
 
 def _share_memory() -> None:
-    """Let what one thread has freed serve the next: all allocate from one arena.
+    """Let all threads allocate from one arena, so that one reuses what another has freed.
 
-    Against Arrow's own choice jemalloc takes a fifth less memory at the peak, and is no slower;
-    with one arena it is a third less again, and a twentieth of the time, the more so as what is
-    free may be kept for some seconds. The C library's is Python's own: an eighth less memory on
-    many small files, and hardly more for ten times as many.
+    For Arrow, jemalloc needs a fifth less memory at the peak than the default allocator and is no
+    slower. One arena saves another third of the memory and a twentieth of the time, partly because
+    it keeps free memory for some seconds. Python uses the C library's allocator: there one arena
+    saves an eighth of the memory on many small files.
     """
-    # Nothing here is for BLAS, which numpy would start a thread of for each further core.
+    # numpy would start a BLAS thread for each further core, and nothing here uses BLAS.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "narenas:1,dirty_decay_ms:4000,muzzy_decay_ms:0")
     if "MALLOC_ARENA_MAX" in os.environ:
         return
-    with suppress(OSError, AttributeError):  # a C library that cannot be told
+    with suppress(OSError, AttributeError):  # not every C library has mallopt
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
-        # Else it gives back and fetches again all the time, a sixth slower: 8 MB may be kept.
+        # Otherwise the allocator returns memory and requests it again all the time, which costs a
+        # sixth of the speed. With this it keeps 8 MB.
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 

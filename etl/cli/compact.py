@@ -7,7 +7,7 @@ import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,10 +18,8 @@ from etl.cli.process.signals import SIGNALS
 from etl.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from etl.cli.views.compact import CompactReport
     from etl.config.settings import Settings
+    from etl.lake.compact import Copied
     from etl.lake.layout import Selection
     from etl.pipeline.stop import Stop
 
@@ -59,7 +57,12 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
 
     Example: aht-etl compact --lake ./lake --to ./coarse
     """
+    import structlog
+
+    from etl.cli.views.compact import to_json
+    from etl.lake.compact import Copied
     from etl.pipeline.job import require_lake
+    from etl.pipeline.stop import Stop
 
     started_at = datetime.now(UTC)
     check_report_file(report)
@@ -73,30 +76,62 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
         )
     require_lake(settings)
 
-    outcome = _copy(call, settings, selection, started_at)
-    code = _tell(call, outcome, report, as_json=json_)
-    if outcome.error is not None or outcome.signal is not None:
-        # A thread may still wait for a disk or a store; nothing that it does counts any more.
+    run_id, stop, copied = str(uuid.uuid4()), Stop(), Copied()
+    structlog.contextvars.bind_contextvars(run_id=run_id)
+    error = _copy(call, settings, selection, started_at, run_id, stop, copied)
+    document = to_json(settings, selection, run_id, started_at, copied, error, stop.signal)
+    code = _report(call, call.redactor.tree(document), report, as_json=json_)
+    if error is not None or stop.signal is not None:
+        # A thread may still wait for a disk or a store. Its result no longer counts.
         streams.settle()
         os._exit(code)
     raise typer.Exit(code)
 
 
+def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
+    """Return the copy's place and the end of the window; the last value of each kind counts.
+
+    A value that looks like a time is one, even a wrong one; a folder of that name is
+    `./2022-06-02`.
+    """
+    place = end = None
+    for value in values:
+        if _LIKE_A_TIME.fullmatch(value.strip()):
+            end = value
+        else:
+            place = value
+    return place, end
+
+
 def _copy(
-    call: Call, settings: "Settings", selection: "Selection", started_at: datetime
-) -> "CompactReport":
-    """Copy until all is done, a signal comes or it fails; return how it ended."""
-    import structlog
+    call: Call,
+    settings: "Settings",
+    selection: "Selection",
+    started_at: datetime,
+    run_id: str,
+    stop: "Stop",
+    copied: "Copied",
+) -> str | None:
+    """Copy until all is done, a signal stops it or it fails; return why it failed.
 
-    from etl.cli.views.compact import CompactReport
+    After a signal it waits for `shutdown.grace` at most, so a thread may still change `copied`.
+    """
     from etl.config.settings import open_copy, open_lake
-    from etl.lake.compact import Copied, Copier
+    from etl.lake.compact import Copier
     from etl.model.machine import resource_shortage
-    from etl.pipeline.stop import Stop
+    from etl.pipeline.stop import to_its_end
 
-    run_id = str(uuid.uuid4())
-    structlog.contextvars.bind_contextvars(run_id=run_id)
-    stop, copied, error = Stop(), Copied(), None
+    async def until_stopped(copier: Copier) -> None:
+        loop = asyncio.get_running_loop()
+        settled_before = started_at - settings.compact.settle
+        work = asyncio.to_thread(copier.run, selection, settled_before, copied)
+        SIGNALS.hand_to(stop, loop)
+        try:
+            await to_its_end(work, stop, settings.shutdown.grace.total_seconds())
+        finally:
+            SIGNALS.take_back(loop)
+
+    runner = asyncio.Runner()
     try:
         copier = Copier(
             open_lake(settings),
@@ -107,28 +142,27 @@ def _copy(
             run_id,
             stop.requested,
         )
-        settled_before = started_at - settings.compact.settle
-        grace_s = settings.shutdown.grace.total_seconds()
-        _until_stopped(lambda: copier.run(selection, settled_before, copied), stop, grace_s)
+        runner.run(until_stopped(copier))
     except BaseException as failure:  # the outermost boundary: the report is due
-        # What obstore raises where it gets no thread is no Exception.
+        # obstore raises a BaseException if it gets no thread.
         if not isinstance(failure, Exception) and resource_shortage(failure) is None:
             raise
-        error = reason_for(failure, call.redactor)
-    places = settings.lake.uri, str(settings.compact.uri)
-    return CompactReport(run_id, started_at, *places, selection, copied, error, stop.signal)
+        return reason_for(failure, call.redactor)
+    if stop.signal is None:
+        runner.close()
+    return None
 
 
-def _tell(call: Call, outcome: "CompactReport", report: str | None, *, as_json: bool) -> int:
+def _report(call: Call, document: dict[str, Any], report: str | None, *, as_json: bool) -> int:
     """Log, print and write what was done; return the exit code."""
     from etl.cli.views.compact import in_one_line, to_text
     from etl.model import events
     from etl.pipeline.report import write_report
 
-    document, code = call.redactor.tree(outcome.as_json()), outcome.exit_code
+    code: int = document["exit_code"]
     events.log.info(
         "compact.finished",
-        status=outcome.status,
+        status=document["status"],
         exit_code=code,
         duration_seconds=document["duration_seconds"],
         days=document["days"],
@@ -146,43 +180,11 @@ def _tell(call: Call, outcome: "CompactReport", report: str | None, *, as_json: 
     except OSError as failure:
         call.complain(f"error: the report: {failure.strerror}", "report.failed")
         code = code or 1
-    # Last of all: it is the line that people look for.
-    if outcome.status == "failed":
-        call.complain(f"error: {outcome.error}", "compact.failed")
-    elif outcome.status == "interrupted":
+    # This line comes last, because people look for the reason there.
+    if document["status"] == "failed":
+        call.complain(f"error: {document['error']}", "compact.failed")
+    elif document["status"] == "interrupted":
         call.complain(in_one_line(document), "compact.interrupted")
-    elif outcome.status == "partial":
+    elif document["status"] == "partial":
         call.complain(in_one_line(document), "compact.partial")
     return code
-
-
-def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
-    """Tell the copy's place from the end of the window; of each kind the last one counts.
-
-    What begins like a time is one, right or wrong: a folder of such a name is `./2022-06-02`.
-    """
-    place = end = None
-    for value in values:
-        if _LIKE_A_TIME.fullmatch(value.strip()):
-            end = value
-        else:
-            place = value
-    return place, end
-
-
-def _until_stopped(work: "Callable[[], None]", stop: "Stop", grace_s: float) -> None:
-    """Do blocking work; after a signal wait for its end for so many seconds at most."""
-    from etl.pipeline.stop import to_its_end
-
-    async def go() -> None:
-        loop = asyncio.get_running_loop()
-        SIGNALS.hand_to(stop, loop)
-        try:
-            await to_its_end(asyncio.to_thread(work), stop, grace_s)
-        finally:
-            SIGNALS.take_back(loop)
-
-    runner = asyncio.Runner()
-    runner.run(go())
-    if stop.signal is None:
-        runner.close()

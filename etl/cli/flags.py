@@ -1,6 +1,6 @@
 """The flags that several commands share: names, types and help.
 
-Each that takes a value has an example in its help; a test sees to it.
+The help of each flag with a value has an example; a test checks it.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import typer
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag that sets a configuration key."""
+    """A flag that sets a configuration key; a command lists its flags in its decorator."""
 
     key: str
     name: str
@@ -22,12 +22,12 @@ class Flag:
 
     @property
     def parameter(self) -> str:
-        """The name of the command's parameter."""
+        """The name of the parameter that receives the value."""
         return self.key.replace(".", "_")
 
     @property
     def annotation(self) -> Any:
-        """The type of the command's parameter, as typer reads it."""
+        """The annotation of this parameter, from which typer makes the flag."""
         option = typer.Option(self.name, metavar=self.metavar, help=self.help)
         return Annotated[self.type | None, option]
 
@@ -41,7 +41,7 @@ BASE_URL: Final = Flag(
     "URL",
     "The API's host, for example https://va.example.net (default: looked up).",
 )
-#: The window of a listing.
+#: The window that is listed.
 WINDOW: Final = (
     Flag(
         "window.from",
@@ -58,7 +58,7 @@ WINDOW: Final = (
         "The window's length without --from, for example 90s, 48h or 7d (default 7d).",
     ),
 )
-#: The hours of the lake that a command reads.
+#: The hours of the lake that a command reads. The keys are the window's, the defaults are not.
 HOURS: Final = (
     Flag(
         "window.from",
@@ -97,7 +97,7 @@ ENGINE: Final = (
         "engine.kind",
         "--engine",
         None,
-        "Who loads: this machine (local, the default) or Dask.",
+        "Where files are loaded: on this machine (local, the default) or with Dask.",
         Literal["local", "dask"],
     ),
     Flag(
@@ -131,8 +131,8 @@ Paths = Annotated[
         "--paths",
         metavar="FILE|-",
         help=(
-            "Load these instead of a listing: saved Breakdown answers, or one path a line, for "
-            "example paths.txt; - is standard input."
+            "Load these paths instead of a listing: saved Breakdown API responses, or one path per "
+            "line, for example paths.txt; - is standard input."
         ),
     ),
 ]

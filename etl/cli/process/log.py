@@ -1,7 +1,7 @@
-"""Logs on standard error: readable on a terminal, one JSON object a line elsewhere.
+"""Logs on standard error: readable on a terminal, elsewhere one JSON object per line.
 
-Set up by the command line only; as a library the package logs through structlog as its host has
-configured it.
+Only the command line configures them. As a library, the package logs through structlog as its host
+has configured it.
 """
 
 import importlib
@@ -13,7 +13,8 @@ from typing import Any, Final, Literal
 from etl.model.events import log_library_messages, name_error
 
 if not {"rich", "structlog"} & sys.modules.keys():
-    # It would import rich, a fifteenth of a run's start, to draw tracebacks; none is drawn here.
+    # structlog would import rich to draw tracebacks, which takes a fifteenth of a run's start. No
+    # traceback is drawn here.
     sys.modules["rich"] = None  # type: ignore[assignment]
     importlib.import_module("structlog")
     del sys.modules["rich"]
@@ -37,9 +38,9 @@ _DETAIL: Final = re.compile(r"\S*\d\S*")
 
 
 def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor) -> None:
-    """Send all logs, other libraries' warnings too, to standard error, without secrets.
+    """Send all logs to standard error without secrets, also the warnings of other libraries.
 
-    Without a level a terminal gets warnings and errors, everything else gets `info` too.
+    If `level` is None it is `warning` on a terminal and `info` elsewhere.
     """
     as_json = is_json(log_format)
     if level is None:
@@ -65,25 +66,25 @@ def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor)
 
 
 def _for_people(level: LogLevel) -> list[Processor]:
-    """Return what makes an event a readable line; at level debug none is left out."""
-    said: set[tuple[str, str, str]] = set()
+    """Return the processors that make an event a readable line; `debug` leaves none out."""
+    seen: set[tuple[str, str, str]] = set()
 
-    def once(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    def drop_repeated(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if event["event"] in _OF_MANY:
             cause = (event["event"], event.get("kind", ""), cause_of(str(event.get("reason"))))
-            if cause in said:
+            if cause in seen:
                 raise structlog.DropEvent
-            said.add(cause)
+            seen.add(cause)
         return event
 
     renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    return [*([] if level == "debug" else [once]), _make_printable, renderer]
+    return [*([] if level == "debug" else [drop_repeated]), _make_printable, renderer]
 
 
 def _make_printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Make foreign text safe for a terminal. The console shows other values by their `repr`.
 
-    A terminal has one run at a time, so its id says nothing there.
+    The run's id is left out, because a terminal shows one run at a time.
     """
     return {
         key: one_line(value) if isinstance(value, str) and key != "exception" else value
@@ -98,7 +99,7 @@ def cause_of(message: str) -> str:
 
 
 def is_json(log_format: LogFormat) -> bool:
-    """Tell whether this format means JSON here."""
+    """Return whether this format means JSON here."""
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
 
 
@@ -115,7 +116,7 @@ def complain(line: str, event: str, log_format: LogFormat) -> None:
 
 
 class _StandardErrorFactory:
-    """Makes loggers that look standard error up anew: a live display may have taken it over."""
+    """Makes loggers for the present standard error: a live display may have replaced it."""
 
     def __call__(self, *_: Any) -> structlog.WriteLogger:
         return structlog.WriteLogger(sys.stderr)

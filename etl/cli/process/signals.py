@@ -1,10 +1,10 @@
-"""SIGINT, SIGTERM and SIGHUP: the first ends the job, a later one ends it at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first stops the job, a later one ends the process."""
 
 import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Wrappers such as `timeout` and npm deliver one signal twice: to the process and to its group.
-#: So a signal that comes this soon after another one is the same request.
-SAME_REQUEST_S: Final = 2.0
-# What a job that ends at once may still take to write its report.
-_LAST_S: Final = 3.0
+# Wrappers such as `timeout` and npm deliver one signal twice: to the process and to its group. So a
+# signal this soon after another one is the same request.
+_SAME_REQUEST_S: Final = 2.0
+# How long a job that ends at once may take to write its report.
+_REPORT_S: Final = 3.0
 
 
 def handled() -> tuple[signal.Signals, ...]:
-    """Return the signals that end a command; SIGHUP is not among them under `nohup`."""
+    """Return the signals that end a command: under `nohup` SIGHUP is not one of them."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 
 
 class Signals:
-    """Tells the job to end at the first signal, and to end at once at a later one.
+    """The handler of these signals.
 
-    A command without a job to report on ends at the first.
+    At the first signal it requests the job's stop, and at a later one a stop at once. It ends a
+    command without a job at the first signal.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.first: int | None = None
-        self._clock = clock
-        self._heard_at = -SAME_REQUEST_S
+        self._last_at = -_SAME_REQUEST_S
         self._deferred = False
         self._ending = False
         self._stop: Stop | None = None
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: 128 + its number is the exit code (operations.md, "Exit codes")."""
+        """Handle a signal. The exit code is 128 + the number of the first."""
         if self.repeated():
             return
         if self.first is None and self._deferred:
@@ -58,11 +58,11 @@ class Signals:
             self._leave_soon(number)
 
     def repeated(self) -> bool:
-        """Tell whether a signal that comes now is the one before it once more."""
-        now = self._clock()
-        if now - self._heard_at < SAME_REQUEST_S:
+        """Return whether a signal that comes now repeats the one before."""
+        now = time.monotonic()
+        if now - self._last_at < _SAME_REQUEST_S:
             return True
-        self._heard_at = now
+        self._last_at = now
         return False
 
     def _leave(self, number: int) -> None:
@@ -75,32 +75,32 @@ class Signals:
         os._exit(128 + (self.first or number))
 
     def _leave_soon(self, number: int) -> None:
-        """Leave the process when the time for its report is over: something in it hangs."""
+        """End the process if it hangs while it writes its report."""
         signal.signal(signal.SIGALRM, lambda *_: self._leave(number))
-        signal.setitimer(signal.ITIMER_REAL, _LAST_S)
+        signal.setitimer(signal.ITIMER_REAL, _REPORT_S)
 
     def defer(self) -> None:
-        """From now on a job is being prepared that will report: keep the first signal for it."""
+        """Keep the first signal for the job that the command prepares: its report is due."""
         self._deferred = True
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, in a loop that a signal wakes.
 
-        A signal goes to whoever handles signals now. Without the loop's own handlers one that
-        comes just before it waits is heard when something else wakes it.
+        The present handlers still handle the signals, but only the loop's own handlers wake it.
+        Without those, a signal just before the loop waits would be handled too late.
         """
         before: dict[int, Any] = {number: signal.getsignal(number) for number in handled()}
         came = False
 
-        def hear(number: int) -> None:
+        def handle(number: int) -> None:
             nonlocal came
             came = True
             before[number](number, None)
 
-        async def heard() -> T:
+        async def awake() -> T:
             loop = asyncio.get_running_loop()
             for number in before:
-                loop.add_signal_handler(number, hear, number)
+                loop.add_signal_handler(number, handle, number)
             try:
                 return await work
             finally:
@@ -108,10 +108,10 @@ class Signals:
                     loop.remove_signal_handler(number)
                     signal.signal(number, self if came else handler)
 
-        return asyncio.run(heard())
+        return asyncio.run(awake())
 
     def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:
-        """From now on tell the job itself, inside its loop."""
+        """Let signals request this stop, inside the loop."""
         self._stop = stop
         for number in handled():
             loop.add_signal_handler(number, self, number)
@@ -119,9 +119,9 @@ class Signals:
             stop.request(signal=self.first)
 
     def take_back(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on the loop does not run: hear of signals without it.
+        """Handle signals without the loop, which no longer runs.
 
-        The first lets the report be written all the same. A later one gives it a moment.
+        After a first signal the report is still written. A later one gives it a moment.
         """
         for number in handled():
             loop.remove_signal_handler(number)

@@ -1,4 +1,4 @@
-"""The standard streams as they come: closed, full, or a pipe that nobody reads any more."""
+"""The standard streams: they may be closed, full, or a pipe that nobody reads any more."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 
 class _Unfailing(io.TextIOWrapper):
-    """Text that is lost where it cannot be written."""
+    """A text stream that drops what it cannot write."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -22,7 +22,7 @@ class _Unfailing(io.TextIOWrapper):
 
 
 def guard() -> None:
-    """Make sure that there are streams, and that what cannot be logged does not end the job."""
+    """Open missing streams, and let no job end because a log line cannot be written."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for the life of the process
     if sys.stdout is None:
@@ -38,13 +38,13 @@ def guard() -> None:
 
 
 def last_line(line: str, event: str) -> None:
-    """Write why the process ends now, past all buffers: a signal may come in the middle of a write.
+    """Write why the process ends now, as a log event if standard error is not a terminal.
 
-    One JSON object where standard error is no terminal, as the log there.
+    It bypasses all buffers, because a signal may come in the middle of a write.
     """
     with suppress(OSError):
         if os.isatty(2):
-            text = f"\naht-etl: {line}\n"  # behind the ^C that the terminal shows
+            text = f"\naht-etl: {line}\n"  # after the ^C that the terminal shows
         else:
             now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
             fields = {"reason": line, "event": event, "level": "error", "timestamp": now}
@@ -53,9 +53,9 @@ def last_line(line: str, event: str) -> None:
 
 
 def settle() -> None:
-    """Flush standard output; what it does not take is dropped.
+    """Flush standard output, and drop what cannot be written.
 
-    Python would try again when the process ends, and end it with a code of its own.
+    Otherwise Python tries again at exit, and changes the exit code.
     """
     try:
         sys.stdout.flush()
