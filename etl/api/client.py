@@ -65,8 +65,8 @@ class Client:
         # All characters of a path (the documented pattern) are allowed in a query, and some
         # servers compare the parameter without decoding it.
         url = f"{self._base}/files?path={path.text}&source={self._api.source}"
-        async with self._transport.get(url, self._auth) as answer:
-            body = await download(answer, memory_bytes, max_bytes)
+        async with self._transport.get(url, self._auth) as response:
+            body = await download(response, memory_bytes, max_bytes)
         self._transport.traffic.downloaded_bytes += body.size
         return body
 

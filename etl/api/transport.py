@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,14 +15,16 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from etl.api.auth import Anonymous, Authenticator
-from etl.api.error_responses import (
+from etl.api.errors import (
     clock_offset,
+    ended_before_response,
     explain_401,
+    explain_connection_error,
     read_error_details,
     retry_after_s,
 )
 from etl.api.limiter import Limiter, Slot
-from etl.api.network import Proxy, explain_handshake, may_pass, proxy_for, trusted_certificates
+from etl.api.network import Proxy, proxy_for, trusted_certificates
 from etl.api.responses import MINUTE_S, Response, require_rate
 from etl.api.retry import Attempts, UnauthorizedError
 from etl.config.redact import Redactor
@@ -279,7 +280,7 @@ class Transport:
                 if (reason := resource_shortage(cause)) is not None:
                     raise RunError(reason) from error
                 may_be_closed = connection.reused and session is self._session
-                if not (may_be_closed and _ended_before_response(cause)):
+                if not (may_be_closed and ended_before_response(cause)):
                     raise self._connection_error(cause, proxy) from error
                 # Servers close connections at any time. Sending the POST for a token again does
                 # no harm: the server issues another token.
@@ -302,7 +303,7 @@ class Transport:
         )
 
     def _connection_error(self, cause: Exception, proxy: Proxy | None) -> FileError:
-        text, retryable = _explain_connection_error(cause, proxy)
+        text, retryable = explain_connection_error(cause, proxy)
         message = one_line(self.redactor.text(text))[:_MESSAGE_MAX_CHARS]
         return FileError(FailureKind.CONNECTION, message, retryable=retryable)
 
@@ -351,34 +352,3 @@ def _host_header(url: URL) -> str:
     if ":" in host:
         host = f"[{ipaddress.IPv6Address(host).compressed}]"
     return host if url.is_default_port() else f"{host}:{url.port}"
-
-
-def _ended_before_response(cause: Exception) -> bool:
-    """Return whether a connection ended before the first byte of the response."""
-    if isinstance(cause, aiohttp.ServerDisconnectedError):
-        return isinstance(cause.message, str)  # otherwise it is the part of the head that came
-    return isinstance(cause, aiohttp.ClientOSError | ConnectionError)
-
-
-def _explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str, bool]:
-    """Return what went wrong before the response, and whether to try again."""
-    by = f" by {proxy}" if proxy else ""
-    match cause:
-        case aiohttp.ClientHttpProxyError():
-            # Its own text has the proxy's URL.
-            return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
-        case (
-            aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as error)
-            | aiohttp.ClientConnectorError(os_error=ssl.SSLError() as error)
-        ):
-            return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
-        case aiohttp.ClientConnectorDNSError():
-            reason = "the name cannot be looked up"
-        case aiohttp.ClientConnectorError():
-            number = cause.os_error.errno or 0
-            reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
-        case _:
-            return f"no answer: {cause or type(cause).__name__}", True
-    place = f"{cause.host}:{cause.port}{by}"
-    advice = f"check {proxy.variable}" if proxy else "check api.base_url"
-    return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True

@@ -17,7 +17,7 @@ from yarl import URL
 
 from etl.api.auth import AuthenticationError
 from etl.api.client import Client, connect
-from etl.api.error_responses import describe_clock
+from etl.api.errors import describe_clock
 from etl.api.listing import Listing, require_an_answer
 from etl.api.network import Proxy, connect_once, proxy_for, proxy_variables, resolve
 from etl.api.responses import ForeignResponseError

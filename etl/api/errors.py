@@ -1,8 +1,10 @@
-"""What an error response says: the documented fields, OAuth's problems, Retry-After, the date."""
+"""What errors of a request mean: the fields and headers of a response, a broken connection."""
 
 import email.utils
 import json
+import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +13,7 @@ from urllib.parse import unquote_plus
 
 import aiohttp
 
+from etl.api.network import Proxy, explain_handshake, may_pass
 from etl.api.responses import Response, read_start
 from etl.model.errors import FileError
 from etl.model.printable import one_line
@@ -169,3 +172,34 @@ def _http_date(text: str) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def ended_before_response(cause: Exception) -> bool:
+    """Return whether a connection ended before the first byte of the response."""
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return isinstance(cause.message, str)  # otherwise it is the part of the head that came
+    return isinstance(cause, aiohttp.ClientOSError | ConnectionError)
+
+
+def explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str, bool]:
+    """Return what went wrong before the response, and whether to try again."""
+    by = f" by {proxy}" if proxy else ""
+    match cause:
+        case aiohttp.ClientHttpProxyError():
+            # Its own text has the proxy's URL.
+            return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
+        case (
+            aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as error)
+            | aiohttp.ClientConnectorError(os_error=ssl.SSLError() as error)
+        ):
+            return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
+        case aiohttp.ClientConnectorDNSError():
+            reason = "the name cannot be looked up"
+        case aiohttp.ClientConnectorError():
+            number = cause.os_error.errno or 0
+            reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
+        case _:
+            return f"no answer: {cause or type(cause).__name__}", True
+    place = f"{cause.host}:{cause.port}{by}"
+    advice = f"check {proxy.variable}" if proxy else "check api.base_url"
+    return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True

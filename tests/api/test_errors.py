@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from etl.api.auth import Anonymous, Resend
-from etl.api.error_responses import retry_after_s
+from etl.api.errors import retry_after_s
 from etl.api.retry import UnauthorizedError
 from etl.config.redact import Redactor
 from tests.api.servers import serving, transport
