@@ -1,13 +1,13 @@
 """The raw archive's names, and which of several files of one path counts.
 
-| name | what it is |
+| name | content |
 |---|---|
-| `<path>` | the file that came first, whatever it is |
+| `<path>` | the file that came first |
 | `<path>.sha256-<12 digits>` | another file that came later for the same path |
-| `<path>.failed-<12 digits>.txt` | the file with this checksum cannot be decoded, and why |
+| `<path>.failed-<12 digits>.txt` | a note: why the file with this checksum cannot be decoded |
 
-An empty note counts for nothing: by other limits the file could be decoded later. What counts is
-the newest of the others that can be decoded, else the first.
+An empty note does not count: by other limits the file could be decoded later. The version that
+counts is the newest of the others that can be decoded, else the first.
 """
 
 import re
@@ -21,7 +21,7 @@ from etl.model.times import Window
 from etl.storage.store import StoredFile
 
 _DIGITS: Final = 12
-# Of a longer window whole months are listed, not days: fewer requests where they are dear.
+# For a longer window whole months are listed instead of days: object stores charge by request.
 _BY_DAY: Final = timedelta(days=62)
 _DAY: Final = timedelta(days=1)
 _BESIDE: Final = re.compile(
@@ -30,18 +30,18 @@ _BESIDE: Final = re.compile(
 
 
 def version_name(name: str, sha256: str) -> str:
-    """Return under which name a file is kept where another one has its own."""
+    """Return the name of a file if another version already has the path as its name."""
     return f"{name}.sha256-{sha256[:_DIGITS]}"
 
 
 def failure_note_name(name: str, sha256: str) -> str:
-    """Return the name of the note that a file with this checksum cannot be decoded."""
+    """Return the name of the note for a file with this checksum that cannot be decoded."""
     return f"{name}.failed-{sha256[:_DIGITS]}.txt"
 
 
 @dataclass(slots=True)
 class Versions:
-    """All that an archive has of one path."""
+    """All files of one path in an archive."""
 
     path: BreakdownPath
     first: StoredFile | None = None
@@ -55,13 +55,13 @@ class Versions:
 
     @property
     def modified(self) -> datetime:
-        """When the newest file was written."""
+        """When the newest version was written."""
         return max(file.modified for file in (self.first, *self.others.values()) if file)
 
     def best(self, sha256_of: Callable[[str], str]) -> tuple[str, bool]:
-        """Return the name of the file that counts, and whether it can be decoded.
+        """Return the name of the version that counts, and whether it can be decoded.
 
-        `sha256_of` reads a file; it is asked only where there is a note. Raises what it raises.
+        `sha256_of` reads a file; it is called only if there is a note. Raises its errors.
         """
         good = [file for digits, file in self.others.items() if digits not in self.failed]
         if good:
@@ -73,7 +73,7 @@ class Versions:
 
 
 def versions_by_path(files: Iterable[StoredFile]) -> dict[str, Versions]:
-    """Sort an archive's files by the vendor's paths; what is no file of it is passed over."""
+    """Group an archive's files by the vendor's paths; ignore all other files."""
     found: dict[str, Versions] = {}
     for file in files:
         match = _BESIDE.fullmatch(file.name)
@@ -88,12 +88,12 @@ def versions_by_path(files: Iterable[StoredFile]) -> dict[str, Versions]:
             versions.others[match["other"]] = file
         elif file.bytes:
             versions.failed.add(match["failed"])
-    # A note may be older than its file, and outlive it where an operator deletes that.
+    # A note may be older than its file, and may remain after an operator deletes the file.
     return {text: versions for text, versions in found.items() if versions.first or versions.others}
 
 
 def folders_in(window: Window) -> Iterator[str]:
-    """Yield the folders of the days, or months, that a window touches, however they are spelt."""
+    """Yield the folders of the days, or months, that a window touches, in both spellings."""
     by_day = window.end - window.start <= _BY_DAY
     day = window.start.date()
     while day <= window.end.date():

@@ -1,7 +1,7 @@
-"""Files from the raw archive instead of the API: listed and read as etl.api.client does.
+"""Listing and reading files from the raw archive instead of the API, as etl.api.client does.
 
-A window is all hours that it touches: the vendor's selects by the time at which a segment closed,
-and the archive knows the hour of a file's folder alone.
+A window selects all hours that it touches. The vendor selects by the time at which a segment
+closed, but the archive knows only the hour of a file's folder.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ class ArchiveReader:
         self._versions: dict[str, Versions] = {}
 
     async def list(self, windows: list[Window]) -> Listing:
-        """List the hours that these windows, which follow each other, touch; RunError if refused.
+        """List the hours that these consecutive windows touch. Raises RunError.
 
-        A path is listed once, however many files of it there are.
+        A path is listed once, also if it has several versions.
         """
         window = Window(windows[0].start, windows[-1].end)
         selection = Selection(self._account, window.start, window.end)
@@ -50,7 +50,7 @@ class ArchiveReader:
             if selection.includes(versions.path.partition)
         }
         if not self._versions:
-            await asyncio.to_thread(self._there)
+            await asyncio.to_thread(self._require_files)
         several = [text for text, versions in self._versions.items() if versions.several]
         if several:
             reason = "the newest that can be decoded is taken of each"
@@ -60,24 +60,24 @@ class ArchiveReader:
         return listing
 
     def attempts(self, _path: BreakdownPath) -> Attempts:
-        """Return the one attempt that there is: read again, a file is the same."""
+        """Return a single attempt: a file that is read again is the same."""
         return Attempts((), 0, asyncio.sleep, lambda _error, _number: None)
 
     async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
-        """Read a file, one of more than `memory_bytes` later, from where it lies. FileError."""
+        """Read a file; one of more than `memory_bytes` is read while it is decoded. FileError."""
         body = await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
         self._traffic.downloaded_bytes += body.size
         return body
 
     def _below(self, folder: str) -> dict[str, Versions]:
         def stop(_: str, error: LakeError) -> None:
-            # What is not seen must not pass for what is not there.
+            # A folder that cannot be listed must not count as empty.
             raise RunError(f"the raw archive: {error}; check raw.uri") from error
 
         return versions_by_path(self._store.walk(stop, folder))
 
-    def _there(self) -> None:
-        """Raise RunError where there is no archive at all: its name may be wrong."""
+    def _require_files(self) -> None:
+        """Raise RunError if the archive holds nothing: its name may be wrong."""
         try:
             names = self._store.names("")
         except LakeError as error:
@@ -108,7 +108,7 @@ class ArchiveReader:
             raise archive_error(error) from error
 
     def _look_up(self, path: BreakdownPath) -> Versions:
-        """Find a path that was not listed, and its neighbours, which will be asked for too."""
+        """Find a path that was not listed, and its neighbours, which are read next."""
         found = self._below(path.partition.directory)
         self._versions.update(found)
         if path.text not in found:
@@ -117,14 +117,14 @@ class ArchiveReader:
 
 
 def open_archive_reader(settings: Settings, traffic: Traffic) -> ArchiveReader:
-    """Return the archive of the settings, which must name one. Blocking. Raises RunError."""
+    """Open the archive of the settings, which must name one. Blocking. Raises RunError."""
     archive = open_archive(settings)
-    assert archive is not None  # noqa: S101 - whoever made the job has seen to it
+    assert archive is not None  # noqa: S101 - checked with the job
     try:
         archive.check_readable()
     except LakeError as error:
         raise RunError(f"{error}; check raw.uri") from error
-    with suppress(OSError):  # an archive that cannot be written to will do
-        # Until the end: whoever compares it with the lake must know that more may be loaded.
+    with suppress(OSError):  # an archive that cannot be written to is enough
+        # Until the end: a comparison with the lake must know that more files may be loaded.
         archive.hold()
     return ArchiveReader(archive, settings.account, traffic)

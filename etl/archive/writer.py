@@ -1,8 +1,8 @@
-"""The raw archive's writing half: files as they were downloaded, byte for byte.
+"""Writing the raw archive: files as they were downloaded, byte for byte.
 
-The first file that came for a path lies under that path, and nothing there is ever replaced. What
-else came for it later lies beside, with its checksum behind the name; of a file that could not be
-decoded a note beside says so (`etl.archive.names` has the names, and which of several counts).
+The first file of a path gets the path as its name, and is never replaced. A later file with other
+content gets a name with its checksum. A note marks each file that could not be decoded.
+`etl.archive.names` has the names, and says which version counts.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _PIECE_BYTES: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A downloaded file, and what decoding made of it."""
+    """A downloaded file, and the result of decoding it."""
 
     path: str
     body: Body
@@ -45,7 +45,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """A file of the archive, written and without its name; `failed` if it cannot be decoded."""
+    """A file of the archive that has no name yet; `failed` if it cannot be decoded."""
 
     path: str
     file: StagedFile
@@ -59,104 +59,96 @@ class _Staged:
 
 
 class ArchiveWriter:
-    """A folder of raw files.
-
-    A file appears whole and synced or not at all, and is never replaced: the same again changes
-    nothing; another one under the same path is kept beside it.
-    """
+    """Adds files to an archive, each whole and durable or not at all; replaces none."""
 
     def __init__(self, store: Store, max_file_size: int) -> None:
         self._store = store
         self._max_file_size = max_file_size
         self._waiting: list[tuple[Download, asyncio.Future[FileError | bool]]] = []
-        self._keeping: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
         """Make sure that the archive can be written. Raises LakeError."""
         self._store.prepare()
         self._store.clean_up()
         try:
-            # From the first file that is kept until its rows are in the lake: whoever compares
-            # the two must not take what is under way for forgotten.
+            # From the first file in the archive until its rows are in the lake: a comparison of the
+            # two must not report files of an active run as missing.
             self._store.hold()
         except OSError as error:
             raise LakeError.of("writing to", "raw.uri", error) from error
 
-    async def keep(self, file: Download) -> bool:
-        """Store a file without transport encodings; return whether it is new. It is durable then.
+    async def add(self, file: Download) -> bool:
+        """Add a file without its transport encodings; return whether it is new. Then it is durable.
 
-        Files that come while others are written are written together after them: what makes a
-        folder durable is paid once for all. Raises FileError where the archive refuses.
+        Files that arrive while others are written are written together after them, so that a
+        folder is synced once for all of them. Raises FileError if the archive cannot be written to.
         """
         done: asyncio.Future[FileError | bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((file, done))
-        if self._keeping is None:
-            self._keeping = asyncio.ensure_future(self._keep_waiting())
-        how = await done
-        if isinstance(how, FileError):
-            raise how
-        return how
+        if self._writing is None:
+            self._writing = asyncio.ensure_future(self._write_waiting())
+        result = await done
+        if isinstance(result, FileError):
+            raise result
+        return result
 
-    async def _keep_waiting(self) -> None:
-        """Keep all that waits, in one of aiofiles' threads."""
+    async def _write_waiting(self) -> None:
+        """Write all files that wait, in one of aiofiles' threads."""
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 try:
-                    kept = await wrap(self._keep)([file for file, _ in batch])
-                except Exception as error:  # noqa: BLE001 - each worker hears of it
+                    results = await wrap(self._write)([file for file, _ in batch])
+                except Exception as error:  # noqa: BLE001 - raised in each worker
                     for _, done in batch:
                         if not done.done():
                             done.set_exception(error)
                     continue
-                for (_, done), how in zip(batch, kept, strict=True):
+                for (_, done), result in zip(batch, results, strict=True):
                     if not done.done():  # else its worker was cancelled
-                        done.set_result(how)
+                        done.set_result(result)
         finally:
-            self._keeping = None
+            self._writing = None
 
-    def _keep(self, files: Sequence[Download]) -> list[FileError | bool]:
-        kept: list[FileError | bool] = [True] * len(files)
+    def _write(self, files: Sequence[Download]) -> list[FileError | bool]:
+        results: list[FileError | bool] = [True] * len(files)
         staged: dict[int, _Staged] = {}
         with ExitStack() as closing:
             for number, file in enumerate(files):
                 try:
                     staged[number] = self._stage(file, closing)
                 except (LakeError, OSError) as error:
-                    kept[number] = archive_error(error)
+                    results[number] = archive_error(error)
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
                 try:
                     if refusal is not None:
-                        kept[number] = self._keep_refused(one, refusal)
+                        results[number] = self._after_refusal(one, refusal)
                 except (LakeError, OSError) as error:
-                    kept[number] = archive_error(error)
-        return kept
+                    results[number] = archive_error(error)
+        return results
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
-        """Write a file without its name. Raises OSError or LakeError."""
+        """Write a file that has no name yet. Raises OSError or LakeError."""
         staged = self._store.stage()
         closing.callback(staged.close)
         outcome = file.outcome
         if not isinstance(outcome, FileError):
-            if outcome.encodings or not file.body.in_memory:
-                pieces = without_encodings(file.body.stream, outcome.encodings, self._max_file_size)
-                for piece in pieces:
-                    staged.stream.write(piece)
-            else:
-                file.body.stream.seek(0)
-                staged.stream.write(file.body.stream.read())
+            staged.stream.writelines(
+                without_encodings(file.body.stream, outcome.encodings, self._max_file_size)
+            )
             return _Staged(file.path, staged, outcome.bytes, outcome.sha256, None)
         sha256 = self._write_failed(staged, file.body)
         one = _Staged(file.path, staged, staged.stream.tell(), sha256, outcome)
-        # Before the file itself: without its note it would pass for one that can be decoded.
+        # Before the file itself: without its note, the file would count as decodable.
         self._note(one, f"{outcome.kind.value}: {outcome.message}\n")
         return one
 
     def _write_failed(self, staged: StagedFile, body: Body) -> str:
         """Write a file that cannot be decoded; return its SHA-256.
 
-        As it came where not even its transport encodings can be taken off.
+        If its transport encodings cannot be removed, it is written as it was received.
         """
         try:
             return _copy(damaged_file(body.stream, self._max_file_size), staged)
@@ -178,29 +170,29 @@ class ArchiveWriter:
         finally:
             note.close()
 
-    def _keep_refused(self, one: _Staged, refusal: LakeError) -> bool:
-        """Keep a file whose creation was refused, unless it has its name all the same."""
+    def _after_refusal(self, one: _Staged, refusal: LakeError) -> bool:
+        """Add a file whose creation was refused, unless it has its name nevertheless."""
         new = False
         if isinstance(refusal, LakeUnusableError):
             raise refusal
         same = self._is(one, one.name)
         if same is None and isinstance(refusal, AlreadyExistsError):
-            # What was there is gone, or never was.
+            # The file that had the name is gone, or never existed.
             same = self._create(one, one.name)
             new = True
         if same:
-            return self._forgive(one) or new
+            return self._withdraw_note(one) or new
         if same is False and isinstance(refusal, AlreadyExistsError):
             beside = version_name(one.name, one.sha256)
             log.warning("archive.differs", path=one.path, kept_as=beside)
             if not self._create(one, beside):
                 raise LakeError(f"creating {beside}: another file has this name")
-            self._forgive(one)
+            self._withdraw_note(one)
             return True
         raise refusal
 
     def _create(self, one: _Staged, name: str) -> bool:
-        """Give a file this name; tell whether it has it then. Raises LakeError."""
+        """Give a file this name; return whether it has it then. Raises LakeError."""
         try:
             self._store.create(one.file, name)
         except LakeError as refusal:
@@ -211,7 +203,7 @@ class ArchiveWriter:
         return True
 
     def _is(self, one: _Staged, name: str) -> bool | None:
-        """Tell whether this very file has that name; None if nothing has."""
+        """Return whether this very file has that name; None if no file has it."""
         try:
             return (
                 self._store.stat(name).bytes == one.bytes
@@ -220,8 +212,8 @@ class ArchiveWriter:
         except FileNotFoundError:
             return None
 
-    def _forgive(self, one: _Staged) -> bool:
-        """Take a note back, if there is one: by other limits the file can be decoded now."""
+    def _withdraw_note(self, one: _Staged) -> bool:
+        """Empty the note of a file that can now be decoded; return whether it had one."""
         if one.failed is not None:
             return False
         try:
@@ -251,7 +243,7 @@ def sha256_of(store: Store, name: str) -> str:
 
 
 def archive_error(error: Exception) -> FileError:
-    """Return what to tell of a file when the archive refuses; raise what ends the run."""
+    """Return the error of a file that the archive refused; raise an error that ends the run."""
     if isinstance(error, LakeUnusableError):
         raise error
     return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

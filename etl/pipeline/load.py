@@ -290,7 +290,7 @@ class _Loader:
 
         Raises FileError if the archive refuses.
         """
-        return self._archive is None or await self._archive.keep(file)
+        return self._archive is None or await self._archive.add(file)
 
 
 @contextmanager
