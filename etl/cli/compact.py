@@ -18,9 +18,8 @@ from etl.cli.process.signals import SIGNALS
 from etl.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from etl.config.settings import Settings
-    from etl.lake.compact import Copied
-    from etl.lake.layout import Selection
+    from collections.abc import Callable
+
     from etl.pipeline.stop import Stop
 
 _LIKE_A_TIME: Final = re.compile(r"-?[0-9]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
@@ -49,10 +48,10 @@ SETTLE: Final = Flag(
 def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = False) -> None:
     """Keep a coarse copy of the lake: few files, for scans of weeks or months.
 
-    In the copy a partition is a day of an account, the hour is a column, and each hour is a row
-    group. The copy is a lake of its own to which parts are only added. So it is safe to repeat, to
-    interrupt, to overlap with another call, and to run while loads go on. Files that come late make
-    a further part. The flags --account, --from and --to choose whole days. If a part of the lake is
+    In the copy, a partition is one day of one account, the hour is a column, and each hour is a row
+    group. The copy is a lake of its own, and parts are only added to it. So you can repeat or
+    interrupt this command, and run it at the same time as itself or as a load. Late files make
+    another part. The flags --account, --from and --to select whole days. If a part of the lake is
     damaged, its day is left out (exit code 3).
 
     Example: aht-etl compact --lake ./lake --to ./coarse
@@ -60,7 +59,8 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
     import structlog
 
     from etl.cli.views.compact import to_json
-    from etl.lake.compact import Copied
+    from etl.config.settings import open_copy, open_lake
+    from etl.lake.compact import Copied, Copier
     from etl.pipeline.job import require_lake
     from etl.pipeline.stop import Stop
 
@@ -78,7 +78,20 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
 
     run_id, stop, copied = str(uuid.uuid4()), Stop(), Copied()
     structlog.contextvars.bind_contextvars(run_id=run_id)
-    error = _copy(call, settings, selection, started_at, run_id, stop, copied)
+
+    def copy() -> None:
+        copier = Copier(
+            open_lake(settings),
+            open_copy(settings),
+            settings.lake.compression,
+            settings.lake.target_part_size,
+            settings.limits.memory,
+            run_id,
+            stop.requested,
+        )
+        copier.run(selection, started_at - settings.compact.settle, copied)
+
+    error = _until_stopped(call, copy, stop, settings.shutdown.grace.total_seconds())
     document = to_json(settings, selection, run_id, started_at, copied, error, stop.signal)
     code = _report(call, call.redactor.tree(document), report, as_json=json_)
     if error is not None or stop.signal is not None:
@@ -103,46 +116,27 @@ def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
     return place, end
 
 
-def _copy(
-    call: Call,
-    settings: "Settings",
-    selection: "Selection",
-    started_at: datetime,
-    run_id: str,
-    stop: "Stop",
-    copied: "Copied",
+def _until_stopped(
+    call: Call, work: "Callable[[], None]", stop: "Stop", grace_s: float
 ) -> str | None:
-    """Copy until all is done, a signal stops it or it fails; return why it failed.
+    """Do blocking work in a thread; return why it failed.
 
-    After a signal it waits for `shutdown.grace` at most, so a thread may still change `copied`.
+    A signal requests `stop`. Then this waits `grace_s` at most: the thread may still run.
     """
-    from etl.config.settings import open_copy, open_lake
-    from etl.lake.compact import Copier
     from etl.model.machine import resource_shortage
     from etl.pipeline.stop import to_its_end
 
-    async def until_stopped(copier: Copier) -> None:
+    async def go() -> None:
         loop = asyncio.get_running_loop()
-        settled_before = started_at - settings.compact.settle
-        work = asyncio.to_thread(copier.run, selection, settled_before, copied)
         SIGNALS.hand_to(stop, loop)
         try:
-            await to_its_end(work, stop, settings.shutdown.grace.total_seconds())
+            await to_its_end(asyncio.to_thread(work), stop, grace_s)
         finally:
             SIGNALS.take_back(loop)
 
     runner = asyncio.Runner()
     try:
-        copier = Copier(
-            open_lake(settings),
-            open_copy(settings),
-            settings.lake.compression,
-            settings.lake.target_part_size,
-            settings.limits.memory,
-            run_id,
-            stop.requested,
-        )
-        runner.run(until_stopped(copier))
+        runner.run(go())
     except BaseException as failure:  # the outermost boundary: the report is due
         # obstore raises a BaseException if it gets no thread.
         if not isinstance(failure, Exception) and resource_shortage(failure) is None:

@@ -27,7 +27,7 @@ def emulator(
         typer.Option(
             "--from",
             metavar="T",
-            help="Begin of the data, for example 2022-06-01 (default: 2 days ago).",
+            help="Start of the data, for example 2022-06-01 (default: 2 days ago).",
         ),
     ] = None,
     to: Annotated[

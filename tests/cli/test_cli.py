@@ -183,7 +183,7 @@ def test_streams_that_take_nothing(streams: str, serve: Serve, tmp_path: Path) -
 
 
 def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
-    """The run's own end stands, and a line says that the report is missing."""
+    """The exit code is the run's own, and a line says that the report is missing."""
     emulator = serve(Dataset.of({}))
     report = tmp_path / "folder" / "report.json"
     report.parent.mkdir()

@@ -208,7 +208,7 @@ def test_a_part_in_the_wrong_folder_leaves_its_day_out(lake: Path, tmp_path: Pat
 def test_a_part_of_a_file_that_is_not_the_vendors_leaves_its_day_out(
     lake: Path, tmp_path: Path
 ) -> None:
-    """Its hour cannot be told; what its name holds reaches no terminal as it is."""
+    """Its hour is unknown. Control characters of its name do not reach the terminal."""
     part = write_part(lake, directory(12), [("strange\x1b[31m", 1)])
     ended = compact(lake, tmp_path / "copy")
     (failure,) = ended.report["failures"]
@@ -218,7 +218,7 @@ def test_a_part_of_a_file_that_is_not_the_vendors_leaves_its_day_out(
 
 
 def test_a_damaged_part_of_the_copy_leaves_its_day_out(lake: Path, tmp_path: Path) -> None:
-    """Nothing is written beside it: any file might be in it."""
+    """Nothing is written next to it, because any file might be in it."""
     copy = tmp_path / "copy"
     compact(lake, copy)
     damage_footer(copy / DAY_1 / "part-00000.parquet")

@@ -54,7 +54,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 @each_command
 def test_every_flag_has_help_with_an_example(path: tuple[str, ...]) -> None:
-    """What takes a value shows one: among its choices, as its default, or `for example`."""
+    """A flag with a value shows one: among its choices, as its default, or `for example`."""
     context = Context(COMMANDS[path], info_name="aht-etl")
     for flag in flags(path):
         assert flag.help, f"{flag.opts} has no help"
@@ -79,7 +79,7 @@ def test_help_is_shown(path: tuple[str, ...]) -> None:
 
 
 def test_flags_say_what_they_are_without_in_each_command() -> None:
-    """`status` and `verify` look at all hours unless told otherwise; a run looks back 7 days."""
+    """By default `status` and `verify` read all hours, and a run looks back 7 days."""
     shown = reference().split("\n## ")
     of = {part.partition("\n")[0].strip("`"): part for part in shown}
     for name in ("aht-etl status", "aht-etl verify"):

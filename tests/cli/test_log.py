@@ -1,4 +1,4 @@
-"""Logs are for machines where nobody looks, and never show a secret."""
+"""Logs are JSON except on a terminal, and never show a secret."""
 
 import json
 import logging

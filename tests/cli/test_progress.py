@@ -231,7 +231,7 @@ def on_terminal_of(
 
 @pytest.mark.parametrize("columns", [40, 60, 120])
 def test_one_calm_display_below_the_log(serve: Serve, tmp_path: Path, columns: int) -> None:
-    """Log lines stay whole above it, it stands there once, and nothing of it is left."""
+    """Log lines above it stay whole. It is shown once, and nothing of it remains."""
     faults = (Fault("file", "status", status=503, times=2),)
     seen = on_terminal_of(columns, serve(DATA, latency_s=0.15, faults=faults), tmp_path)
     assert seen.code == 0

@@ -1,4 +1,4 @@
-"""What `aht-etl compact` did: the report for programs, a summary for people."""
+"""The report of `aht-etl compact`: JSON for programs, text for people."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime

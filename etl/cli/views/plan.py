@@ -1,4 +1,4 @@
-"""A plan for people: hour by hour, or day by day where there are many."""
+"""A plan as text: hour by hour, or day by day if there are many hours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from etl.pipeline.plan_report import PlannedPartition, PlanReport
 
 Fold = Literal["auto", "hour", "day"]
 
-#: More hours than this are folded into days, unless they are asked for: a week and a bit.
+# By default, more hours than this (8 days) are folded into days.
 _HOURS_SHOWN: Final = 200
 _SHOWN_PROBLEMS: Final = 10
 _LABEL: Final = 16
@@ -37,7 +37,7 @@ class _Line:
 
 
 def to_text(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> str:
-    """Return what a run would do, in lines that fit into `width` columns as far as they can."""
+    """Return what a run would do. Only long names make a line wider than `width` columns."""
     window = report.window
     when = f"{rfc3339(window.start)} to {rfc3339(window.end)}" if window else "listed paths"
     whose = f"account {report.account}" if report.account else "all accounts"
