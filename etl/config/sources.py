@@ -8,17 +8,12 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from etl.config.keys import ENV_PREFIX, variable
 from etl.config.mistakes import closest_key, explain, suggest, unknown_part
@@ -35,9 +30,15 @@ _KUBERNETES_SERVICE: Final = re.compile(r"_SERVICE_HOST\Z|_SERVICE_PORT(_|\Z)|_P
 class _Variables(EnvSettingsSource):
     """Variables by name, from the environment or from secret files."""
 
-    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
-        super().__init__(settings_cls)
+        # It needs the fields of the model only, no BaseSettings.
+        super().__init__(
+            cast("type[BaseSettings]", Settings),
+            env_prefix=ENV_PREFIX,
+            env_nested_delimiter="__",
+            env_ignore_empty=True,
+        )
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {name.lower(): value for name, value in self._variables.items() if value}
@@ -79,34 +80,26 @@ def load_with_origins(
     _refuse_unknown(variables, "environment variable", variable)
     _refuse_unknown(secrets, "secret file", lambda key: key.replace(".", "__"))
 
-    class Loaded(Settings, BaseSettings):
-        model_config = SettingsConfigDict(
-            env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
-        )
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            weaker = (InitSettingsSource(settings_cls, dict(layer.values)) for layer in layers[1:])
-            return (init_settings, *weaker)
-
     layers = (
         Layer("flag", flags, flag_names),
-        Layer("environment", _Variables(Loaded, variables)(), _names(variables, keep=True)),
-        Layer("secret file", _Variables(Loaded, secrets)(), _names(secrets, keep=False)),
+        Layer("environment", _Variables(variables)(), _names(variables, keep=True)),
+        Layer("secret file", _Variables(secrets)(), _names(secrets, keep=False)),
         Layer("YAML", _yaml(config) if config else {}, {"": str(config)}),
     )
     origins = Origins(layers)
     try:
-        return Loaded(**flags), origins
+        return Settings.model_validate(reduce(_merged, (each.values for each in layers))), origins
     except ValidationError as error:
         raise UsageError(explain(error, origins)) from None
+
+
+def _merged(strong: Mapping[str, Any], weak: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of two sources, key by key."""
+    merged = {**weak, **strong}
+    for key in strong.keys() & weak.keys():
+        if isinstance(strong[key], Mapping) and isinstance(weak[key], Mapping):
+            merged[key] = _merged(strong[key], weak[key])
+    return merged
 
 
 def load_settings(

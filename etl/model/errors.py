@@ -69,9 +69,7 @@ class FileError(AhtEtlError):
         self.status = status
         self.attempts = 0
         if retryable is None:
-            retryable = kind in _RETRYABLE or (
-                kind is FailureKind.HTTP and status is not None and status >= 500
-            )
+            retryable = kind in _RETRYABLE or (kind is FailureKind.HTTP and (status or 0) >= 500)
         self.retryable = retryable
 
 

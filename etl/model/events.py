@@ -1,7 +1,6 @@
-"""The package's log: events go to structlog after somebody has configured it.
+"""The package's log: events go to structlog after the command or the library's host configured it.
 
-The command configures it (etl.cli.process.log). As a library the package is silent until its host
-does, because structlog prints every event by default.
+Before that the package is silent, because structlog prints every event by default.
 """
 
 import logging

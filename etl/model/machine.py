@@ -16,11 +16,10 @@ _NO_THREAD: Final = (
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may use: the lower of its affinity and its cgroup quota.
+    """Return how many cores this process may use, by its affinity and its cgroup quota.
 
     The quota is the lowest `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` (v1) of the process's group
-    and of those above it (Linux, Documentation/admin-guide/cgroup-v2.rst and
-    scheduler/sched-bwc.rst). A part of a core counts as one. `root` holds /proc and /sys.
+    and of those above it. A part of a core counts as one. `root` holds /proc and /sys.
     """
     return min([len(os.sched_getaffinity(0)), *_quotas(root)])
 
@@ -37,7 +36,7 @@ def _quotas(root: Path) -> Iterator[int]:
 def _groups(root: Path) -> Iterator[Path]:
     """Yield the folders of the process's cgroups for cpu, and of those above them.
 
-    Inside a container the path may be the host's: then only the last folder, the root, exists.
+    Inside a container a path may be the host's: then only the last folder, the root, exists.
     """
     mounted = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -61,10 +60,7 @@ def _text(file: Path) -> str:
 
 
 def resource_shortage(error: BaseException | None) -> str | None:
-    """Return what the machine ran out of and what to set, or None for errors of other causes.
-
-    Looks at the error and at its causes.
-    """
+    """Return what the machine ran out of and what to set; None if no cause is such a shortage."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, MemoryError) or number == errno.ENOMEM:

@@ -5,6 +5,7 @@ Inside the program a time is an aware datetime in UTC, and a duration is a timed
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -74,10 +75,7 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def _read(text: str) -> datetime | None:
-    """Return the time, or None if the text has none of the forms.
-
-    Raises ValueError or OverflowError.
-    """
+    """Return the time, or None if the text has none of the forms. ValueError, OverflowError."""
     match = _RFC3339.fullmatch(text)
     if match and match["second"] and match["zone"]:
         return parse_rfc3339(text)
@@ -104,11 +102,8 @@ def _meant(text: str) -> str:
     if not _MILLIS.fullmatch(text):
         return ""
     if spec := _WITHOUT_HYPHENS.get(len(text)):
-        try:
+        with suppress(ValueError):  # not a date, perhaps a count of seconds
             at = datetime.strptime(text, spec).replace(tzinfo=UTC)
-        except ValueError:
-            pass  # not a date, perhaps a count of seconds
-        else:
             if EARLIEST <= at < _LATEST_GUESS:
                 form = f"{at:%Y-%m-%d}" if len(text) <= 8 else rfc3339(at)
                 return f"a date without its hyphens? write {form}"
