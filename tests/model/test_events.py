@@ -26,6 +26,10 @@ def logged() -> Iterator[Event]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "command":
                 yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 0))
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "event":
+                # The choice of a name for `complain`.
+                for name in constants(node.value):
+                    yield Event(name, "error", frozenset({"reason"}))
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             called, logger = node.func.attr, ast.unparse(node.func.value)
@@ -41,10 +45,14 @@ def logged() -> Iterator[Event]:
 def names(call: ast.Call, position: int) -> list[str]:
     """Return the event's name, or both of a choice; nothing inside `complain` itself."""
     argument = call.args[position]
-    choice = [argument.body, argument.orelse] if isinstance(argument, ast.IfExp) else [argument]
-    found = [str(node.value) for node in choice if isinstance(node, ast.Constant)]
+    found = constants(argument)
     assert found or ast.unparse(argument) == "event", ast.unparse(call)
     return found
+
+
+def constants(value: ast.expr) -> list[str]:
+    choice = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+    return [str(node.value) for node in choice if isinstance(node, ast.Constant)]
 
 
 def documented() -> dict[str, Event]:
