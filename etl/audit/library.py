@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from etl.audit.findings import Verification
 from etl.audit.survey import Survey, survey
-from etl.audit.verify import Verification
 from etl.audit.verify import verify as prove
 from etl.audit.verify_archive import ArchiveCheck
 from etl.config.redact import Redactor

@@ -1,52 +1,26 @@
-"""Proving a lake: every part read to its end, every receipt held against what it vouches for.
+"""Verify a lake: read every part to its end, and compare it with its receipts and with the others.
 
-Each finding has a kind, a path (of a part, of a quarantine file, of an archived file) and a message
-that says what to do:
+operations.md, "What verify finds", lists the findings and the notes.
 
-| kind | what is wrong → what to do |
-|---|---|
-| `unreadable` | a part, or a folder, cannot be read to its end → mend it, or delete it |
-| `receipts` | a file is named like a part and has no, or damaged, receipts → the same |
-| `schema` | a part's columns are not the lake's → the same |
-| `rows` | a part has other rows, of a source or in all, than its receipts say → the same |
-| `duplicate` | a source is in two parts, or twice in one → delete the part that is named |
-| `misplaced` | a part holds sources of another partition → move it back, or delete it |
-| `quarantine` | bad rows are missing, too few, too many or unreadable → mend, or delete the part |
-| `foreign` | a part, but not by its name or place: only readers read it → delete or move it |
-| `archive_missing` | a source is in the lake, not in the archive → get it back, or do without |
-| `archive_differs` | an archived file is damaged, or not the one that is loaded → get it back |
-| `archive_rows` | an archived file decodes to other counts → delete the part |
-| `not_loaded` | a file is in the archive, not in the lake → run `--from-archive` over its hour |
-
-The last four are of `--deep`; those of `--copy` are in `etl.audit.verify_copy`.
-A part is deleted while no run is active; the next run loads what it held anew, as far as the vendor
-still has it.
-
-Notes are no findings: `number_gap` (parts that an operator deleted: nothing is wrong with it),
-`foreign` (a Parquet file without receipts, which readers read all the same), `unloadable` (kept in
-the archive because its rows could not be read), `not_loaded` while a run is active (in an object
-store, where nobody knows, for a day) and `empty` (there is no lake, or no part of what was chosen:
-nothing is proved).
-
-A bit that flipped inside a page is seen for sure where the page has a checksum; where a part was
-written without, only if the page no longer unpacks.
+A flipped bit in a page is always found if the page has a checksum. In parts that were written
+without checksums it is found only if the page cannot be decompressed.
 
 A run may write to the lake meanwhile. A part appears whole, after its quarantine files and its
-archived files; what appears after it was looked for is not seen, and nothing is told of it.
+archived files. Parts that appear after the lake was listed are not verified.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from etl.audit.findings import FindingKind, Verification
 from etl.audit.parallel import in_order
 from etl.audit.verify_archive import ArchiveCheck
-from etl.audit.verify_part import Finding, FindingKind, PartProof, home_of, misplaced, prove_part
+from etl.audit.verify_part import VerifiedPart, home_of, misplaced, verify_part
 from etl.lake.commit import read_state
 from etl.lake.layout import Layout, Selection, read_layout, to_minute, to_partition
-from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
+from etl.lake.receipts import UnreadablePartError, read_receipts
 from etl.model.machine import cores
 from etl.model.paths import Partition
 from etl.storage.store import LakeError, Store, StoredFile
@@ -55,80 +29,56 @@ _NUMBER: Final = re.compile(r"part-([0-9]{5,})\.parquet")
 _AHEAD: Final = 4
 
 
-@dataclass(slots=True)
-class Verification:
-    """What was read, and what is wrong."""
-
-    parts: int = 0
-    files: int = 0
-    rows: int = 0
-    bytes: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there was nothing to verify; a note says why."""
-        return not self.parts and not self.findings
-
-    @property
-    def ok(self) -> bool:
-        """Whether the lake is proved: something was read, and nothing is wrong with it."""
-        return self.parts > 0 and not self.findings
-
-
 def verify(
     store: Store,
     selection: Selection,
     archive: ArchiveCheck | None,
     on_part: Callable[[int, int], None],
 ) -> Verification:
-    """Prove what is selected of the lake, on all cores. Blocking; nothing is written.
+    """Verify the selected partitions on all cores. Blocking; nothing is written.
 
-    One part at a time per core is read, of an object store some more, a row group of each in
-    memory. `on_part` hears how many of all bytes are done. Raises LakeError where the root of the
-    lake, or of the archive, cannot be read.
+    Each thread reads one part, and has one row group of it in memory. `on_part` gets the bytes that
+    are done, and all bytes. Raises LakeError if the root of the lake or of the archive cannot be
+    read.
     """
     layout = read_layout(store)
     result = Verification()
+    _add_folders(layout, selection, result)
     todo = [
         (partition, file)
         for partition in sorted(layout.parts)
         if selection.includes(partition)
         for file in layout.parts[partition]
     ]
-    _refusals(layout, selection, result)
     total = sum(file.bytes for _, file in todo)
+
+    def read(item: tuple[Partition, StoredFile]) -> VerifiedPart | None:
+        check = None if archive is None else archive.check
+        return verify_part(store, item[1].name, check, is_copy=layout.is_copy)
+
+    parts = in_order(read, todo, threads=max(cores(), store.readers), ahead=_AHEAD)
     astray: dict[str, list[str]] = {}
-
-    def prove(item: tuple[Partition, StoredFile]) -> PartProof | None:
-        more = _no_more if archive is None else archive.check
-        return prove_part(store, item[1].name, more, is_copy=layout.is_copy)
-
-    proofs = in_order(prove, todo, threads=max(cores(), store.readers), ahead=_AHEAD)
-    for partition, group in groupby(proofs, key=lambda proved: proved[0][0]):
+    for partition, group in groupby(parts, key=lambda pair: pair[0][0]):
         seen: dict[str, str] = {}
         names = []
-        for (_, file), proof in group:
+        for (_, file), part in group:
             result.bytes += file.bytes
             on_part(result.bytes, total)
-            if proof is not None:
+            if part is not None:
                 names.append(file.name)
-                _take(proof, seen, astray, result)
-        _numbers(store, partition, names, result)
-    _doubles_of(store, astray, result, is_copy=layout.is_copy)
+                _add_part(part, seen, astray, result)
+        _note_missing_numbers(store, partition, names, result)
+    _find_misplaced_twice(store, astray, result, is_copy=layout.is_copy)
     for stray in layout.strays:
-        _stray(store, stray, selection, result)
+        _add_stray(store, stray, selection, result)
     if archive is not None:
-        archive.look_for_forgotten(store, selection, result.findings, result.notes)
+        archive.find_not_loaded(store, selection, result)
     if result.empty:
-        message = _nothing(store.place, layout, selection)
-        result.notes.append(Finding(FindingKind.EMPTY, "lake.uri", message))
+        result.note(FindingKind.EMPTY, "lake.uri", _why_empty(store.place, layout, selection))
     return result
 
 
-def _nothing(place: str, layout: Layout, selection: Selection) -> str:
-    """Return why there is nothing to verify, and what to look at."""
+def _why_empty(place: str, layout: Layout, selection: Selection) -> str:
     if not layout.exists:
         return f"there is no lake at {place}: check the place for a typing error (--lake, lake.uri)"
     if not layout.parts:
@@ -146,54 +96,50 @@ def _nothing(place: str, layout: Layout, selection: Selection) -> str:
     )
 
 
-def _no_more(_: Receipt) -> None:
-    return None
-
-
-def _refusals(layout: Layout, selection: Selection, result: Verification) -> None:
-    """Tell of folders that cannot be read."""
-    shut = [
+def _add_folders(layout: Layout, selection: Selection, result: Verification) -> None:
+    """Add the folders that cannot be listed."""
+    unlistable = [
         damage for partition, damage in layout.unlistable.items() if selection.includes(partition)
     ]
-    for damage in (*layout.damaged_folders, *shut):
+    for damage in (*layout.damaged_folders, *unlistable):
         message = f"{damage.message}; check its permissions and its disk"
-        result.findings.append(Finding(FindingKind.UNREADABLE, damage.name, message))
+        result.find(FindingKind.UNREADABLE, damage.name, message)
 
 
-def _take(
-    proof: PartProof, seen: dict[str, str], astray: dict[str, list[str]], result: Verification
+def _add_part(
+    part: VerifiedPart, seen: dict[str, str], astray: dict[str, list[str]], result: Verification
 ) -> None:
-    """Add a part's proof; `seen` are the sources of its partition's earlier parts."""
+    """Add a part. `seen` has the sources of the partition's earlier parts, with their part."""
     result.parts += 1
-    result.files += len(proof.sources)
-    result.rows += proof.rows
-    result.findings += proof.findings
-    again = [source.path for source in proof.sources if source.path in seen]
+    result.files += len(part.sources)
+    result.rows += part.rows
+    result.findings += part.findings
+    again = [source.path for source in part.sources if source.path in seen]
     if again:
-        where = seen[again[0]]
-        result.findings.append(_double(proof.name, again, where))
-    for path in misplaced(proof):
-        astray.setdefault(path, []).append(proof.name)
-    seen.update((source.path, proof.name) for source in proof.sources if source.path not in seen)
+        _find_duplicates(part.name, again, seen[again[0]], result)
+    for path in misplaced(part):
+        astray.setdefault(path, []).append(part.name)
+    for source in part.sources:
+        seen.setdefault(source.path, part.name)
 
 
-def _double(name: str, paths: list[str], where: str) -> Finding:
-    return Finding(
-        FindingKind.DUPLICATE,
-        name,
+def _find_duplicates(name: str, paths: list[str], where: str, result: Verification) -> None:
+    message = (
         f"{len(paths):,} of its sources are in the lake twice, the first {paths[0]}, also in "
-        f"{where}; delete this part while no run is active and run again: what only it holds is "
-        "loaded anew",
+        f"{where}; delete this part while no run is active and run again: sources that only this "
+        "part holds are then loaded again"
     )
+    result.find(FindingKind.DUPLICATE, name, message)
 
 
-def _numbers(store: Store, partition: Partition, names: list[str], result: Verification) -> None:
-    """Note which numbers below the highest are missing: an operator may delete a part."""
+def _note_missing_numbers(
+    store: Store, partition: Partition, names: list[str], result: Verification
+) -> None:
     try:
-        # A listing is no snapshot: it may show a part that is new and not the one just before it.
+        # A listing is not a snapshot: it may show a new part and not the one just before it.
         names = [*names, *store.names(partition.directory)]
     except LakeError:
-        return  # it could be listed a moment ago: it is on its way out
+        return  # it could be listed a moment ago: somebody is deleting it
     matches = (_NUMBER.fullmatch(name.rpartition("/")[2]) for name in names)
     numbers = {int(match[1]) for match in matches if match}
     missing = max(numbers, default=-1) + 1 - len(numbers)
@@ -202,32 +148,35 @@ def _numbers(store: Store, partition: Partition, names: list[str], result: Verif
             f"{missing:,} part numbers below the highest, {max(numbers)}, are not there; no harm "
             "if an operator deleted them"
         )
-        result.notes.append(Finding(FindingKind.NUMBER_GAP, partition.directory, message))
+        result.note(FindingKind.NUMBER_GAP, partition.directory, message)
 
 
-def _doubles_of(
+def _find_misplaced_twice(
     store: Store, astray: dict[str, list[str]], result: Verification, *, is_copy: bool
 ) -> None:
-    """Look whether sources in a wrong partition are in another one too."""
+    """Find the misplaced sources that are also in another part.
+
+    `astray` has the parts of each source that is in a wrong partition.
+    """
 
     def home(path: str) -> str:
         return home_of(path, is_copy=is_copy)
 
     for folder, group in groupby(sorted(astray, key=home), key=home):
         loaded = read_state(store, folder).loaded if to_partition(folder) else set()
-        doubles: dict[tuple[str, str], list[str]] = {}
+        twice: dict[tuple[str, str], list[str]] = {}
         for path in group:
             first, *others = astray[path]
             if path in loaded:
-                doubles.setdefault((first, folder), []).append(path)
+                twice.setdefault((first, folder), []).append(path)
             for other in others:
-                doubles.setdefault((other, first), []).append(path)
-        for (name, where), paths in doubles.items():
-            result.findings.append(_double(name, paths, where))
+                twice.setdefault((other, first), []).append(path)
+        for (name, where), paths in twice.items():
+            _find_duplicates(name, paths, where, result)
 
 
-def _stray(store: Store, file: StoredFile, selection: Selection, result: Verification) -> None:
-    """Tell of a Parquet file that is no part by its name or its place, but readers read it."""
+def _add_stray(store: Store, file: StoredFile, selection: Selection, result: Verification) -> None:
+    """Add a Parquet file that readers read, and that by its name or place is not a part."""
     partition = to_partition(file.name.rpartition("/")[0])
     if not (selection.includes(partition) if partition else selection.everything):
         return
@@ -237,20 +186,12 @@ def _stray(store: Store, file: StoredFile, selection: Selection, result: Verific
     except FileNotFoundError:
         return
     except (UnreadablePartError, LakeError):
-        result.notes.append(
-            Finding(
-                FindingKind.FOREIGN,
-                file.name,
-                "is no part, and the job leaves it alone, but readers of the lake read it too",
-            )
-        )
+        message = "is no part, and the job leaves it alone, but readers of the lake read it too"
+        result.note(FindingKind.FOREIGN, file.name, message)
         return
-    result.findings.append(
-        Finding(
-            FindingKind.FOREIGN,
-            file.name,
-            f"holds {len(sources):,} sources by its receipts, and readers read them, but the job "
-            "does not count it: it is not named like a part, or lies in no partition's folder; "
-            "delete it, or move it to its place under the next number",
-        )
+    message = (
+        f"holds {len(sources):,} sources by its receipts, and readers read them, but the job does "
+        "not count it: it is not named like a part, or is not in a partition's folder; delete it, "
+        "or move it to its place under the next number"
     )
+    result.find(FindingKind.FOREIGN, file.name, message)

@@ -1,4 +1,4 @@
-"""Comparing the lake with the raw archive, both ways: what `verify --deep` does besides."""
+"""Compare the lake with the raw archive, in both directions: `verify --deep`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from etl.archive.names import (
     versions_by_path,
 )
 from etl.archive.writer import sha256_of
-from etl.audit.verify_part import Finding, FindingKind
+from etl.audit.findings import Finding, FindingKind, Verification
 from etl.config.sections import LimitSettings
 from etl.decode import DecodeLimits
 from etl.decode.decoded import Decoded
@@ -28,17 +28,17 @@ from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.paths import is_skipped
 from etl.model.times import Window
 from etl.storage.scratch import CANNOT_WRITE, scratch_folder
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import LakeError, Store
 
-# Where nobody knows whether a run is active: what was archived longer ago, none will load.
+# If nobody knows whether a run is active: no run is still going to load older files.
 _LONGEST_RUN: Final = timedelta(days=1)
-# What never was rows is kept with a note; without one, this came later.
+# A file that was damaged when it was downloaded has a note. Without one, it was damaged later.
 _DAMAGED: Final = {FailureKind.TRUNCATED, FailureKind.CORRUPT}
 _SPILL_BYTES: Final = 16 * 2**20
 
 
 class ArchiveCheck:
-    """The archive that a lake is compared with; its methods block and may run in threads."""
+    """The archive that a lake is compared with. All methods block; `check` may run in threads."""
 
     def __init__(self, archive: Store, limits: LimitSettings, skip: Sequence[str]) -> None:
         self._archive = archive
@@ -46,87 +46,84 @@ class ArchiveCheck:
         self._skip = skip
 
     def check(self, receipt: Receipt) -> Finding | None:
-        """Decode a source's archived file anew and compare it with its receipt."""
+        """Decode the archived file of a receipt and compare the two."""
         name = receipt.path.removeprefix("/")
-        finding: Finding | None = None
+        findings = []
         for kept_as in (name, version_name(name, receipt.sha256)):
             try:
                 with self._archive.open(kept_as) as body:
-                    problem = self._compare(body, receipt)
+                    finding = self._compare(body, kept_as, receipt)
             except FileNotFoundError:
                 continue
             except (LakeError, OSError) as error:
-                problem = FindingKind.ARCHIVE_DIFFERS, f"cannot be read: {error}"
-            if problem is None:
+                message = f"cannot be read: {error}"
+                finding = Finding(FindingKind.ARCHIVE_DIFFERS, kept_as, message)
+            if finding is None:
                 return None
-            kind, message = problem
-            finding = finding or Finding(kind, kept_as, message)
-        return finding or Finding(
-            FindingKind.ARCHIVE_MISSING,
-            name,
+            findings.append(finding)
+        if findings:
+            return findings[0]
+        message = (
             "is in the lake and not in the archive (raw.uri): get it back from a backup; if it was "
-            "loaded before there was an archive, nothing is wrong with the lake",
+            "loaded before there was an archive, nothing is wrong with the lake"
         )
+        return Finding(FindingKind.ARCHIVE_MISSING, name, message)
 
-    def _compare(self, body: BinaryIO, receipt: Receipt) -> tuple[FindingKind, str] | None:
+    def _compare(self, body: BinaryIO, name: str, receipt: Receipt) -> Finding | None:
+        # The ratio of bad rows was checked when the file was loaded.
+        limits = replace(self._limits, max_bad_row_ratio=1.0)
         try:
-            # How bad a file may be was judged when it was loaded.
-            with _decode(
-                body, receipt.path, replace(self._limits, max_bad_row_ratio=1.0)
-            ) as decoded:
-                if (decoded.sha256, decoded.bytes) != (receipt.sha256, receipt.bytes):
-                    return FindingKind.ARCHIVE_DIFFERS, (
-                        f"has {decoded.bytes:,} bytes and SHA-256 {decoded.sha256}, the receipt of "
-                        f"what is loaded says {receipt.bytes:,} and {receipt.sha256}; get the "
-                        "right file back from a backup"
+            with _decode(body, receipt.path, limits) as file:
+                if (file.sha256, file.bytes) != (receipt.sha256, receipt.bytes):
+                    message = (
+                        f"has {file.bytes:,} bytes and SHA-256 {file.sha256}, the receipt of the "
+                        f"loaded file says {receipt.bytes:,} and {receipt.sha256}; get the right "
+                        "file back from a backup"
                     )
-                if (decoded.rows, decoded.quarantined) != (receipt.rows, receipt.quarantined):
-                    return FindingKind.ARCHIVE_ROWS, (
-                        f"has {decoded.rows:,} rows and {decoded.quarantined:,} bad ones, the "
-                        f"receipt of what is loaded says {receipt.rows:,} and "
-                        f"{receipt.quarantined:,}; delete its part while no run is active and run "
-                        "again"
+                    return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
+                if (file.rows, file.quarantined) != (receipt.rows, receipt.quarantined):
+                    message = (
+                        f"has {file.rows:,} rows and {file.quarantined:,} bad ones, the receipt of "
+                        f"the loaded file says {receipt.rows:,} and {receipt.quarantined:,}; "
+                        "delete its part while no run is active and run again"
                     )
+                    return Finding(FindingKind.ARCHIVE_ROWS, name, message)
         except FileError as error:
-            return FindingKind.ARCHIVE_DIFFERS, (
+            message = (
                 f"cannot be decoded any more: {error.message}; get the right file back from a "
                 "backup"
             )
+            return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
         return None
 
-    def look_for_forgotten(
-        self,
-        lake: Store,
-        selection: Selection,
-        findings: list[Finding],
-        notes: list[Finding],
-    ) -> None:
+    def find_not_loaded(self, lake: Store, selection: Selection, result: Verification) -> None:
         """Find archived files that the lake does not hold. Raises LakeError."""
-        absent = list(self._absent(lake, self._archived(selection, findings)))
-        # In this order: if nobody writes now, then whoever kept these files has committed their
-        # rows by now or never will, and the lake as it is read from here on tells.
+        absent = list(self._absent(lake, self._archived(selection, result)))
+        # Check for an active run first, then read the lake again: without a run, the files that are
+        # still absent will not be loaded.
         held = self._archive.is_held()
         recent = datetime.now(UTC) - _LONGEST_RUN
         for versions in self._absent(lake, absent):
             name = versions.path.text.removeprefix("/")
             problem = self._unloadable(versions)
             if problem is not None:
-                (notes if problem.kind is FindingKind.UNLOADABLE else findings).append(problem)
+                unloadable = problem.kind is FindingKind.UNLOADABLE
+                (result.notes if unloadable else result.findings).append(problem)
             elif held or (held is None and versions.modified > recent):
                 active = "a run is active and may" if held else "a run may be active and"
                 message = (
                     f"is in the archive and not in the lake; {active} load it; if not, run over "
                     "its hour with --from-archive"
                 )
-                notes.append(Finding(FindingKind.NOT_LOADED, name, message))
+                result.note(FindingKind.NOT_LOADED, name, message)
             else:
                 message = (
                     "is in the archive and not in the lake: run over its hour with --from-archive; "
-                    "fetch.skip, and deleting it here, are for one that shall not be loaded"
+                    "if it should not be loaded, name it in fetch.skip or delete it here"
                 )
-                findings.append(Finding(FindingKind.NOT_LOADED, name, message))
+                result.find(FindingKind.NOT_LOADED, name, message)
 
-    def _archived(self, selection: Selection, findings: list[Finding]) -> Iterator[Versions]:
+    def _archived(self, selection: Selection, result: Verification) -> Iterator[Versions]:
         """Yield the files of the archive, those of a partition together."""
 
         def refused(name: str, error: LakeError) -> None:
@@ -134,20 +131,21 @@ class ArchiveCheck:
                 raise error
             if name.startswith("year="):
                 message = f"{error}; check its permissions and its disk"
-                findings.append(Finding(FindingKind.UNREADABLE, name, message))
+                result.find(FindingKind.UNREADABLE, name, message)
 
         self._archive.check_readable()
         folders: Iterable[str] = [""]
         if selection.start and selection.end:
             folders = folders_in(Window(selection.start, selection.end))
         walks = (self._archive.walk(refused, folder) for folder in folders)
-        for _, files in groupby(chain.from_iterable(walks), key=_folder):
+        everything = chain.from_iterable(walks)
+        for _, files in groupby(everything, key=lambda file: file.name.rpartition("/")[0]):
             for text, versions in versions_by_path(files).items():
                 if selection.includes(versions.path.partition) and not is_skipped(self._skip, text):
                     yield versions
 
     def _absent(self, lake: Store, archived: Iterable[Versions]) -> Iterator[Versions]:
-        """Yield those that the lake does not hold; where a part is damaged nobody knows."""
+        """Yield the files that the lake does not hold, except from partitions with damage."""
         for partition, group in groupby(archived, key=lambda versions: versions.path.partition):
             state = read_state(lake, partition.directory)
             if state.damage is None:
@@ -156,7 +154,7 @@ class ArchiveCheck:
                 )
 
     def _unloadable(self, versions: Versions) -> Finding | None:
-        """Tell why a run cannot load an archived file, if so."""
+        """Return why a run cannot load an archived file, or None if it can."""
         name = versions.path.text.removeprefix("/")
         try:
             name, decodable = versions.best(partial(sha256_of, self._archive))
@@ -174,17 +172,20 @@ class ArchiveCheck:
                     "back from a backup, or delete it and run again"
                 )
                 return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
-            message = f"is in the archive and not in the lake, for it is no rows: {error.message}"
+            message = (
+                "is in the archive and not in the lake, because it does not hold rows: "
+                f"{error.message}"
+            )
             return Finding(FindingKind.UNLOADABLE, versions.path.text.removeprefix("/"), message)
         except (LakeError, OSError) as error:
             message = (
-                f"is in the archive and not in the lake, and cannot be read: {error}; mend it, or "
-                "get it back from a backup"
+                f"is in the archive and not in the lake, and cannot be read: {error}; repair "
+                "it, or get it back from a backup"
             )
             return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
 
     def _is_noted(self, versions: Versions, name: str) -> bool:
-        """Look for a file's note, which a listing need not show though it is the older."""
+        """Return whether a file has a note, also one that the listing did not show yet."""
         try:
             note = failure_note_name(
                 versions.path.text.removeprefix("/"), sha256_of(self._archive, name)
@@ -194,12 +195,8 @@ class ArchiveCheck:
             return False
 
 
-def _folder(file: StoredFile) -> str:
-    return file.name.rpartition("/")[0]
-
-
 def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
-    """Decode an archived file. Raises FileError; RunError where there is no room to do it."""
+    """Decode an archived file. Raises FileError, or RunError if the disk has no room."""
     try:
         return decode(body, path, limits, scratch=Path(scratch_folder()))
     except (FileError, LakeError):
@@ -211,6 +208,6 @@ def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
             ) from error
         raise
     except Exception as error:
-        # As when it is loaded: one file that no decoder foresaw must not end the whole.
+        # As in a run: an unexpected error in one file must not end the verification.
         message = f"{type(error).__name__}; please report it"
         raise FileError(FailureKind.MALFORMED, message) from error

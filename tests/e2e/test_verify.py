@@ -19,9 +19,6 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from etl.audit.verify import __doc__ as explained
-from etl.audit.verify_copy import __doc__ as explained_of_copies
-from etl.audit.verify_part import FindingKind
 from etl.cli import app
 from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
 from tests.conftest import COMMAND, Runner, Serve, environment, load
@@ -128,12 +125,6 @@ def with_sources(part: Path, change: Callable[[list[dict[str, Any]]], None]) -> 
     with pq.ParquetWriter(part, table.schema) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({"aht_etl.sources": json.dumps(sources)})
-
-
-def test_every_kind_is_explained() -> None:
-    """The modules' own tables, or the note on notes, name each kind that there is."""
-    words = f"{explained}{explained_of_copies}"
-    assert {kind.value for kind in FindingKind} <= set(re.findall(r"`(\w+)`", words))
 
 
 def test_a_lake_as_it_was_made(folder: Path) -> None:

@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, Final
 
-from etl.audit.verify import Verification
-from etl.audit.verify_part import Finding, FindingKind
+from etl.audit.findings import Finding, FindingKind, Verification
 from etl.cli.process.signals import handled
 from etl.cli.views.progress import ProgressMode
 from etl.model.events import log
