@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from etl.api.listing import Listing
 from etl.lake.layout import to_minute
 from etl.model.paths import HOUR, Partition
 from etl.model.times import Window
+
+if TYPE_CHECKING:
+    from etl.api.listing import Listing  # loads aiohttp, which status needs for --against alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Comparison:
 
     account: str
     window: Window
-    listing: Listing
+    listing: "Listing"
     partitions: tuple[ListedPartition, ...]
     invalid: int
     skipped: int

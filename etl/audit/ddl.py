@@ -1,11 +1,11 @@
 """Statements that make a lake, or its coarse copy, a table in a query engine.
 
-`read_facts` learns from the lake what a statement depends on; `statement` writes it. Nothing here
-talks to an engine. What each statement rests on in the engines' own documents:
+`read_facts` reads the accounts, years and spellings of a lake, and `statement` writes the statement
+from them. Nothing here connects to an engine. The sources are the documents of the engines:
 
 - Athena: "Supported types for partition projection" (`integer` without `digits` does not pad),
-  "Set up partition projection" (`storage.location.template`). `MSCK REPAIR TABLE` is no way here:
-  it skips keys that are not all lower case, such as `accountId`.
+  "Set up partition projection" (`storage.location.template`). `MSCK REPAIR TABLE` does not
+  work: it skips keys that are not all lower case, such as `accountId`.
 - Trino: Hive connector, "Partition projection".
 - BigQuery: "Manage external Hive partitioned data", the schema in `WITH PARTITION COLUMNS`.
 - Snowflake: `CREATE EXTERNAL TABLE`, partitions computed from `METADATA$FILENAME`.
@@ -24,14 +24,14 @@ from etl.model.errors import RunError, UsageError
 from etl.storage.places import Place, is_remote
 from etl.storage.store import Store
 
-# A projection has to end somewhere: this many years after the newest in the lake.
+# A projection needs a last year: this many years after the newest one in the lake.
 _YEARS_AHEAD: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_]*){0,2}")
 _RANGES: Final = {"month": (1, 12), "day": (1, 31), "hour": (0, 23)}
 
 
 class Engine(StrEnum):
-    """The engines that have a statement."""
+    """The engines for which there is a statement."""
 
     ATHENA = "athena"
     TRINO = "trino"
@@ -69,12 +69,11 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a statement needs to know of a lake.
+    """The facts about a lake that a statement needs.
 
-    `place` is a folder's full path or a URI, without a slash at its end. `padded` are the keys that
-    are written with two digits, `mixed` those that are written in both ways, and `doubled` tells
-    whether one hour has a folder of each. In a coarse copy (`is_copy`) `hour` is a column of the
-    files and no key.
+    `place` is a folder's full path or a URI, without a slash at its end. Keys in `padded` always
+    have two digits, keys in `mixed` have both forms. `doubled`: an hour has a folder of each
+    spelling. In a coarse copy (`is_copy`) `hour` is a column of the files and not a key.
     """
 
     place: str
@@ -97,23 +96,22 @@ class Facts:
 
     @property
     def template(self) -> str:
-        """A partition's place, with `${key}` for the values."""
+        """The place of a partition, with `${key}` for the values."""
         folders = "/".join(f"{key}=${{{key}}}" for key in self.keys)
         return f"{self.place}/{folders}/accountId=${{accountid}}"
 
     @property
     def glob(self) -> str:
-        """What matches all parts, and nothing that may lie next to the years."""
+        """A pattern that matches all parts, and no other files of the lake."""
         folders = "/".join(f"{key}=*" for key in self.keys)
         return f"{self.place}/{folders}/accountId=*/part-*.parquet"
 
 
 def read_facts(store: Store, account: str | None, this_year: int) -> Facts:
-    """Walk through a lake and learn what statements depend on; no file is opened. Blocking.
+    """Read the facts about a lake from its names; no file is opened. Blocking.
 
-    `account` is added to those that the lake holds; `this_year` stands for the years of a lake that
-    holds nothing. Raises LakeError where the lake cannot be read, and UsageError where it is empty
-    and no account is given.
+    `account` is added to the accounts of the lake. `this_year` is the year of an empty lake. Raises
+    LakeError if the lake cannot be read, and UsageError if it is empty and no account is given.
     """
     layout = read_layout(store)
     partitions = [*layout.parts, *layout.unlistable]
@@ -142,7 +140,7 @@ def read_facts(store: Store, account: str | None, this_year: int) -> Facts:
 
 
 def check_name(name: str) -> None:
-    """Raise UsageError where a table's name would need quotes."""
+    """Raise UsageError if the name of a table would need quotes."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"--name {name}: write a table's name as the engine takes it without quotes, for "
@@ -151,10 +149,10 @@ def check_name(name: str) -> None:
 
 
 def statement(engine: Engine, facts: Facts, name: str, azure_account: str | None = None) -> str:
-    """Return what makes this lake the table `name`: one statement, or several in their order.
+    """Return the statement, or several in their order, that makes this lake the table `name`.
 
-    `azure_account` is the storage account, for an `az://` place that does not name it. Raises
-    RunError where the engine could not see all partitions.
+    `azure_account` is the storage account of an `az://` place that does not name it. Raises
+    RunError if the engine could not see all partitions.
     """
     projected, listed = {Engine.ATHENA, Engine.TRINO}, {Engine.SPARK, Engine.DATABRICKS}
     if (facts.mixed and engine in projected) or (facts.doubled and engine in listed):
@@ -177,10 +175,10 @@ def _columns(types: Types, facts: Facts) -> dict[str, str]:
 
 
 def _placed(engine: Engine, facts: Facts, azure_account: str | None) -> Facts:
-    """Return the facts with the place as the engine writes it."""
+    """Return the facts with the place in the engine's notation."""
     place = facts.place
     if not is_remote(place):
-        # A folder that other programs than this one read is a URI to those that know stores.
+        # Engines that read object stores want a URI for a folder, too.
         if engine not in {Engine.CLICKHOUSE, Engine.DUCKDB}:
             place = f"file://{place}"
     else:
@@ -204,7 +202,7 @@ def _listed(columns: Columns, line: Callable[[str, str], str]) -> str:
 def _athena(facts: Facts, columns: Columns, name: str) -> str:
     keys = ", ".join(f"`{key}` int" for key in facts.keys)
     properties = ",\n  ".join(f"'{key}' = '{value}'" for key, value in _projected(facts))
-    # Athena keeps all names in lower case, and finds the files' columns by them all the same.
+    # Athena's names are in lower case; it matches them with the columns of the files all the same.
     return f"""\
 CREATE EXTERNAL TABLE {name} (
   {_listed(columns, lambda column, type_: f"`{column.lower()}` {type_}")})

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from etl.audit.findings import Verification
 from etl.audit.survey import Survey, survey
-from etl.audit.verify import verify as prove
+from etl.audit.verify import verify as verify_lake
 from etl.audit.verify_archive import ArchiveCheck
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
@@ -27,9 +27,9 @@ def status(
 ) -> Survey:
     """Return what the lake holds, like `aht-etl status`: partitions, gaps, damages, sums.
 
-    Nothing but the lake is asked. The arguments choose what is looked at: one account, the hours
-    from `start` on, those before `end`; the settings' account and window are for runs. Blocking.
-    Raises RunError, in one line without secrets, where there is no lake or it cannot be read.
+    The arguments choose an account and the hours from `start` to `end`. The account and the window
+    of the settings do not matter: they are for runs. Blocking. Raises RunError, in one line without
+    secrets, if there is no lake or it cannot be read.
     """
     found = _of_the_lake(
         settings, lambda lake: survey(lake, Selection(account, start, end), datetime.now(UTC))
@@ -58,18 +58,20 @@ def verify(
     end: datetime | None = None,
     deep: bool = False,
 ) -> Verification:
-    """Read the lake and prove it, like `aht-etl verify`: `ok`, the findings, what was read.
+    """Read and verify the lake, like `aht-etl verify`: `ok`, the findings, what was read.
 
-    The arguments choose the hours as those of `status` do; `deep` compares with the raw archive
-    too. A lake with nothing to verify is not `ok`. Blocking. Raises UsageError where `deep` lacks
-    `raw.uri`, and RunError, in one line without secrets, where the lake cannot be read.
+    The arguments choose as those of `status` do. `deep` also compares with the raw archive. A lake
+    with nothing to verify is not `ok`. Blocking. Raises UsageError if `deep` needs `raw.uri`, and
+    RunError, in one line without secrets, if the lake cannot be read.
     """
     raw = open_archive(settings) if deep else None
     if deep and raw is None:
         raise UsageError("raw.uri: is missing, and deep=True needs it")
     archive = None if raw is None else ArchiveCheck(raw, settings.limits, settings.fetch.skip)
     selection = Selection(account, start, end)
-    return _of_the_lake(settings, lambda lake: prove(lake, selection, archive, lambda *_: None))
+    return _of_the_lake(
+        settings, lambda lake: verify_lake(lake, selection, archive, lambda *_: None)
+    )
 
 
 async def verify_async(
@@ -87,7 +89,7 @@ async def verify_async(
 
 
 def _of_the_lake(settings: Settings, look: Callable[[Store], T]) -> T:
-    """Look at the lake. Raises RunError without the settings' secrets."""
+    """Read the lake. Raises RunError without the settings' secrets."""
     try:
         return look(open_lake(settings))
     except LakeError as error:

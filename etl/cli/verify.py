@@ -39,11 +39,11 @@ def verify(
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl.audit.verify import verify as prove
+    from etl.audit.verify import verify as verify_lake
     from etl.audit.verify_archive import ArchiveCheck
     from etl.audit.verify_copy import verify_copy
     from etl.cli.process import log
-    from etl.cli.views.verify import shown, to_json, to_text, why_not
+    from etl.cli.views.verify import show_progress, to_json, to_text, why_not
     from etl.config.settings import open_archive, open_copy, open_lake
 
     now = datetime.now(UTC)
@@ -58,10 +58,10 @@ def verify(
         raise UsageError("--copy and --deep exclude each other: call verify twice")
     coarse = open_copy(settings) if copy else None
     archive = None if kept is None else ArchiveCheck(kept, settings.limits, settings.fetch.skip)
-    with shown(progress, live=not log.is_json(call.log_format)) as on_part:
+    with show_progress(progress, live=not log.is_json(call.log_format)) as on_part:
         lake_ = open_lake(settings)
         if coarse is None:
-            result = prove(lake_, selection, archive, on_part)
+            result = verify_lake(lake_, selection, archive, on_part)
         else:
             settled_before = now - settings.compact.settle
             result = verify_copy(lake_, coarse, selection, settled_before, on_part)

@@ -266,7 +266,7 @@ def test_a_damaged_part_is_shown_and_no_gap(lake: Path) -> None:
     assert [*first_day, expected] == document["gaps"]
     shown = text(lake)
     assert re.search(r"2022-06-01 (. ){12}! ! ", shown)
-    assert "4 parts or folders cannot be read: mend from a backup" in shown
+    assert "4 parts or folders cannot be read: restore from a backup" in shown
 
 
 def test_foreign_files_and_hidden_names(lake: Path) -> None:

@@ -57,6 +57,11 @@ class Hour:
     loaded_at: datetime | None = None
     damaged: bool = False
 
+    @property
+    def handle(self) -> float:
+        """Hours of handle time."""
+        return self.handle_ms / 3_600_000
+
 
 @dataclass(slots=True)
 class Run:

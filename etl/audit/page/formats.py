@@ -9,28 +9,28 @@ from etl.model.paths import HOUR
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A time zone. The hours of the lake stay whole hours of UTC, whenever they begin here."""
+    """A time zone. The lake's hours stay whole hours of UTC, at whatever local time they start."""
 
     zone: tzinfo = UTC
 
     @property
     def name(self) -> str:
-        """What people call it: `UTC`, `Europe/Amsterdam`."""
+        """The name of the zone: `UTC`, `Europe/Amsterdam`."""
         return str(self.zone)
 
     def local(self, at: datetime) -> datetime:
-        """Return a moment in the zone; unchanged where that is before or after all time."""
+        """Return an instant in the zone; unchanged where a datetime cannot hold the local time."""
         try:
             return at.astimezone(self.zone)
         except OverflowError:
             return at
 
     def date_of(self, at: datetime) -> date:
-        """Return the day on which something begins."""
+        """Return the local day of an instant."""
         return self.local(at).date()
 
     def hours_of(self, day: date) -> list[datetime]:
-        """Return the hours, in UTC, that begin on a day: 24, or 23 or 25 where clocks change."""
+        """Return the hours, in UTC, that start on a day: 24, or 23 or 25 when clocks change."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=self.zone)
         try:
             first = whole_hour(midnight.astimezone(UTC))
@@ -47,7 +47,7 @@ class Clock:
         return hours
 
     def column(self, hour: datetime) -> str:
-        """Return the hour of the day in which an hour begins: `06`; `02b` when it comes again."""
+        """Return the hour of the day: `06`, or `02b` for the second one when clocks go back."""
         local = self.local(hour)
         return f"{local.hour:02d}{'b' if local.fold else ''}"
 
@@ -75,13 +75,13 @@ class Clock:
     def hours(self, first: datetime, last: datetime) -> str:
         """Return a span of whole hours, both included: `Wed 1 June 2022, 03:00 to 05:00`."""
         end = self.end(last)
-        # An hour may end on the day after it begins, where a zone is half an hour off.
+        # In a zone with half an hour of offset, an hour may end on the day after it starts.
         day = self.day(last if end == "24:00" else last + HOUR)
-        begin = self.day(first)
-        return f"{begin}, {self.time(first)} to {'' if day == begin else f'{day}, '}{end}"
+        start = self.day(first)
+        return f"{start}, {self.time(first)} to {'' if day == start else f'{day}, '}{end}"
 
     def gap(self, start: datetime, end: datetime) -> str:
-        """Return a span of whole hours, its end not included, as `hours` does."""
+        """Return a span of whole hours without its end, as `hours` does."""
         return self.hours(start, end - HOUR)
 
 
@@ -95,19 +95,19 @@ def number(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, one: str, several: str | None = None) -> str:
     """Return a number with its noun: `1 file`, `2 files`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in percent; only nothing reads as 0 %."""
+    """Return a share in percent; only zero reads as 0 %."""
     percent = 100 * part / whole if whole else 0.0
     return "< 0.01 %" if 0 < percent < 0.01 else f"{percent:.2f} %" if part else "0 %"
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in whole percents; only nothing reads as 0 %."""
+    """Return a share in whole percents; only zero reads as 0 %."""
     value = 100 * part / whole if whole else 0.0
     return "< 1 %" if 0 < value < 1 else f"{value:.0f} %"
 
@@ -122,6 +122,6 @@ def duration(seconds: float) -> str:
 
 
 def span(late: timedelta) -> str:
-    """Return how late something was: `3 h`, `17 d 4 h`."""
+    """Return a delay: `3 h`, `17 d 4 h`."""
     hours = round(late / timedelta(hours=1))
     return f"{hours // 24} d {hours % 24} h" if hours >= 24 else f"{hours} h"

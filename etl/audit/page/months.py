@@ -15,19 +15,19 @@ from etl.audit.survey import LATE_AFTER
 from etl.model.paths import DAY, HOUR
 
 _EMPTY: Final = Hour()
-#: Days without files are shown up to so many in a row; the list of gaps names longer ones too.
+# The longest run of days without files that is shown. The list of gaps names longer ones.
 _LONGEST_GAP: Final = timedelta(days=62)
 
 
 class State(StrEnum):
-    """What an hour is. Where several of these are true of it, the last counts."""
+    """The state of an hour; if several are true, the last one counts."""
 
-    #: The lake says nothing of it, and nothing is expected.
+    #: Nothing is known and nothing is expected.
     OUTSIDE = "outside"
     HELD = "held"
-    #: An account should have files in it and has none.
+    #: An account should have files and has none.
     GAP = "gap"
-    #: The vendor lists files of it that the lake lacks.
+    #: The vendor lists files that the lake lacks.
     MISSING = "missing"
     DAMAGED = "damaged"
 
@@ -45,8 +45,8 @@ class Complete(StrEnum):
 class Cell:
     """One hour of a day.
 
-    `accounts` have no files in it and should. `lacking` are files that the vendor lists and the
-    lake lacks; `unlisted` tells that it was asked and lists none.
+    `accounts` should have files and have none. The vendor lists `lacking` files that the lake
+    lacks. `unlisted`: the vendor was asked, and lists no files of this gap.
     """
 
     at: datetime
@@ -63,7 +63,7 @@ class Cell:
         return self.clock.column(self.at)
 
     def label(self) -> str:
-        """Return all that is known of the hour, in one line."""
+        """Return a line with everything that the page knows of the hour."""
         when = self.clock.hours(self.at, self.at)
         hour = self.hour
         if self.state is State.OUTSIDE:
@@ -96,13 +96,13 @@ class Cell:
         return f"{when}: {there}{', '.join(said)}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the script draws the hour from."""
+        """Return the data from which the script draws the hour."""
         return {
             "column": self.column,
             "state": self.state,
             "files": self.hour.files,
             "rows": self.hour.rows,
-            "handle": round(self.hour.handle_ms / 3_600_000, 3),
+            "handle": round(self.hour.handle, 3),
             "quarantined": self.hour.quarantined,
             "label": self.label(),
         }
@@ -128,12 +128,12 @@ class Day:
 
     @property
     def mean_ms(self) -> float:
-        """The handle time of a segment, on average."""
+        """The mean handle time of a segment."""
         return self.total("handle_ms") / self.segments if self.segments else 0.0
 
     @property
     def complete(self) -> Complete:
-        """Whether every hour of the day has files, readable ones, and no listed one is missing."""
+        """Whether every hour has readable files, and no listed file is missing."""
         states = {cell.state for cell in self.cells if not cell.unlisted}
         if states & {State.GAP, State.MISSING, State.DAMAGED}:
             return Complete.NO
@@ -141,7 +141,7 @@ class Day:
 
     @property
     def verdict(self) -> str:
-        """The answer to whether the day is there."""
+        """The completeness of the day in words."""
         if self.complete is Complete.YES:
             return "every hour has files"
         held = sum(cell.state is State.HELD for cell in self.cells)
@@ -176,7 +176,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month's days, as far as there is something to show."""
+    """The days of a month that have something to show."""
 
     id: str
     name: str
@@ -188,7 +188,7 @@ class Month:
 
     @property
     def gaps(self) -> int:
-        """How many hours are missing."""
+        """The number of missing hours."""
         return sum(
             cell.state in {State.GAP, State.MISSING} and not cell.unlisted
             for day in self.days
@@ -197,11 +197,11 @@ class Month:
 
     @property
     def columns(self) -> list[str]:
-        """The hours of the day, those of a day on which clocks change among them."""
+        """The hours of the day, with those that exist only on days on which clocks change."""
         return sorted({cell.column for day in self.days for cell in day.cells})
 
     def rows(self) -> Iterator[tuple[Day, list[Cell | None]]]:
-        """Yield each day with its cells by column; None where the day has no such hour."""
+        """Yield each day with its cells by column; None if the day has no such hour."""
         columns = self.columns
         for day in self.days:
             cells = {cell.column: cell for cell in day.cells}

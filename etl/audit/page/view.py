@@ -1,4 +1,4 @@
-"""Facts of a lake → what the template fills in: texts, tables, the charts' data."""
+"""The template's context: texts, tables and the data of the charts, from the facts of a lake."""
 
 from datetime import datetime
 from math import floor, log10
@@ -14,15 +14,15 @@ from etl.audit.survey import LATE_AFTER
 from etl.model.printable import one_line, size
 from etl.model.version import __version__
 
-#: Hours are shown one by one for so many months, older ones as totals: the page stays light.
+# The months that are shown by the hour. Older months are only totals, to keep the page small.
 _MONTHS_IN_FULL: Final = 24
-#: What is shown first.
+# The days that are shown first.
 _LATEST_DAYS: Final = 31
 _ROWS_SHOWN: Final = 12
 _RUNS_SHOWN: Final = 20
 _LISTED: Final = 50
-#: The metrics of the heat map, with what their legend says.
-METRICS: Final[tuple[tuple[str, str], ...]] = (
+# The metrics of the heat map, with the texts of their legend.
+_METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("files", "Files"),
     ("rows", "Rows"),
     ("handle", "Handle time (h)"),
@@ -43,6 +43,8 @@ def view(
     held_hours = len({(p.partition.account, p.partition.hour) for p in survey.partitions})
     gap_hours = sum(gap.hours for gap in gaps)
     segments = sum(facts.segments.values())
+    starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
+    lateness = _lateness(facts)
     return {
         "words": words,
         "size": size,
@@ -68,11 +70,11 @@ def view(
         "latest_days": _LATEST_DAYS,
         "all_months": all_months,
         "months": full,
-        "metrics": [found for found in METRICS if found[0] != "quarantined" or survey.quarantined],
+        "metrics": [found for found in _METRICS if found[0] != "quarantined" or survey.quarantined],
         "marks": _MARKS,
-        "by_start": _reasons(facts.durations.by_start),
-        "by_end": _reasons(facts.durations.by_end),
-        "lateness": _lateness(facts),
+        "by_start": starts,
+        "by_end": ends,
+        "lateness": lateness,
         "latest": [(late, one_line(path)) for late, path in facts.latest],
         "late_files": sum(hour.late for hour in facts.hours.values()),
         "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
@@ -81,17 +83,30 @@ def view(
         "reasons": facts.quarantine.by_reason.most_common(),
         "worst": [(count, one_line(path)) for count, path in facts.worst],
         "damage": [(one_line(each.name), one_line(each.message)) for each in facts.damage],
-        "data": _data(facts, full, all_months, clock),
+        "data": {
+            **_hours(facts, full, all_months, clock),
+            **_handle_times(starts, ends),
+            "lateness": lateness,
+            "quarantine": [
+                {
+                    "name": reason,
+                    "count": count,
+                    "text": words.number(count),
+                    "label": f"{reason}: {words.plural(count, 'row')}",
+                }
+                for reason, count in facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
+            ],
+        },
     }
 
 
 def _verdict(
     facts: Facts, against: Comparison | None, days: list[Day], held_hours: int, gap_hours: int
 ) -> tuple[Complete, str]:
-    """Return whether all that is expected is there, and the heading that says so.
+    """Return whether all expected files are there, and the heading that says so.
 
-    The edges of a lake are open: all of it is there only if the window was given, or if the days
-    are whole. An hour of which the vendor lists nothing is not missing.
+    Without a window or complete days, files before and after the lake's hours may be missing. An
+    hour for which the vendor lists no files is not missing.
     """
     wrong = []
     unlisted = sum(cell.unlisted for day in days for cell in day.cells)
@@ -113,16 +128,10 @@ def _verdict(
     return Complete.OPEN, "No gaps so far"
 
 
-def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock) -> dict[str, Any]:
-    """Return what the script draws from; texts in it are as untrusted as in the tables."""
-    reasons = facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
-    starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
-    drawn = [row for row in (*starts, *ends) if row["drawn"]]
-    # Both charts of reasons have one axis.
-    axis = {
-        "low": min((row["p10"] for row in drawn), default=0.01),
-        "high": max((row["p90"] for row in drawn), default=0.01),
-    }
+def _hours(
+    facts: Facts, full: list[Month], all_months: list[Month], clock: Clock
+) -> dict[str, Any]:
+    """Return the data of the heat map and of the charts by hour and by day."""
     return {
         "latestDays": _LATEST_DAYS,
         "months": [
@@ -140,7 +149,7 @@ def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock
             }
             for month in full
         ],
-        "thresholds": {name: _thresholds(facts, name) for name, _ in METRICS},
+        "thresholds": {name: _thresholds(facts, name) for name, _ in _METRICS},
         "days": [
             {
                 "date": f"{day.date:%Y-%m-%d}",
@@ -156,37 +165,35 @@ def _data(facts: Facts, full: list[Month], all_months: list[Month], clock: Clock
             for month in reversed(all_months)
             for day in month.days
         ],
-        "starts": [{**row, **axis} for row in starts if row["drawn"]],
-        "ends": [{**row, **axis} for row in ends if row["drawn"]],
-        "lateness": _lateness(facts),
-        "quarantine": [
-            {
-                "name": reason,
-                "count": count,
-                "text": words.number(count),
-                "label": f"{reason}: {words.plural(count, 'row')}",
-            }
-            for reason, count in reasons
-        ],
+    }
+
+
+def _handle_times(starts: list[dict[str, Any]], ends: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the data of the two charts by reason, which have one axis."""
+    drawn = [row for row in (*starts, *ends) if row["drawn"]]
+    axis = {
+        "low": min((row["p10"] for row in drawn), default=0.01),
+        "high": max((row["p90"] for row in drawn), default=0.01),
+    }
+    return {
+        name: [{**row, **axis} for row in rows if row["drawn"]]
+        for name, rows in (("starts", starts), ("ends", ends))
     }
 
 
 def _thresholds(facts: Facts, metric: str) -> list[float]:
-    """Return where the heat map's five levels begin: at round numbers, about as many hours in each.
+    """Return the least values of the heat map's five levels.
 
-    The same for all months, so that months compare.
+    They are round numbers, with about as many hours in each level. All months have the same levels,
+    so that you can compare them.
     """
-    if metric == "handle":
-        values = [hour.handle_ms / 3_600_000 for hour in facts.hours.values()]
-    else:
-        values = [float(getattr(hour, metric)) for hour in facts.hours.values()]
-    values = sorted(value for value in values if value > 0)
+    found = (float(getattr(hour, metric)) for hour in facts.hours.values())
+    values = sorted(value for value in found if value > 0)
     if not values:
         return []
     whole = metric != "handle"
-    found = {_round_down(values[0], whole=whole)}
-    found |= {_round_down(values[len(values) * fifth // 5], whole=whole) for fifth in range(1, 5)}
-    return sorted(found)
+    ranks = (len(values) * fifth // 5 for fifth in range(5))
+    return sorted({_round_down(values[rank], whole=whole) for rank in ranks})
 
 
 def _round_down(value: float, *, whole: bool) -> float:
@@ -229,10 +236,7 @@ def _reason(name: str, found: Distribution, rank: int, rows: int) -> dict[str, A
 
 
 def _lateness(facts: Facts) -> list[dict[str, Any]]:
-    names = (
-        *((name, end > LATE_AFTER) for end, name in CLASSES),
-        (UNKNOWN, False),
-    )
+    classes = [*((name, end > LATE_AFTER) for end, name in CLASSES), (UNKNOWN, False)]
     return [
         {
             "name": name,
@@ -242,6 +246,6 @@ def _lateness(facts: Facts) -> list[dict[str, Any]]:
             "label": f"{name}: {words.plural(count, 'file')}, "
             f"{words.share(count, facts.survey.files)}",
         }
-        for name, late in names
+        for name, late in classes
         if (count := facts.delays[name]) or name is not UNKNOWN
     ]

@@ -1,4 +1,4 @@
-"""A calendar of hours for the terminal: days down, hours across, the fuller the more rows."""
+"""The heat map of hours for the terminal: one line a day, one cell an hour."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,14 +16,14 @@ _DIGITS: Final = "123456789"
 _COLUMN: Final = 2
 _LABEL: Final = len("2022-06-01 ")
 _SUM: Final = 12
-# An hour in a hundred may be busier than what counts as full: it must not pale all others.
+# A few very busy hours must not make all others look empty: this share of hours is below "full".
 _FULL_SHARE: Final = 0.95
 
 
 class Mark(Enum):
-    """What an hour has instead of rows, in order of weight: as it is plainly, boldly, coloured.
+    """The mark of an hour that is shown instead of its rows: in ASCII, as blocks, and its colour.
 
-    The colours are the terminal's own, so they are seen on a light and on a dark background.
+    The colours are the terminal's own: you can see them on a light and on a dark background.
     """
 
     GAP = (".", "××", "red")  # noqa: RUF001 - a sign
@@ -33,7 +33,7 @@ class Mark(Enum):
 
 @dataclass(slots=True)
 class Calendar:
-    """Rows by hour, and marks that stand in place of them; hours are whole and in UTC."""
+    """Rows by hour, and the marks that replace them; hours are whole hours of UTC."""
 
     rows: Mapping[datetime, int]
     marks: dict[datetime, Mark] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Calendar:
 
 
 def is_bold(console: Console) -> bool:
-    """Tell whether blocks and colours can be seen; else digits are the better picture."""
+    """Return whether the terminal shows blocks and colours; if not, the cells are digits."""
     return (
         console.is_terminal
         and not console.no_color
@@ -54,9 +54,9 @@ def is_bold(console: Console) -> bool:
 
 
 def draw(calendar: Calendar, *, bold: bool, width: int, days_at_most: int | None) -> Text:
-    """Draw the last days, one a line; days with nothing are folded.
+    """Draw the last days, one a line; days with nothing become one line.
 
-    59 columns wide; where the `width` allows, each day's rows stand behind it.
+    A line has 59 columns. If the `width` allows it, the day's rows follow.
     """
     by_day: dict[date, dict[int, tuple[str, str]]] = {}
     sums: Counter[date] = Counter()
@@ -112,7 +112,7 @@ def _cell(rows: int | None, mark: Mark | None, full: int, *, bold: bool) -> tupl
 
 
 def _legend(calendar: Calendar, full: int, *, bold: bool) -> str:
-    """Say what the signs mean that are in the picture."""
+    """Return the meaning of the signs that are used."""
     steps = _BLOCKS if bold else _DIGITS
     scale = _BLOCKS if bold else f"{_DIGITS[0]}-{_DIGITS[-1]}"
     most = (len(steps) - 1) * full // len(steps) + 1

@@ -1,4 +1,4 @@
-"""What `aht-etl status` says: a survey of the lake as JSON and as a picture for people."""
+"""The output of `aht-etl status`: a survey of the lake as JSON, and as text with a heat map."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from etl.audit.comparison import Comparison
 from etl.audit.gaps import Gap
+from etl.audit.page.formats import plural
 from etl.audit.survey import LATE_AFTER, PartitionSurvey, Survey
 from etl.cli.views.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.layout import to_minute
@@ -23,7 +24,7 @@ from etl.model.times import rfc3339
 _DAYS_SHOWN: Final = 31
 _LINES_SHOWN: Final = 10
 _MAPS_SHOWN: Final = 3
-# Of a longer gap only its first and its last day are drawn.
+# Of a gap of more hours only the first and the last day are drawn.
 _DRAWN_WHOLE: Final = 72
 
 
@@ -102,7 +103,7 @@ def show(
     with console.capture() as printed:
         for piece in _pieces(survey, against, lake, console, by_hour=by_hour):
             console.print(piece)
-    # Columns are filled up with blanks, which are in the way of whoever reads on.
+    # The columns end with blanks, which are in the way of other programs.
     lines = (line.rstrip() for line in printed.get().splitlines())
     console.file.write("\n".join(lines) + "\n")
 
@@ -111,8 +112,8 @@ def _pieces(
     survey: Survey, against: Comparison | None, lake: str, console: Console, *, by_hour: bool
 ) -> Iterator[RenderableType]:
     accounts = survey.accounts
-    if against is not None and against.account not in accounts:
-        accounts = (*accounts, against.account) if against.missing else accounts
+    if against is not None and against.missing and against.account not in accounts:
+        accounts = (*accounts, against.account)
     if not survey.partitions and not survey.damages:
         nothing = (
             "yet: check --lake if that is a surprise, else aht-etl run loads it"
@@ -154,8 +155,8 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
     facts.add_row("copy" if survey.is_copy else "lake", f"{lake}{chosen}")
     facts.add_row(
         "holds",
-        f"{_count(survey.files, 'file')}, {_count(survey.rows, 'row')} in "
-        f"{_count(survey.parts, 'part')}, {decimal(survey.bytes)}",
+        f"{plural(survey.files, 'file')}, {plural(survey.rows, 'row')} in "
+        f"{plural(survey.parts, 'part')}, {decimal(survey.bytes)}",
     )
     if hours:
         facts.add_row(
@@ -180,7 +181,7 @@ def _late(survey: Survey) -> str:
     usual = (
         f"half came within {_span(delays[len(delays) // 2])}, the last after {_span(delays[-1])}"
     )
-    return f"{_count(len(late), 'file')} after more than {LATE_AFTER // HOUR} h; {usual}"
+    return f"{plural(len(late), 'file')} after more than {LATE_AFTER // HOUR} h; {usual}"
 
 
 def _map(survey: Survey, against: Comparison | None, account: str, console: Console) -> Text:
@@ -247,21 +248,21 @@ def _hours(partitions: Sequence[PartitionSurvey], *, several: bool) -> Renderabl
 def _gaps(gaps: Sequence[Gap], *, several: bool, asked: bool) -> RenderableType:
     hours = sum(gap.hours for gap in gaps)
     entries = [
-        f"{to_minute(gap.start)} to {to_minute(gap.end)}, {_count(gap.hours, 'hour')}"
+        f"{to_minute(gap.start)} to {to_minute(gap.end)}, {plural(gap.hours, 'hour')}"
         + (f", account {gap.account}" if several else "")
         for gap in reversed(gaps)
     ]
     advice = "Nobody worked, or it is not loaded: --against api asks the vendor."
     newest = ", the newest first" if len(gaps) > 1 else ""
-    title = f"{_count(hours, 'hour')} with nothing in {_count(len(gaps), 'gap')}{newest}"
+    title = f"{plural(hours, 'hour')} with nothing in {plural(len(gaps), 'gap')}{newest}"
     return _listed(title, entries, *(() if asked else (advice,)))
 
 
 def _damages(survey: Survey) -> RenderableType:
     damages = survey.damages
     title = (
-        f"{_count(len(damages), 'part or folder', 'parts or folders')} cannot be read: mend from a "
-        "backup, or delete and run again"
+        f"{plural(len(damages), 'part or folder', 'parts or folders')} cannot be read: restore "
+        "from a backup, or delete and run again"
     )
     return _listed(title, [one_line(damage.message) for damage in damages])
 
@@ -269,7 +270,7 @@ def _damages(survey: Survey) -> RenderableType:
 def _compared(against: Comparison) -> RenderableType:
     window = against.window
     title = (
-        f"API: {_count(against.listed, 'file')} listed of {to_minute(window.start)} to "
+        f"API: {plural(against.listed, 'file')} listed of {to_minute(window.start)} to "
         f"{to_minute(window.end)}, {against.loaded:,} loaded, {against.missing:,} missing"
     )
     entries = [
@@ -281,7 +282,7 @@ def _compared(against: Comparison) -> RenderableType:
 
 
 def _listed(title: str, entries: Sequence[str], *more: str) -> RenderableType:
-    """Return a title with its first entries, set in from the left."""
+    """Return a title with its first entries, indented."""
     shown = list(entries[:_LINES_SHOWN])
     if len(entries) > _LINES_SHOWN:
         shown.append(f"and {len(entries) - _LINES_SHOWN:,} more; --json has them all")
@@ -295,13 +296,9 @@ def _listed(title: str, entries: Sequence[str], *more: str) -> RenderableType:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
-        # No figure is ever cut, however narrow the terminal.
+        # Numbers are never cut off, however narrow the terminal is.
         table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
-
-
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def _span(length: timedelta) -> str:

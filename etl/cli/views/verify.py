@@ -1,4 +1,4 @@
-"""How far a verification is and what came of it: a bar, JSON, a few lines for people."""
+"""The output of `aht-etl verify`: a progress bar, and the result as JSON and as text."""
 
 import os
 import signal
@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import groupby
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from etl.audit.findings import Finding, FindingKind, Verification
+from etl.audit.page.formats import plural
 from etl.cli.process.signals import handled
-from etl.cli.views.progress import ProgressMode
 from etl.model.events import log
 from etl.model.printable import one_line
+
+if TYPE_CHECKING:
+    from etl.cli.views.progress import ProgressMode  # loads the pipeline
 
 _EVENT_EVERY_S: Final = 30.0
 _SHOWN_OF_A_KIND: Final = 10
@@ -37,9 +40,8 @@ def _as_json(finding: Finding) -> dict[str, str]:
 
 
 def to_text(result: Verification, place: str) -> str:
-    """Return what was read, what is wrong and what to do, for people; `place` is "lake ./lake"."""
-    found = len(result.findings)
-    verdict = "ok" if result.ok else f"{found:,} finding{'' if found == 1 else 's'}"
+    """Return what was read, what is wrong and what to do; `place` is like "lake ./lake"."""
+    verdict = "ok" if result.ok else plural(len(result.findings), "finding")
     lines = [
         f"{verdict}: {result.rows:,} rows of {result.files:,} files read in {result.parts:,} "
         f"parts, {place}"
@@ -59,15 +61,14 @@ def to_text(result: Verification, place: str) -> str:
 
 
 def why_not(result: Verification) -> str:
-    """Return in one line why a verification is not `ok`, and what to do."""
+    """Return one line: why a verification is not `ok`, and what to do."""
     if result.empty:
         (note,) = (note for note in result.notes if note.kind is FindingKind.EMPTY)
         return f"error: nothing to verify: {note.message}"
-    found = len(result.findings)
-    worst = result.findings[0]
+    first = result.findings[0]
     return (
-        f"{found:,} finding{'' if found == 1 else 's'} in {result.parts:,} parts; the first: "
-        f"{worst.kind.value}: {worst.path}: {worst.message}"
+        f"{plural(len(result.findings), 'finding')} in {result.parts:,} parts; the first: "
+        f"{first.kind.value}: {first.path}: {first.message}"
     )
 
 
@@ -76,10 +77,10 @@ def _by_kind(finding: Finding) -> str:
 
 
 @contextmanager
-def shown(mode: ProgressMode, *, live: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield what hears of progress, in bytes of all: a bar on a terminal, else now and then a log.
+def show_progress(mode: "ProgressMode", *, live: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function for the bytes that are done, and all bytes. It moves a bar, or logs.
 
-    `live` if logs are for a terminal.
+    A bar needs a terminal, and logs that are for a terminal (`live`).
     """
     if mode == "off":
         yield lambda _done, _total: None
@@ -106,15 +107,15 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     before = {number: signal.getsignal(number) for number in handled()}
 
     def end(number: int, frame: Any) -> None:
-        # The process ends here, and nothing else would show the cursor. Past all buffers: one of
-        # them may be in the middle of a write.
+        # The process ends here, and nothing else shows the cursor again. Not through a buffer: the
+        # signal may have interrupted a write to it.
         with suppress(OSError):
             os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
 
-    # Before the bar hides the cursor: from then on there is somebody to show it again.
+    # Before the bar hides the cursor, so that a signal always shows it again.
     for number in before:
         signal.signal(number, end)
     try:
