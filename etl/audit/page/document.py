@@ -21,25 +21,18 @@ _SNIPPET: Final = "window.vegaEmbed = vegaEmbed;"
 #: The version of Vega-Lite that Altair writes, as vl-convert names it.
 _VEGA_LITE: Final = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
-#: What a cell of the heat map can be: a level of its number, or something without a number.
-_LEVELS: Final = ("0", "1", "2", "3", "4", "5", "gap", "missing", "damaged", "outside")
+# The colours of the heat map's cells: of the levels of a number, of marks, and outside the lake.
+_MARKS: Final = ("gap", "missing", "damaged")
+_LEVELS: Final = (*"012345", *_MARKS, "outside")
+_BORDER: Final = {mark: f"var(--{mark})" for mark in _MARKS}
 _FILL: Final = {
     **{level: f"var(--level-{level})" for level in "012345"},
-    "gap": "url(#hatch-gap)",
-    "missing": "url(#hatch-missing)",
-    "damaged": "url(#hatch-damaged)",
+    **{mark: f"url(#hatch-{mark})" for mark in _MARKS},
     "outside": "transparent",
-}
-_BORDER: Final = {
-    "gap": "var(--gap)",
-    "missing": "var(--missing)",
-    "damaged": "var(--damaged)",
 }
 _INK: Final = {
     **{level: f"var(--ink-{level})" for level in "012345"},
-    "gap": "var(--gap)",
-    "missing": "var(--missing)",
-    "damaged": "var(--damaged)",
+    **_BORDER,
     "outside": "var(--muted)",
 }
 #: The width of the labels at the left: charts below each other start at one line.
@@ -226,31 +219,34 @@ def _timeline(field: str, title: str, border: str = "transparent") -> _Chart:
 
 
 def _reasons() -> _Chart:
-    reasons = _base().encode(
-        y=alt.Y("name:N", sort=None, title=None, axis=_names(_NAMES_PX)), tooltip="label:N"
-    )
     # Room for the share at the right.
     scale = alt.Scale(type="log", nice=False, rangeMax=alt.ExprRef("width - 44"))
     axis = alt.Axis(values=_SECONDS, labelExpr=_SECONDS_LABEL, labelOverlap=True)
+
+    def at(field: str) -> alt.X:
+        return alt.X(f"{field}:Q", scale=scale)
+
+    reasons = _base().encode(
+        y=alt.Y("name:N", sort=None, title=None, axis=_names(_NAMES_PX)), tooltip="label:N"
+    )
     whole = reasons.mark_rule(opacity=0, aria=False).encode(
         x=alt.X("low:Q", title=None, scale=scale, axis=axis), x2="high:Q"
     )
-    whiskers = reasons.mark_rule(color="var(--muted)", strokeWidth=1.5, aria=False).encode(
-        x=alt.X("p10:Q", scale=scale), x2="p90:Q"
-    )
-    boxes = reasons.mark_bar(color="var(--bar-soft)", size=16, aria=False).encode(
-        x=alt.X("p25:Q", scale=scale), x2="p75:Q"
-    )
-    medians = reasons.mark_tick(
-        color="var(--bar)", thickness=3, size=20, aria=False
-    ).encode(x=alt.X("p50:Q", scale=scale))  # fmt: skip
+    whiskers = reasons.mark_rule(color="var(--muted)", strokeWidth=1.5, aria=False)
+    boxes = reasons.mark_bar(color="var(--bar-soft)", size=16, aria=False)
+    medians = reasons.mark_tick(color="var(--bar)", thickness=3, size=20, aria=False)
     means = reasons.mark_point(
         color="var(--text)", fill="var(--card)", size=36, strokeWidth=1.5, opacity=1, aria=False
-    ).encode(x=alt.X("mean:Q", scale=scale))
-    shares = reasons.mark_text(
-        align="right", fontSize=11, color="var(--muted)", aria=False
-    ).encode(x=alt.value("width"), text="share:N")  # fmt: skip
-    layers = alt.layer(whole, whiskers, boxes, medians, means, shares)
+    )
+    shares = reasons.mark_text(align="right", fontSize=11, color="var(--muted)", aria=False)
+    layers = alt.layer(
+        whole,
+        whiskers.encode(x=at("p10"), x2="p90:Q"),
+        boxes.encode(x=at("p25"), x2="p75:Q"),
+        medians.encode(x=at("p50")),
+        means.encode(x=at("mean")),
+        shares.encode(x=alt.value("width"), text="share:N"),
+    )
     return layers.properties(width="container", height=alt.Step(30))
 
 

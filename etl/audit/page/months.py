@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, Final
 
 from etl.audit.comparison import Comparison
@@ -162,16 +163,11 @@ class Day:
 
     def _spans(self, fits: Callable[[Cell], bool]) -> str:
         """Return the hours that fit as text: `03:00 to 05:00, 09:00 to 10:00`."""
-        spans: list[list[Cell]] = []
-        before = -2
-        for number, cell in enumerate(self.cells):
-            if fits(cell):
-                if number == before + 1:
-                    spans[-1][1] = cell
-                else:
-                    spans.append([cell, cell])
-                before = number
-        return ", ".join(f"{a.clock.time(a.at)} to {b.clock.end(b.at)}" for a, b in spans)
+        spans = [list(cells) for fit, cells in groupby(self.cells, key=fits) if fit]
+        return ", ".join(
+            f"{cells[0].clock.time(cells[0].at)} to {cells[-1].clock.end(cells[-1].at)}"
+            for cells in spans
+        )
 
 
 @dataclass(frozen=True, slots=True)
