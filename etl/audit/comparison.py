@@ -72,7 +72,7 @@ class Comparison:
         )
 
     def remarks(self) -> Iterator[str]:
-        """Yield what people should know besides the counts, and what to do. Times are in UTC."""
+        """Yield remarks on the listing and advice, in sentences. Times are in UTC."""
         if self.invalid:
             yield f"{self.invalid:,} listed paths do not fit the API's pattern."
         if self.skipped:

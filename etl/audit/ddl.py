@@ -143,7 +143,7 @@ def check_name(name: str) -> None:
     """Raise UsageError if the name of a table would need quotes."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"--name {name}: write a table's name as the engine takes it without quotes, for "
+            f"--name {name}: write a table's name that the engine accepts without quotes, for "
             "example aht.units or catalog.aht.units"
         )
 

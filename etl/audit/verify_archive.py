@@ -30,7 +30,7 @@ from etl.model.times import Window
 from etl.storage.scratch import CANNOT_WRITE, scratch_folder
 from etl.storage.store import LakeError, Store
 
-# If nobody knows whether a run is active: no run is still going to load older files.
+# An object store does not show whether a run is active: no run loads files older than this.
 _LONGEST_RUN: Final = timedelta(days=1)
 # A file that was damaged when it was downloaded has a note. Without one, it was damaged later.
 _DAMAGED: Final = {FailureKind.TRUNCATED, FailureKind.CORRUPT}

@@ -27,7 +27,7 @@ EngineName = Annotated[
 ]
 Name = Annotated[
     str,
-    typer.Option("--name", metavar="TABLE", help="The table's name, as the engine takes it."),
+    typer.Option("--name", metavar="TABLE", help="The table's name, as the engine accepts it."),
 ]
 #: The stores that engines of one cloud read by themselves.
 _READS: Final = {"athena": "s3", "bigquery": "gs"}

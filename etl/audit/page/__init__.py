@@ -1,17 +1,17 @@
-"""The page behind `aht-etl status --html`: what a lake holds, for people, in one HTML file.
+"""The page of `aht-etl status --html`: what a lake holds, in one HTML file.
 
-The file needs no network and no server: it can be mailed, archived, opened in ten years. It is
-drawn with Vega-Altair, chosen among the libraries that can draw without a network because
-- it draws SVG whose marks are elements with labels of their own: the heat map can be walked by
-  keyboard and read aloud, and follows light and dark by the style sheet's variables; plotly, Bokeh
-  and ECharts label the picture as a whole at most;
-- its scripts (Vega, BSD-3-Clause) take 0.9 MB of the page; plotly's take 4.8 MB, Bokeh's 1.3 MB and
-  a numpy beside them; ECharts' and uPlot's come in no maintained Python package;
+The file needs no network and no server: you can mail it, archive it, open it in ten years. Without
+JavaScript it shows the same numbers as tables. Vega-Altair draws the charts, because
+- its marks are SVG elements with labels of their own: you can walk through the heat map by keyboard
+  and have it read aloud, and it follows light and dark by the style sheet's variables. plotly,
+  Bokeh and ECharts can only label the picture as a whole;
+- its scripts (Vega, BSD-3-Clause) add 0.9 MB to the page; plotly's add 4.8 MB, Bokeh's 1.3 MB and
+  numpy. ECharts and uPlot have no maintained Python package;
 - it runs without `eval`, so the page's own policy can forbid all but its two scripts;
-- a picture without scripts (pygal, matplotlib) has neither hover nor a layout that fits a phone.
+- pictures without scripts (pygal, matplotlib) have no hover and do not fit a phone.
 
-Its price is vl-convert, 34 MB to download, which brings those scripts: hence the extra,
-`aht-etl[html]`. Without JavaScript the page shows the same numbers as tables.
+Its scripts come in vl-convert, a download of 34 MB. That is why the page is an extra,
+`aht-etl[html]`.
 """
 
 from datetime import UTC, datetime, tzinfo

@@ -111,7 +111,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """The hours that begin on a day: 24, or 23 or 25 where clocks change."""
+    """The hours that start on a day: 24, or 23 or 25 when clocks change."""
 
     date: date
     cells: tuple[Cell, ...]

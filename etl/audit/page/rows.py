@@ -1,6 +1,6 @@
-"""What the rows of a part tell the page: handle times by reason, and distinct segments.
+"""Statistics of the rows of parts: handle times by reason, and distinct segments.
 
-Both need bounded memory, whatever the rows hold, and can be merged part by part.
+Both need bounded memory for any rows, and can be merged part by part.
 """
 
 import math

@@ -176,7 +176,7 @@ def _summary(survey: Survey, lake: str) -> RenderableType:
 def _late(survey: Survey) -> str:
     delays = sorted(delay for partition in survey.partitions for delay in partition.delays)
     if not delays:
-        return "not known: the files' names tell no time"
+        return "not known: the files' names hold no time"
     late = [delay for delay in delays if delay > LATE_AFTER]
     usual = (
         f"half came within {_span(delays[len(delays) // 2])}, the last after {_span(delays[-1])}"
