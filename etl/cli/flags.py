@@ -104,14 +104,13 @@ ENGINE: Final = (
         "engine.scheduler",
         "--dask-scheduler",
         "ADDRESS",
-        "The Dask scheduler, for example tls://dask:8786; implies --engine dask. Without it "
-        "Dask's workers are processes on this machine.",
+        "The Dask scheduler, for example tls://dask:8786; implies --engine dask.",
     ),
     Flag(
         "engine.workers",
         "--dask-workers",
         "N",
-        "Dask tasks at once, for example 8 (default: one per worker, or one per core).",
+        "Dask tasks at once, for example 8 (default: one per worker).",
     ),
 )
 #: All configuration flags of a run.

@@ -306,13 +306,13 @@ class EngineSettings(Section):
     )
     scheduler: SchedulerAddress | None = Field(
         default=None,
-        description="Dask: the scheduler's address, tls://host:8786 or tcp://host:8786. Empty: "
-        "worker processes on this machine, for this run.",
+        description="Dask: the scheduler's address, tls://host:8786 or tcp://host:8786. The engine "
+        "dask needs it.",
     )
     workers: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="Dask: how many tasks run at once. They share fetch.concurrency and "
-        "fetch.rate. Empty: as many as the cluster has workers, or as this machine has cores.",
+        "fetch.rate. Empty: as many as the cluster has workers.",
         examples=[8],
     )
 

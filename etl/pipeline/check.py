@@ -331,11 +331,9 @@ async def _temporary() -> _Seen:
 
 async def _dask(settings: Settings) -> _Seen:
     require_engine(settings)
-    if settings.engine.scheduler is None:
-        return _Seen("Dask is installed; a run starts worker processes on this machine")
     from etl.pipeline.cluster.connection import connected  # noqa: PLC0415 - an extra
 
-    async with connected(settings.engine, 1) as dask:
+    async with connected(settings.engine) as dask:
         workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]
     seen = f"Dask at {settings.engine.scheduler}: {workers:,} workers, with this version"
     return _Seen(seen + ("" if workers else "; a run waits for the first"))

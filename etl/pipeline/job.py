@@ -102,8 +102,15 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
 
 
 def require_engine(settings: Settings) -> None:
-    """Raise UsageError where the engine of the settings is not installed."""
-    if settings.engine.kind == "dask" and find_spec("distributed") is None:
+    """Raise UsageError where Dask is asked for, and is not installed or has no scheduler."""
+    if settings.engine.kind != "dask":
+        return
+    if settings.engine.scheduler is None:
+        raise UsageError(
+            "engine.scheduler: is missing, and the engine dask needs it; start a scheduler "
+            "(dask scheduler) and workers (dask worker ADDRESS), and set --dask-scheduler ADDRESS"
+        )
+    if find_spec("distributed") is None:
         raise UsageError(
             "engine.kind: Dask is not installed; install the extra: pip install '.[dask]' in a "
             "clone, else pip install 'aht-etl[dask]'"

@@ -1,7 +1,6 @@
-"""Events of a worker's process: collected for the client, which logs them as its own.
+"""Events of a worker's process are collected for the client, which logs them as its own.
 
-A worker on another machine has no standard error that the operator sees, and several processes
-would tear each other's lines, and the live display, on the one that they share.
+The operator does not see the standard error of a worker on another machine.
 """
 
 import logging
@@ -18,36 +17,34 @@ from etl.config.redact import Redactor
 from etl.model.events import log as host_log
 from etl.model.events import name_error
 
-# Beyond that the oldest are dropped: they are taken once a second or more often.
+# The oldest are dropped beyond this; the client takes them at least once a second.
 _MOST_EVENTS: Final = 10_000
 
 
 @dataclass(slots=True)
 class EventLog:
-    """Events of `level` or above, without secrets, until somebody takes them."""
+    """Events of `level` or above, without secrets, until the client takes them."""
 
     level: int = logging.WARNING
     redactor: Redactor = field(default_factory=Redactor)
     _events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MOST_EVENTS))
 
     def add(self, method: str, event: dict[str, Any]) -> None:
-        """Keep an event that was logged by the method `info`, `warning` and so on."""
+        """Keep an event that was logged by a method such as `info` or `warning`."""
         if logging.getLevelNamesMapping()[method.upper()] >= self.level:
             self._events.append({"level": method, **self.redactor.tree(event)})
 
     def take(self) -> tuple[dict[str, Any], ...]:
-        """Return what came since the last time."""
+        """Return the events since the last call."""
         return tuple(self._events.popleft() for _ in range(len(self._events)))
 
 
-#: What is logged outside of any task: messages of other libraries.
-PROCESS: Final = EventLog()
-#: Where the events of the running task go.
-TASK: Final[ContextVar[EventLog]] = ContextVar("aht_etl_task", default=PROCESS)
+#: Where the events of the running task go; events outside a task are dropped.
+TASK: Final[ContextVar[EventLog]] = ContextVar("aht_etl_task")
 
 
 def collect() -> None:
-    """Collect this process's events from now on, unless it has a set-up of structlog already."""
+    """Collect this process's events from now on, unless structlog is configured already."""
     if structlog.is_configured():
         return
     structlog.configure(
@@ -58,7 +55,9 @@ def collect() -> None:
 
 
 def _collect(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    log = TASK.get()
+    log = TASK.get(None)
+    if log is None:
+        raise structlog.DropEvent
     if log.level <= logging.DEBUG:
         event = structlog.processors.format_exc_info(logger, method, event)
     else:
@@ -68,7 +67,7 @@ def _collect(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 
 def least_level() -> int:
-    """Return the least level that this process logs, as far as its set-up of structlog tells."""
+    """Return the least level that this process logs, by its configuration of structlog."""
     if not structlog.is_configured():
         return logging.CRITICAL
     logger = structlog.get_logger().bind()
@@ -79,7 +78,7 @@ def least_level() -> int:
 
 
 def log_again(events: Iterable[dict[str, Any]], **more: str) -> None:
-    """Log here what was logged there, with more fields about where that is."""
+    """Log a worker's events here, with more fields that name the worker."""
     for event in events:
         fields = {key: value for key, value in event.items() if key not in {"level", "event"}}
         host_log.log(event["level"], event["event"], **{**fields, **more})

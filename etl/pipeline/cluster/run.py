@@ -50,7 +50,7 @@ async def load(state: RunState, _source: Source, store: Store, stop: Stop) -> No
     settings = state.job.settings
     most = min(settings.fetch.concurrency, len(todo))
     async with AsyncExitStack() as stack:
-        dask = await stop.interruptible(stack.enter_async_context(connected(settings.engine, most)))
+        dask = await stop.interruptible(stack.enter_async_context(connected(settings.engine)))
         workers = len(await stop.interruptible(dask.nthreads()))  # type: ignore[no-untyped-call]
         places = max(1, min(settings.engine.workers or workers, most))
         run = _Run(state, stop, store, dask, cut(todo, places))
@@ -188,8 +188,8 @@ class _Run:
             reason = f"a task failed on the Dask cluster: {text}{advice}"
             self._stop.request(error=RunError(reason))
         elif not self._stop.requested():
-            where = self._job.settings.engine.scheduler or "this machine"
-            reason = f"the Dask scheduler at {where} was lost; what was committed stays"
+            where = self._job.settings.engine.scheduler
+            reason = f"the Dask scheduler at {where} was lost; committed parts stay"
             self._stop.request(error=RunError(reason))
 
     async def _settle(self, place: _Place) -> None:
@@ -224,10 +224,9 @@ class _Run:
             stop = self._stop
             end = EndRun(stop.signal, str(stop.error or "")) if stop.requested() else None
             answers = await self._run_on_workers(exchange, self._job.run_id, end)
-            for worker, (words, events) in answers.items():
-                forward.log_again(events, worker=worker)
-                for word in words:
-                    self._hear(word)
+            words = [word for said in answers.values() for word in said]
+            for word in words:
+                self._hear(word)
             self._show()
             if answers:
                 heard_at = loop.time()
@@ -237,7 +236,7 @@ class _Run:
             if end is not None:
                 asked += 1
                 if asked >= _TAKEN_BACK_AFTER:
-                    await self._take_back({w.key for words, _ in answers.values() for w in words})
+                    await self._take_back({word.key for word in words})
                 await asyncio.sleep(_ENDING_EVERY_S)
 
     async def _take_back(self, at_work: set[str]) -> None:

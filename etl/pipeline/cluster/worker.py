@@ -6,7 +6,6 @@ Dask gives a task nothing but a function to call, so what tasks share is this mo
 import asyncio
 import threading
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -250,9 +249,9 @@ def work(order: Order) -> Outcome:
     return _POST.do(order, get_worker().address)
 
 
-def exchange(run_id: str, end: EndRun | None) -> tuple[list[Word], Sequence[dict[str, object]]]:
-    """Return how far a run's tasks in this process are, and what else was logged here."""
-    return _POST.words(run_id, end), forward.PROCESS.take()
+def exchange(run_id: str, end: EndRun | None) -> list[Word]:
+    """Return how far a run's tasks in this process are; end them if `end` is given."""
+    return _POST.words(run_id, end)
 
 
 def leave(run_id: str) -> None:

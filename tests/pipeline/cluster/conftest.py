@@ -25,19 +25,19 @@ class DaskCluster:
     workers: subprocess.Popen[bytes]
 
 
-def start(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, name: str, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
     with (folder / f"{name}.log").open("wb") as log:
         command = [DASK, name, *arguments, "--no-dashboard"]
-        return subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=folder, env=environment(**env), stdout=log, stderr=log)
 
 
-def start_cluster(folder: Path) -> DaskCluster:
+def start_cluster(folder: Path, **env: str) -> DaskCluster:
     """Start one on a free port of loopback; its workers may still be on their way."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    scheduler = start(folder, "scheduler", "--host", "127.0.0.1", "--port", str(port))
+    scheduler = start(folder, "scheduler", "--host", "127.0.0.1", "--port", str(port), **env)
     workers = start(folder, "worker", address, "--nworkers", "2", "--nthreads", "1")
     log = folder / "scheduler.log"
     wait_until(lambda: log.read_bytes().count(b"Register worker") == 2)
@@ -48,6 +48,29 @@ def end_cluster(cluster: DaskCluster) -> None:
     for process in (cluster.workers, cluster.scheduler):
         process.terminate()
         process.wait()
+
+
+def worker_processes(cluster: DaskCluster) -> list[int]:
+    """Return the processes that load files: the children of Dask's nannies."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+                command = folder.joinpath("cmdline").read_bytes()
+            except (OSError, IndexError):
+                continue
+            if parent == cluster.workers.pid and b"spawn_main" in command:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """Start a cluster for one test, which may kill its processes."""
+    cluster = start_cluster(tmp_path_factory.mktemp("dask"))
+    yield cluster
+    end_cluster(cluster)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -134,25 +133,17 @@ def test_no_scheduler(run: Runner, serve: Serve) -> None:
     assert "check engine.scheduler" in ended.report["error"]
 
 
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[DaskCluster]:
-    """Start a cluster that is to be lost."""
-    cluster = start_cluster(tmp_path)
-    yield cluster
-    end_cluster(cluster)
-
-
-def test_the_scheduler_is_lost(run: Runner, serve: Serve, mortal: DaskCluster) -> None:
+def test_the_scheduler_is_lost(run: Runner, serve: Serve, own_cluster: DaskCluster) -> None:
     """The run fails, the report says what is known to be in the lake, the next run goes on."""
     emulator = serve(DAY, latency_s=0.05)
     process = run.start(
         emulator,
         *WINDOW,
-        *("--dask-scheduler", mortal.address, "--concurrency", "2"),
+        *("--dask-scheduler", own_cluster.address, "--concurrency", "2"),
         DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s",
     )
     wait_until(lambda: emulator.count("file", 200) >= 20)
-    mortal.scheduler.send_signal(signal.SIGKILL)
+    own_cluster.scheduler.send_signal(signal.SIGKILL)
     ended = run.end(process)
     assert (1, "failed") == (ended.code, ended.report["status"])
     assert "the Dask scheduler at" in ended.report["error"]
