@@ -16,7 +16,7 @@ import aiohttp
 from etl.api.network import Proxy, explain_handshake, may_pass
 from etl.api.responses import Response, read_start
 from etl.model.errors import FileError
-from etl.model.printable import one_line
+from etl.model.text import one_line
 
 _BODY_MAX_BYTES: Final = 8192
 _MESSAGE_MAX_CHARS: Final = 300

@@ -12,7 +12,7 @@ from etl.api.responses import ForeignResponseError, Response, read_json, read_st
 from etl.api.transport import Transport
 from etl.config.redact import Redactor
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.printable import one_line
+from etl.model.text import one_line
 from etl.model.times import Window, rfc3339, to_millis
 
 _BOM: Final = "\ufeff"

@@ -32,7 +32,7 @@ from etl.config.settings import Settings
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import resource_shortage
-from etl.model.printable import one_line
+from etl.model.text import one_line
 from etl.model.version import __version__
 
 # Servers close idle connections after five seconds or more. A request on a connection that closes

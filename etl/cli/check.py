@@ -17,7 +17,7 @@ from etl.cli.command import Call, command
 from etl.cli.flags import RUN
 from etl.cli.process.signals import SIGNALS, handled
 from etl.model.errors import UsageError
-from etl.model.printable import one_line
+from etl.model.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -20,7 +20,7 @@ from etl.model.times import (
     parse_instant,
     to_millis,
 )
-from etl.storage.places import normalised
+from etl.storage.places import normalised_uri
 
 # A host's name or address, perhaps a port, perhaps a path; no user, no query, nothing quoted.
 _URL: Final = re.compile(
@@ -131,7 +131,7 @@ SchedulerAddress = Annotated[
 #: A folder as a path, or the URI of an object store.
 PlaceUri = Annotated[
     str,
-    AfterValidator(normalised),
+    AfterValidator(normalised_uri),
     Expected("a folder, file:///folder, s3://, gs:// or az://", "./raw"),
 ]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Expected("a number of seconds")]

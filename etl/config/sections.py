@@ -29,7 +29,7 @@ from etl.config.scalars import (
     Url,
 )
 from etl.model.machine import is_loopback
-from etl.storage.places import writable
+from etl.storage.places import writable_path
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
 
@@ -336,7 +336,7 @@ class MetricsSettings(Section):
     def _read_by_the_exporter(cls, value: str | None) -> str | None:
         if value is not None and not value.endswith(".prom"):
             raise ValueError("must end in .prom: the node exporter reads no other file")
-        return None if value is None else writable(value)
+        return None if value is None else writable_path(value)
 
     @property
     def configured(self) -> bool:

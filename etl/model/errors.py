@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from etl.model.machine import resource_shortage
-from etl.model.printable import one_line
+from etl.model.text import one_line
 
 
 class FailureKind(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
-from etl.model.printable import one_line
+from etl.model.text import one_line
 
 
 class Events:

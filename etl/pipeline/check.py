@@ -29,7 +29,7 @@ from etl.config.values import ShownValue
 from etl.decode import DecodeLimits
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
-from etl.model.printable import size
+from etl.model.text import size
 from etl.model.times import Window, rfc3339
 from etl.pipeline.decoding import Decoder
 from etl.pipeline.job import require_engine

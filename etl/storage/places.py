@@ -99,7 +99,7 @@ def is_remote(uri: str) -> bool:
     return uri.partition("://")[0] in _SCHEMES
 
 
-def normalised(uri: str) -> str:
+def normalised_uri(uri: str) -> str:
     """Return a folder as a path with `~/` expanded, or an object store's URI. Raises ValueError."""
     if not uri:
         raise ValueError("must not be empty")
@@ -112,15 +112,15 @@ def normalised(uri: str) -> str:
                 if store
                 else "write file:///folder, with three slashes"
             )
-        return writable(os.path.expanduser(uri) if uri.startswith("~/") else uri)  # noqa: PTH111
+        return writable_path(os.path.expanduser(uri) if uri.startswith("~/") else uri)  # noqa: PTH111
     if scheme.lower() != "file":
         return str(Place.parse(uri))
     if not rest.startswith("/"):
         raise ValueError("write file:///folder, with three slashes")
-    return writable(unquote(rest, errors="surrogateescape"))
+    return writable_path(unquote(rest, errors="surrogateescape"))
 
 
-def writable(path: str) -> str:
+def writable_path(path: str) -> str:
     """Return a path that is text which this machine can write. Raises ValueError otherwise.
 
     Reports, logs and JSON repeat the path. Errors are rare: in the locale C, Python writes file

@@ -8,7 +8,7 @@ import pytest
 
 from etl import load_settings, run
 from etl.emulator import Dataset
-from etl.model.printable import duration, size
+from etl.model.text import duration, size
 from etl.pipeline.estimate import Estimate, estimate
 from etl.storage.local import LocalStore
 from tests.conftest import Serve, load

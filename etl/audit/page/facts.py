@@ -18,7 +18,7 @@ from etl.audit.parallel import in_order
 from etl.audit.survey import LATE_AFTER, PartitionSurvey, PartSurvey, Survey, delay_of
 from etl.lake.layout import QUARANTINE, Damage, Selection, to_partition
 from etl.model.machine import cores
-from etl.model.printable import one_line
+from etl.model.text import one_line
 from etl.storage.store import LakeError, Store
 
 #: The classes of delays: a delay falls in the first class whose end it does not exceed.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.lake.receipts import first_line
-from etl.model.printable import one_line
+from etl.model.text import one_line
 from etl.storage.store import LakeError, Store
 
 COLUMNS: Final = ("startReason", "endReason", "handleTimeMillis")

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from etl.model.printable import duration, size
+from etl.model.text import duration, size
 from etl.pipeline.progress import Facts
 
 _BAR_LEAST: Final = 6

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from etl.model.printable import duration, one_line, size
+from etl.model.text import duration, one_line, size
 from etl.model.times import rfc3339
 from etl.pipeline.plan_report import PlannedPartition, PlanReport
 

@@ -18,7 +18,7 @@ from etl.audit.survey import LATE_AFTER, PartitionSurvey, Survey
 from etl.cli.views.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.layout import to_minute
 from etl.model.paths import HOUR
-from etl.model.printable import one_line
+from etl.model.text import one_line
 from etl.model.times import rfc3339
 
 _DAYS_SHOWN: Final = 31

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from etl.cli.process.log import cause_of
-from etl.model.printable import one_line, size
+from etl.model.text import one_line, size
 from etl.model.times import rfc3339
 from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.report import Report

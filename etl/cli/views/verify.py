@@ -13,7 +13,7 @@ from etl.audit.findings import Finding, FindingKind, Verification
 from etl.audit.page.formats import plural
 from etl.cli.process.signals import handled
 from etl.model.events import log
-from etl.model.printable import one_line
+from etl.model.text import one_line
 
 if TYPE_CHECKING:
     from etl.cli.views.progress import ProgressMode  # loads the pipeline

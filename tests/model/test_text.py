@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.model.printable import one_line
+from etl.model.text import one_line
 
 
 @given(st.text(st.characters(categories=None)))
