@@ -1,4 +1,4 @@
-"""Small servers on loopback that answer as a test says, and a transport to ask them."""
+"""Small servers on loopback that respond as a test says, and a transport to call them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Answer:
-    """A server's address and the requests that it has got."""
+    """A server's address and the requests that it received."""
 
     url: str = ""
     requests: list[web.Request] = field(default_factory=list)
@@ -54,7 +54,7 @@ async def transport(
     *,
     use_proxy: bool = False,
 ) -> AsyncIterator[Transport]:
-    """Only sleeping moves the time, unless there is another clock."""
+    """Open a transport whose clock advances only by its sleeps, unless `clock` is given."""
     naps = [] if slept is None else slept
 
     async def sleep(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Tokens: one for all, renewed in time; signatures: never the same twice."""
+"""OAuth 2.0 tokens and OAuth 1.0a signatures."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ def jwt(**claims: Any) -> str:
 
 
 class Server:
-    """Hands out tokens with a life, slowly enough for others to ask meanwhile."""
+    """A token server that lets other tasks run before it returns a token."""
 
     def __init__(self, life_s: float) -> None:
         self.life_s = life_s
@@ -43,7 +43,7 @@ class Server:
 
 
 async def test_one_renewal_serves_all() -> None:
-    """However many workers ask at once, one token is fetched."""
+    """Many workers that need a token at once get the same one."""
     server = Server(3600)
     auth = OAuth2(server.request, server.clock, lambda _: None)
     headers = await asyncio.gather(*(auth.header(URL) for _ in range(50)))
@@ -53,7 +53,7 @@ async def test_one_renewal_serves_all() -> None:
 
 @pytest.mark.parametrize(("life_s", "renewed_at"), [(3600, 3540), (10, 8)])
 async def test_renewed_before_it_ends(life_s: float, renewed_at: float) -> None:
-    """A fifth of the life, and 60 s at most, before the end a new one is fetched."""
+    """The token is renewed when a fifth of its life, at most 60 s, is left."""
     server = Server(life_s)
     auth = OAuth2(server.request, server.clock, lambda _: None)
     await auth.header(URL)
@@ -64,7 +64,7 @@ async def test_renewed_before_it_ends(life_s: float, renewed_at: float) -> None:
 
 
 async def test_many_401s_renew_once() -> None:
-    """Workers that were refused with the old token share the one new one."""
+    """Workers whose old token was refused share one new token."""
     server = Server(3600)
     auth = OAuth2(server.request, server.clock, lambda _: None)
     old = await auth.header(URL)
@@ -78,7 +78,7 @@ async def test_many_401s_renew_once() -> None:
 
 
 async def test_a_renewal_that_is_under_way_is_waited_for() -> None:
-    """The new token may be what ended the old one, before it is here: no second one is fetched."""
+    """A new token may end the old one before it arrives: no second token is fetched."""
     server = Server(3600)
     auth = OAuth2(server.request, server.clock, lambda _: None)
     old = await auth.header(URL)
@@ -102,8 +102,8 @@ async def test_a_renewal_that_is_under_way_is_waited_for() -> None:
         ({"access_token": jwt(sub="x")}, float("inf")),
     ],
 )
-def test_lives(answer: dict[str, Any], renew_at: float) -> None:
-    """The life is a number or a string; without one the token is used until it is refused."""
+def test_the_life_of_a_token(answer: dict[str, Any], renew_at: float) -> None:
+    """The life is a number or a string; without it, the token is used until it is refused."""
     assert parse_token(answer, requested_at=100).renew_at == pytest.approx(renew_at)
 
 
@@ -115,7 +115,7 @@ def test_the_jwt_itself_says_when_it_ends() -> None:
 
 @pytest.mark.parametrize("behind_s", [0, 10**6, -(10**6)])
 def test_a_token_ends_by_its_own_life_whatever_this_clock_says(behind_s: int) -> None:
-    """A clock that was set back makes no token that never ends; one ahead neither."""
+    """A clock that is set back does not make a token valid forever, nor one that is ahead."""
     issued_at = datetime.now(UTC).timestamp() + behind_s
     token = parse_token({"access_token": jwt(iat=issued_at, exp=issued_at + 1000)}, 0)
     assert token.renew_at == pytest.approx(940, abs=5)
@@ -123,7 +123,7 @@ def test_a_token_ends_by_its_own_life_whatever_this_clock_says(behind_s: int) ->
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"access_token": 1}, {"access_token": "a\nb"}])
 def test_no_token_is_an_error(answer: Any) -> None:
-    """An answer without a usable token ends the run; it is not quoted."""
+    """A response without a usable token ends the run; the error does not quote it."""
     with pytest.raises(RunError, match="access_token"):
         parse_token(answer, 0)
 
@@ -150,7 +150,7 @@ def test_a_token_is_not_in_the_text_about_it() -> None:
 
 
 async def ask(opened: Transport, url: str, auth: OAuth2) -> None:
-    """Ask by the vendor's policy."""
+    """Send a request with the vendor's retry policy."""
     async for attempt in opened.attempts(url):
         with attempt:
             async with opened.get(url, auth):
@@ -158,7 +158,7 @@ async def ask(opened: Transport, url: str, auth: OAuth2) -> None:
 
 
 async def test_a_request_outlives_the_tokens_that_end_while_it_is_in_flight() -> None:
-    """A new token ends the older one at the server: each time the newer one gets a try."""
+    """If the server ends the old token for each new one, the request is sent with the newer one."""
     tokens = Server(3600)
     arrived = asyncio.Event()
     let_go = asyncio.Event()
@@ -189,7 +189,7 @@ async def test_a_request_outlives_the_tokens_that_end_while_it_is_in_flight() ->
 
 
 async def test_a_token_that_is_fetched_for_a_request_and_refused_is_the_end() -> None:
-    """A 401 to each token: one more is fetched for the request, no third one."""
+    """A 401 to each token: the request fetches a second token, but no third one."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.Response(status=401)

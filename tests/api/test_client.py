@@ -29,7 +29,7 @@ HOSTS = [
 
 @pytest.mark.parametrize(("answer", "origin"), HOSTS)
 async def test_hosts_that_are_looked_up(answer: Any, origin: str) -> None:
-    """Called by https, but on loopback by the Domain API's own scheme."""
+    """The scheme is https; on loopback it is the Domain API's own."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.json_response({**answer} if "service" not in answer else {**answer, **NAMED})
@@ -62,7 +62,7 @@ NAMED = {"service": AGENT_ACTIVITY}
     ],
 )
 async def test_answers_that_name_no_host(answer: Any) -> None:
-    """They end the run with what to check."""
+    """They end the run; the error says what to check."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.json_response(answer)
@@ -72,8 +72,8 @@ async def test_answers_that_name_no_host(answer: Any) -> None:
             await look_up(opened, server.url, "a1", SENTINEL)
 
 
-async def test_a_page_is_no_look_up() -> None:
-    """A login page is named for what it is, with what to check."""
+async def test_a_web_page_instead_of_a_look_up() -> None:
+    """The error says that it is a web page, and what to check."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.Response(text="<html>Please log in</html>", content_type="text/html")

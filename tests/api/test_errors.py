@@ -1,4 +1,4 @@
-"""What a 401 says: the vendor's problem, its advice, and the clock."""
+"""What error responses mean: OAuth's problems, the clock, Retry-After."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -19,14 +19,14 @@ PERMISSION = "Data > Workforce Management > Agent Activity API"
 
 
 class Keys(Anonymous):
-    """Some keys, which are sent."""
+    """Authentication with some keys."""
 
     async def header(self, url: str) -> str:  # type: ignore[override]
         return "OAuth oauth_consumer_key=x"
 
 
 async def refusal(auth: Anonymous | None = None, **answer: Any) -> str:
-    """Return the message of a 401 that is answered so."""
+    """Return the error's message for a 401 with this body and these headers."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.Response(status=401, **answer)
@@ -59,7 +59,7 @@ ADVICE = "oauth_problem=token_rejected&oauth_problem_advice=The%20token%20is%20g
     ],
 )
 async def test_the_problem_and_its_advice_are_shown(answer: dict[str, Any]) -> None:
-    """As the field of a JSON object, as a text, or in the header."""
+    """As a field of a JSON object, as plain text, or in the header."""
     message = await refusal(**answer)
     assert message.startswith("status 401: token_rejected: The token is gone!")
     assert "check auth.access_token and auth.access_token_secret" in message
@@ -77,14 +77,14 @@ async def test_the_problem_and_its_advice_are_shown(answer: dict[str, Any]) -> N
     ],
 )
 async def test_each_problem_says_what_to_do(problem: str, said: str) -> None:
-    """Also without an advice."""
+    """Also if the server gives no advice."""
     message = await refusal(text=f"oauth_problem={problem}")
     assert message.startswith(f"status 401: {problem}; ")
     assert said in message
 
 
-async def test_a_401_without_a_word_tells_missing_keys_from_wrong_ones() -> None:
-    """Who sent none is not told that they are wrong."""
+async def test_a_401_without_details_says_missing_or_wrong_keys() -> None:
+    """Without keys, the message does not say that they are wrong."""
     assert f"status 401; the keys are wrong, or lack the permission {PERMISSION}" == await refusal()
     assert (await refusal(Anonymous())).startswith("status 401; no keys are set (auth.*)")
 
@@ -102,14 +102,14 @@ async def test_a_401_without_a_word_tells_missing_keys_from_wrong_ones() -> None
     ],
 )
 async def test_the_errors_of_oauth_2_are_shown(answer: dict[str, Any]) -> None:
-    """RFC 6749 and RFC 6750: in the body or in the header."""
+    """They are in the body (RFC 6749) or in the header (RFC 6750)."""
     message = await refusal(**answer)
     assert message.startswith("status 401: invalid_token; It ended at noon; ")
     assert "the API does not take the token" in message
 
 
 async def test_foreign_text_is_made_safe() -> None:
-    """No control character and no secret, however it is written."""
+    """The message has no control characters and no secrets in any encoding."""
     advice = "no%1b%5b31m%0a%0dsecret-of-the-keys"
     message = await refusal(text=f"oauth_problem=token_rejected&oauth_problem_advice={advice}")
     assert message.startswith("status 401: token_rejected: no [31m ***")
@@ -128,7 +128,7 @@ async def test_foreign_text_is_made_safe() -> None:
 async def test_a_clock_that_is_wrong_is_named(
     ahead_s: int | None, text: str, said: str | None
 ) -> None:
-    """With the difference to the server's, where that is more than a minute."""
+    """The message has the difference to the server's clock if it is more than a minute."""
     date = "soon"
     if ahead_s is not None:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead_s), usegmt=True)
@@ -140,13 +140,13 @@ async def test_a_clock_that_is_wrong_is_named(
 
 
 async def test_a_cached_answer_tells_nothing_about_the_clock() -> None:
-    """Its date is that of the answer that was kept."""
+    """Its date is the time when the cache got it."""
     headers = {"Date": "Wed, 01 Jun 2022 12:00:00 GMT", "Age": "100"}
     assert "clock" not in await refusal(headers=headers)
 
 
 async def test_a_401_whose_body_breaks_is_still_a_401() -> None:
-    """The status is known: nothing is tried again."""
+    """The status is known, so the request is not retried."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=401)
@@ -178,14 +178,14 @@ async def test_a_401_whose_body_breaks_is_still_a_401() -> None:
     ],
 )
 def test_retry_after(header: str | None, expected: float) -> None:
-    """Seconds and HTTP dates are understood; nonsense and the past ask for nothing."""
+    """Seconds and HTTP dates count; invalid values and past times do not."""
     headers = {} if header is None else {"Retry-After": header}
     assert retry_after_s(headers, NOW) == expected
 
 
 @pytest.mark.parametrize("date", ["Wed, 01 Jun 2022 10:00:00 GMT", "soon", None])
 def test_a_retry_after_is_by_the_servers_own_clock(date: str | None) -> None:
-    """Where the answer has a date, this machine's clock does not matter."""
+    """If the response has a date, this machine's clock does not matter."""
     expected = 60 if date and date.startswith("Wed") else 0
     headers = {"Retry-After": "Wed, 01 Jun 2022 10:01:00 GMT"} | ({"Date": date} if date else {})
     assert retry_after_s(headers, NOW) == expected

@@ -1,4 +1,4 @@
-"""The limiter, on a clock that only moves when somebody sleeps."""
+"""The limiter, with a clock that moves only while all tasks sleep."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from etl.api.limiter import Limiter
 
 
 class FakeTime:
-    """A clock whose sleepers wake in order, as soon as nothing else can run."""
+    """A clock that wakes its sleepers in order when no other task can run."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -25,7 +25,7 @@ class FakeTime:
         await future
 
     async def drive(self, *work: Awaitable[object]) -> None:
-        """Run the work to its end, moving the clock from sleeper to sleeper."""
+        """Run the work to its end; move the clock to the next sleeper each time."""
         task = asyncio.gather(*work)
         while not task.done():
             for _ in range(50):
@@ -50,7 +50,7 @@ async def request(limiter: Limiter, time: FakeTime, seconds: float, seen: list[f
 
 
 async def test_never_more_than_allowed(time: FakeTime) -> None:
-    """However many ask, only `concurrency` are in flight."""
+    """At most `concurrency` requests are in flight."""
     limiter = Limiter(3, None, time.clock, time.sleep)
     in_flight, most = 0, 0
 
@@ -75,7 +75,7 @@ async def test_rate_is_even_and_exact(time: FakeTime) -> None:
 
 
 async def test_a_pause_holds_everybody(time: FakeTime) -> None:
-    """After a pause nobody starts before it is over, and then not all at once."""
+    """No request starts before the end of a pause, and then they do not start all at once."""
     limiter = Limiter(4, None, time.clock, time.sleep)
     seen: list[float] = []
 
@@ -90,7 +90,7 @@ async def test_a_pause_holds_everybody(time: FakeTime) -> None:
 
 
 class Server:
-    """Allows so many requests a second (a few at once), or so many in flight; else says 429."""
+    """Accepts a number of requests a second (a few at once), or in flight; refuses the others."""
 
     def __init__(self, time: FakeTime, rate: float | None, most: int | None, takes_s: float):
         self.answers: list[tuple[float, bool]] = []
@@ -114,7 +114,7 @@ class Server:
 
 
 async def settled(limiter: Limiter, time: FakeTime, server: Server) -> tuple[float, float]:
-    """Ask for a minute; return requests accepted a second, and 429s' share, after half of it."""
+    """Send for a minute; return accepted requests a second and the share of 429s, late in it."""
 
     async def worker() -> None:
         while time.now < 1060:
@@ -143,7 +143,7 @@ async def settled(limiter: Limiter, time: FakeTime, server: Server) -> tuple[flo
 async def test_a_limit_is_found_and_kept_just_under(
     rate: float | None, most: int | None, takes_s: float, possible: float, time: FakeTime
 ) -> None:
-    """Whether of requests a second, in flight, or both: nine tenths of it, hardly a 429."""
+    """Nine tenths of the limit are used, with few 429s, for each kind of limit and for both."""
     limiter = Limiter(16, None, time.clock, time.sleep)
     accepted, refused = await settled(limiter, time, Server(time, rate, most, takes_s))
     assert accepted >= 0.9 * possible
@@ -152,7 +152,7 @@ async def test_a_limit_is_found_and_kept_just_under(
 
 
 async def test_no_limit_is_invented(time: FakeTime) -> None:
-    """A server that refuses nothing is asked as fast as it answers."""
+    """A server that refuses nothing gets requests as fast as it responds."""
     limiter = Limiter(16, None, time.clock, time.sleep)
     accepted, _ = await settled(limiter, time, Server(time, None, None, 0.5))
     assert accepted == pytest.approx(16 / 0.5, rel=0.05)
@@ -160,7 +160,7 @@ async def test_no_limit_is_invented(time: FakeTime) -> None:
 
 
 async def test_fast_errors_do_not_speed_it_up(time: FakeTime) -> None:
-    """A server that refuses everything at once gets less and less, not more."""
+    """A server that refuses everything quickly gets fewer requests over time, not more."""
     limiter = Limiter(16, None, time.clock, time.sleep)
     server = Server(time, None, 0, 0)
     await settled(limiter, time, server)
@@ -170,7 +170,7 @@ async def test_fast_errors_do_not_speed_it_up(time: FakeTime) -> None:
 
 
 async def test_refusals_that_take_their_time(time: FakeTime) -> None:
-    """A server that is slow to say no is understood all the same."""
+    """The limit is found although the server refuses slowly."""
     limiter = Limiter(16, None, time.clock, time.sleep)
     answers: list[tuple[float, bool]] = []
 
@@ -192,7 +192,7 @@ async def test_refusals_that_take_their_time(time: FakeTime) -> None:
 
 
 async def test_one_refusal_among_slow_requests(time: FakeTime) -> None:
-    """It does not leave one request at a time."""
+    """It does not reduce the requests in flight to one."""
     limiter = Limiter(16, None, time.clock, time.sleep)
 
     async def worker(index: int) -> None:
@@ -207,7 +207,7 @@ async def test_one_refusal_among_slow_requests(time: FakeTime) -> None:
 
 
 async def test_single_503s_are_no_overload(time: FakeTime) -> None:
-    """One in a hundred costs its own retry, not everybody's pace; most of them does."""
+    """One 503 in a hundred does not lower the rate; every second one does."""
     limiter = Limiter(16, None, time.clock, time.sleep)
 
     async def ask(every: int) -> None:
@@ -223,7 +223,7 @@ async def test_single_503s_are_no_overload(time: FakeTime) -> None:
 
 
 async def test_a_limit_that_is_lifted_is_noticed(time: FakeTime) -> None:
-    """What was found once is forgotten in time, not by answers."""
+    """The limiter forgets a limit with time."""
     limiter = Limiter(16, None, time.clock, time.sleep)
     await settled(limiter, time, Server(time, 10, None, 0.1))
     assert limiter.rate < 12
@@ -232,7 +232,7 @@ async def test_a_limit_that_is_lifted_is_noticed(time: FakeTime) -> None:
 
 
 async def test_a_cancelled_waiter_holds_nobody_up(time: FakeTime) -> None:
-    """Who gives up waiting leaves the place to the next."""
+    """The next waiter gets its place."""
     limiter = Limiter(1, None, time.clock, time.sleep)
     seen: list[float] = []
     first = asyncio.ensure_future(request(limiter, time, 1, seen))

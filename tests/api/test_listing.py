@@ -1,4 +1,4 @@
-"""Windows and saved answers → listed paths."""
+"""Windows and saved responses to listed paths."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ RETRY = RetrySettings(server_delays=(0, 0))
 
 
 def answering(answer: Callable[[int], web.Response]) -> AbstractAsyncContextManager[Answer]:
-    """Serve listings by the number of their window, from 0."""
+    """Serve the listing of each window by its number, from 0."""
 
     async def handle(request: web.Request) -> web.Response:
         start_ms = int(request.query["fromMillis"])
@@ -45,13 +45,13 @@ async def listed(answer: Callable[[int], web.Response], **how: Any) -> Any:
 
 
 async def test_windows_in_their_order_each_path_once() -> None:
-    """However the answers arrive, entries come by window; a path listed twice counts once."""
+    """Entries come in the order of the windows, and a path that is listed twice counts once."""
     result = await listed(lambda day: files(f"/{day}", "/0"))
     assert (["/0", "/1", "/2"], 3) == (list(result.entries), result.requests)
 
 
 async def test_empty_and_partial_windows_are_named() -> None:
-    """404 has no paths, 206 has those that it has."""
+    """404 is an empty window, 206 a partial one, whose paths are listed."""
     answers = {0: files("/0"), 1: files("/1", status=206), 2: web.Response(status=404)}
     result = await listed(answers.__getitem__)
     assert (["/0", "/1"], [DAYS[1]], [DAYS[2]]) == (
@@ -62,7 +62,7 @@ async def test_empty_and_partial_windows_are_named() -> None:
 
 
 async def test_what_is_no_text_is_kept_as_its_json() -> None:
-    """It will be an invalid path; nothing that was listed is lost."""
+    """It becomes an invalid path: no entry is lost."""
     result = await listed(lambda _: files("/a", 7, None, {"b": [1]}))
     assert ["/a", "7", "null", '{"b": [1]}'] == list(result.entries)
 
@@ -83,7 +83,7 @@ async def test_what_is_no_text_is_kept_as_its_json() -> None:
 async def test_an_answer_that_is_not_the_apis_is_never_an_empty_window(
     body: bytes, said: str, status: int
 ) -> None:
-    """The window is asked for again and then left unanswered; the others are listed."""
+    """The window is retried and then unanswered; the others are listed."""
 
     def answer(day: int) -> web.Response:
         return web.Response(body=body, status=status) if day == 1 else files(f"/{day}")
@@ -99,7 +99,7 @@ async def test_an_answer_that_is_not_the_apis_is_never_an_empty_window(
     ("body", "said"), [(b"", "without a body"), (b"\x1f\x8b\x08", "ends too early")]
 )
 async def test_a_damaged_answer_fails_the_listing(body: bytes, said: str) -> None:
-    """It may be the API's; all fails, with the window's time and the reason."""
+    """It may be the API's: the listing fails with the window's time and the reason."""
     with pytest.raises(RunError, match=rf"listing 2022-06-02T00:00:00Z to .*{said}"):
         await listed(lambda day: web.Response(body=body) if day == 1 else files("/a"))
 
@@ -127,7 +127,7 @@ FOREIGN_404 = [
 
 @pytest.mark.parametrize("body", VENDORS_404)
 async def test_a_404_that_can_be_the_vendors_is_an_empty_window(body: bytes) -> None:
-    """Nothing, a JSON object, or the documented words; it is not asked for again."""
+    """No body, a JSON object, or the documented words; it is not retried."""
     answer = web.Response
     result = await listed(lambda day: answer(status=404, body=body) if day == 1 else files("/a"))
     assert ([DAYS[1]], {}, 3) == (result.empty_windows, result.unanswered, result.requests)
@@ -135,7 +135,7 @@ async def test_a_404_that_can_be_the_vendors_is_an_empty_window(body: bytes) -> 
 
 @pytest.mark.parametrize("body", FOREIGN_404)
 async def test_any_other_404_is_no_answer(body: bytes) -> None:
-    """It is asked for again like a 5xx; the key takes it for an empty window at once."""
+    """It is retried like a 5xx; with `any_404_is_empty` it is an empty window at once."""
 
     def answer(day: int) -> web.Response:
         return web.Response(status=404, body=body) if day == 1 else files("/a")
@@ -147,8 +147,8 @@ async def test_any_other_404_is_no_answer(body: bytes) -> None:
     assert ([DAYS[1]], {}, 3) == (result.empty_windows, result.unanswered, result.requests)
 
 
-async def test_a_stray_404_is_survived() -> None:
-    """The next answer counts."""
+async def test_a_single_foreign_404_is_retried() -> None:
+    """The next response counts."""
     stray = [web.Response(status=404, text="default backend - 404")]
     result = await listed(lambda day: stray.pop() if day == 1 and stray else files(f"/{day}"))
     assert (["/0", "/1", "/2"], {}, []) == (
@@ -159,7 +159,7 @@ async def test_a_stray_404_is_survived() -> None:
 
 
 async def test_a_listing_that_nobody_answered_is_an_error() -> None:
-    """With the first window and what answered there; one answered window is enough."""
+    """The error names the first window and its response; one answered window is enough."""
     result = await listed(lambda _: web.Response(status=404, text="default backend - 404"))
     with pytest.raises(RunError, match=r"^listing 2022-06-01T00.*'default backend - 404'.*check"):
         require_an_answer(result, DAYS)
@@ -169,13 +169,13 @@ async def test_a_listing_that_nobody_answered_is_an_error() -> None:
 
 @pytest.mark.parametrize("status", [201, 204, 301, 400, 401, 403, 410, 500, 503])
 async def test_other_statuses_fail(status: int) -> None:
-    """Only 200, 206 and 404 say anything about files."""
+    """Only 200, 206 and 404 are about files."""
     with pytest.raises(RunError, match=str(status)):
         await listed(lambda _: web.Response(status=status))
 
 
 async def test_the_causes_of_a_400_are_shown() -> None:
-    """And what to look at."""
+    """The error also says what to check."""
     refusal = web.json_response({"causes": ["too old"], "message": "Bad"}, status=400)
     with pytest.raises(RunError, match=r"400: Bad; too old; check the window"):
         await listed(lambda _: refusal)
@@ -186,7 +186,7 @@ PATHS = st.lists(st.text(st.characters(exclude_characters="\n\r{ \t\ufeff"), min
 
 @given(PATHS)
 def test_lines(paths: list[str]) -> None:
-    """One path a line, with either line end, with or without one behind the last."""
+    """One path a line, with either line end, with or without one after the last."""
     for end in ("\n", "\r\n"):
         for text in (end.join(paths), "".join(path + end for path in paths)):
             assert list(dict.fromkeys(paths)) == list(read_listing(text).entries)
@@ -212,7 +212,7 @@ def test_saved_answers(answers: list[list[str]], between: str) -> None:
     ],
 )
 def test_half_a_saved_answer_is_an_error(text: str, said: str) -> None:
-    """Not a shorter list."""
+    """It is not read as a shorter list."""
     with pytest.raises(RunError, match=said):
         read_listing(text)
 

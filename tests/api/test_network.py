@@ -1,4 +1,4 @@
-"""Hosts, however they are written: what is signed is what is sent; and by which proxy."""
+"""Hosts in all spellings, proxies, and the first connection of a check."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ TARGET = "/api/files?path=/year=2022/month=6/x.json.gz&source=aht_etl"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy of this machine's."""
+    """Remove the proxies of this machine."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -42,7 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Heard:
-    """Where a server listens, and the heads of the requests that it has got."""
+    """A server's port, and the heads of the requests that it received."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Heard:
 
 @asynccontextmanager
 async def listening(host: str, to: int | None = None) -> AsyncIterator[Heard]:
-    """Answer each request; as a proxy, connect what asks for it to this port instead."""
+    """Answer each request; as a proxy, connect each CONNECT request to the port `to`."""
     heard = Heard()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,7 +83,7 @@ async def listening(host: str, to: int | None = None) -> AsyncIterator[Heard]:
 
 
 async def ask(opened: Transport, url: str) -> bytes:
-    """Ask, signed with the keys."""
+    """Send a signed request."""
     async with opened.get(url, OAuth1(AuthSettings.model_validate(KEYS))) as answer:
         return b"".join([chunk async for chunk in answer.chunks])
 
@@ -106,7 +106,7 @@ def assert_signed(heard: Heard, scheme: str, target: str) -> None:
 
 
 def listens(host: str) -> bool:
-    """Tell whether a name or address is this machine."""
+    """Return whether a name or address is this machine."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as opened:
@@ -127,7 +127,7 @@ def listens(host: str) -> bool:
     ],
 )
 async def test_what_is_signed_is_what_is_sent(host: str, sent: str) -> None:
-    """With a last dot, in capital letters, an address in any form."""
+    """Also with a last dot, in capital letters, and for an address in any form."""
     name = host.strip("[]")
     if not listens(name):
         pytest.skip(f"{name} is not this machine")
@@ -150,7 +150,7 @@ async def test_what_is_signed_is_what_is_sent(host: str, sent: str) -> None:
 async def test_a_proxy_gets_what_is_signed(
     monkeypatch: pytest.MonkeyPatch, host: str, sent: str
 ) -> None:
-    """It passes on the host of the target; its own user and password are for it alone."""
+    """It forwards the host of the target; only the proxy gets its own user and password."""
     async with listening("127.0.0.1") as heard, transport(use_proxy=True) as opened:
         monkeypatch.setenv("HTTP_PROXY", f"http://me:pass%20word@127.0.0.1:{heard.port}")
         assert await ask(opened, f"http://{host}{TARGET}") == b"ok"
@@ -172,13 +172,13 @@ async def test_a_proxy_gets_what_is_signed(
     ],
 )
 def test_a_full_name_of_this_machine_is_looked_up_without_its_dot(url: str, origin: str) -> None:
-    """Resolvers may not know it otherwise; plain http to it is taken. Other names stay."""
+    """Some resolvers do not know it with the dot. Plain http is allowed. Other names stay."""
     assert ApiSettings(base_url=url).base_url == origin
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "other.example,127.0.0.1"])
 async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
-    """The hosts that it names are called directly; and all are, unless it is asked for."""
+    """Requests to its hosts go directly, and all requests do without `use_proxy`."""
     async with listening("127.0.0.1") as heard:
         url = f"http://127.0.0.1:{heard.port}{TARGET}"
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -192,10 +192,10 @@ async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_proxy: str
 
 
 @pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "::::", "http://", "http://a:b:c/"])
-async def test_a_proxy_that_is_none_is_named_by_its_variable(
+async def test_an_invalid_proxy_is_named_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    """Not by its value, which may hold a password."""
+    """The error does not show its value, which may hold a password."""
     monkeypatch.setenv("HTTP_PROXY", named)
     async with transport(use_proxy=True) as opened:
         with pytest.raises(RunError, match=r"^HTTP_PROXY: names no proxy that can be used; write"):
@@ -203,7 +203,7 @@ async def test_a_proxy_that_is_none_is_named_by_its_variable(
 
 
 async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The certificate is judged behind it; a proxy that refuses is named without its password."""
+    """The server's certificate is verified; an error names the proxy without its password."""
     context, authority = certified(tmp_path, "api.example")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     server = await asyncio.start_server(_answer_once, "127.0.0.1", 0, ssl=context)
@@ -230,7 +230,7 @@ async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_
 async def test_a_check_shakes_hands_through_the_tunnel(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As requests do; what the proxy says is shown where it refuses, without the password."""
+    """As requests do. If the proxy refuses, its reason is shown, without the password."""
     context, authority = certified(tmp_path, "api.example")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     server = await asyncio.start_server(_answer_once, "127.0.0.1", 0, ssl=context)

@@ -35,13 +35,13 @@ def fault(kind: FailureKind, status: int | None = None) -> FileError:
         FailureKind.CORRUPT,
     ],
 )
-async def test_passing_faults_wait_the_vendors_delays(kind: FailureKind) -> None:
-    """As many retries as there are delays, each after its own."""
+async def test_retryable_errors_wait_the_vendors_delays(kind: FailureKind) -> None:
+    """There is one retry for each delay."""
     assert await send([fault(kind)] * 3, [5, 10, 15], 0) == [5, 10, 15]
 
 
-async def test_server_errors_are_passing() -> None:
-    """A 5xx is tried again; the error that lasts says how many requests were sent."""
+async def test_server_errors_are_retryable() -> None:
+    """A 5xx is retried; the last error has the number of requests."""
     with pytest.raises(FileError) as caught:
         await send([fault(FailureKind.HTTP, 503)] * 4, [5, 10, 15], 0)
     assert caught.value.attempts == 4
@@ -58,15 +58,15 @@ async def test_server_errors_are_passing() -> None:
         UnauthorizedError("", Resend.NO),
     ],
 )
-async def test_final_answers_are_not_asked_again(error: FileError) -> None:
-    """What would be the same again is raised at the first attempt."""
+async def test_final_errors_are_not_retried(error: FileError) -> None:
+    """An error that would come again is raised at the first attempt."""
     with pytest.raises(FileError) as caught:
         await send([error], [5, 10, 15], 20)
     assert caught.value.attempts == 1
 
 
 async def test_throttling_has_its_own_count() -> None:
-    """So many 429s are survived, without using up the server's retries; one more is not."""
+    """429s do not count as retries of server errors; one more than allowed is an error."""
     throttled = FailureKind.THROTTLED
     mixed = [fault(throttled, 429)] * 3 + [fault(FailureKind.TIMEOUT)]
     assert await send(mixed, [5], 3) == [0, 0, 0, 5]
@@ -76,14 +76,14 @@ async def test_throttling_has_its_own_count() -> None:
 
 
 async def test_a_token_is_renewed_once() -> None:
-    """A 401 that a new token may mend is tried again once, at once."""
+    """After a 401, the request is sent once more with a new token, without delay."""
     assert await send([UnauthorizedError("", Resend.WITH_NEW)], [], 0) == [0]
     with pytest.raises(UnauthorizedError):
         await send([UnauthorizedError("", Resend.WITH_NEW) for _ in range(2)], [5], 20)
 
 
 async def test_a_token_that_was_replaced_in_flight_is_tried_again_with_the_newer_one() -> None:
-    """A 401 to it says nothing about the newer one; without end it is no accident."""
+    """The newer token may be accepted. After three such 401s the request fails."""
     newer, renewed = (
         UnauthorizedError("", resend) for resend in (Resend.WITH_NEWER, Resend.WITH_NEW)
     )

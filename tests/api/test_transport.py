@@ -1,4 +1,4 @@
-"""One attempt on the wire: sent once, its answer and its errors made sense of."""
+"""One attempt of a request: sent once, its response, its errors."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ from tests.api.servers import serving, transport
 
 
 class Signing(Anonymous):
-    """Another header for each attempt, as a signature is."""
+    """A new header for each attempt, like a signature."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -50,7 +50,7 @@ async def failure(answer: Callable[[], web.StreamResponse], **how: Any) -> FileE
 
 @asynccontextmanager
 async def closing_kept_alive(last: bytes = b"") -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Answer the first request of each connection, drop the connection at the second."""
+    """Answer the first request of each connection; close the connection at the second one."""
     seen: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,8 +68,8 @@ async def closing_kept_alive(last: bytes = b"") -> AsyncIterator[tuple[str, list
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
 
 
-async def test_a_request_on_a_dropped_kept_connection_is_sent_again_signed_anew() -> None:
-    """The library would repeat it with the same header, and a retry waits for seconds."""
+async def test_a_request_on_a_dropped_kept_connection_is_signed_and_sent_again() -> None:
+    """Aiohttp would send it with the same header, and a retry would wait for seconds."""
     slept: list[float] = []
     async with closing_kept_alive() as (url, seen), transport(slept=slept) as opened:
         auth = Signing()
@@ -80,7 +80,7 @@ async def test_a_request_on_a_dropped_kept_connection_is_sent_again_signed_anew(
 
 
 async def test_many_kept_connections_that_are_dropped_cost_one_request_each() -> None:
-    """What is sent again goes by a new connection, not by another kept one."""
+    """The request is sent again on a new connection, not on another kept one."""
     async with closing_kept_alive() as (url, seen), transport() as opened:
         for _ in range(2):
             await asyncio.gather(*(fetch(opened, url, auth=Signing()) for _ in range(8)))
@@ -89,7 +89,7 @@ async def test_many_kept_connections_that_are_dropped_cost_one_request_each() ->
 
 @pytest.mark.parametrize("answers", [1, 10, 100])
 async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answers: int) -> None:
-    """Right behind an answer, unannounced: a request may be on its way already."""
+    """The server closes right after a response, when the next request may be on its way."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(answers):
@@ -114,7 +114,7 @@ async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answ
 
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Le"])
 async def test_an_answer_that_began_is_not_asked_for_again_at_once(begun: bytes) -> None:
-    """Nor is a request that met a new connection: those are for the retries, with their delays."""
+    """Nor is a request on a new connection: the retries send them again, after their delays."""
     async with closing_kept_alive(begun) as (url, seen), transport() as opened:
         await fetch(opened, url, auth=Signing())
         with pytest.raises(FileError) as caught:
@@ -124,7 +124,7 @@ async def test_an_answer_that_began_is_not_asked_for_again_at_once(begun: bytes)
 
 
 async def test_redirects_are_not_followed() -> None:
-    """Credentials go where they were meant to go, or nowhere."""
+    """Credentials never go to another server."""
     error = await failure(
         lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
     )
@@ -148,7 +148,7 @@ async def test_redirects_are_not_followed() -> None:
     ],
 )
 async def test_what_an_error_says(body: bytes, shown: str) -> None:
-    """The documented fields in one line, and nothing else of the body."""
+    """The message has the documented fields in one line, and nothing else of the body."""
     error = await failure(lambda: web.Response(status=418, body=body))
     assert shown == error.message
 
@@ -166,13 +166,13 @@ async def test_what_an_error_says(body: bytes, shown: str) -> None:
     ],
 )
 async def test_kinds_of_statuses(status: int, kind: FailureKind, passing: bool) -> None:
-    """Each status has its kind, and tells whether to try again."""
+    """Each status has its kind, and is retryable or not."""
     error = await failure(lambda: web.Response(status=status))
     assert (kind, status, passing) == (error.kind, error.status, error.retryable)
 
 
 async def test_more_bytes_than_allowed() -> None:
-    """The answer is not read to its end."""
+    """The response is not read to its end."""
     error = await failure(lambda: web.Response(body=bytes(2**20)), most=2**10)
     assert error.kind is FailureKind.TOO_LARGE
 
@@ -193,7 +193,7 @@ async def test_large_answers_are_spooled(memory: int) -> None:
 async def test_a_temporary_folder_that_refuses(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What does not fit into memory fails alone, with what to do; whatever the reason is."""
+    """Only the file that does not fit into memory fails; the error says what to do."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -208,7 +208,7 @@ async def test_a_temporary_folder_that_refuses(
 
 
 async def test_a_server_that_says_nothing() -> None:
-    """No byte in time is a timeout, before the answer and in its middle."""
+    """If no byte arrives in time, before or within the response, the error is a timeout."""
     ended = asyncio.Event()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -234,8 +234,8 @@ async def test_a_server_that_says_nothing() -> None:
         ("http://nowhere.invalid", "nowhere.invalid:80: the name cannot be looked up"),
     ],
 )
-async def test_nobody_there(url: str, said: str) -> None:
-    """Refused, or a name that does not resolve; in plain words, with what to do."""
+async def test_no_connection(url: str, said: str) -> None:
+    """A refused connection or an unknown name; the error says what to do."""
     async with transport() as opened:
         with pytest.raises(FileError) as caught:
             await fetch(opened, url)
@@ -245,8 +245,8 @@ async def test_nobody_there(url: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("begin", [b"<!doctype html>", b"\n\n <HTML>", b"\xef\xbb\xbf<?xml?>"])
-async def test_a_web_page_is_no_file(begin: bytes) -> None:
-    """It is named for what it is; a retry may find the API."""
+async def test_a_web_page_instead_of_a_file(begin: bytes) -> None:
+    """The error says that it is a web page; it is retryable."""
     error = await failure(lambda: web.Response(body=begin + bytes(2000)))
     assert (FailureKind.CORRUPT, True) == (error.kind, error.retryable)
     assert error.message.startswith("a web page, not the API's answer")
@@ -254,7 +254,7 @@ async def test_a_web_page_is_no_file(begin: bytes) -> None:
 
 @asynccontextmanager
 async def dripping(bytes_a_second: int) -> AsyncIterator[tuple[str, Callable[[], float]]]:
-    """Answer this much a second, on a clock that goes on by each piece."""
+    """Send this many bytes a second, by a clock that advances with each piece."""
     now = 0.0
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -272,15 +272,15 @@ async def dripping(bytes_a_second: int) -> AsyncIterator[tuple[str, Callable[[],
 
 
 async def test_an_answer_that_drips_is_a_timeout() -> None:
-    """Less than `fetch.least_rate` over a minute is given up, and may be tried again."""
+    """Less than `fetch.least_rate` over a minute is a timeout, which is retryable."""
     async with dripping(1000) as (url, clock), transport(clock=clock) as opened:
         with pytest.raises(FileError, match="lower fetch") as caught:
             await fetch(opened, url)
     assert (FailureKind.TIMEOUT, True) == (caught.value.kind, caught.value.retryable)
 
 
-async def test_a_slow_answer_is_waited_for() -> None:
-    """However long it takes, at the least rate."""
+async def test_a_slow_response_is_read() -> None:
+    """At the least rate, a response may take any time."""
     async with dripping(2000) as (url, clock), transport(clock=clock) as opened:
         assert 150 * 2000 == len(await fetch(opened, url))
 
@@ -292,7 +292,7 @@ async def test_a_slow_answer_is_waited_for() -> None:
 async def test_pauses_hold_back_the_next_request(
     status: int, header: str | None, pause_s: float | None
 ) -> None:
-    """A 429 by a second at least, both by what Retry-After says."""
+    """A 429 pauses for at least a second; a 429 and a 503 pause as long as Retry-After says."""
     headers = {"Retry-After": header} if header else {}
     answers = [web.Response(status=status, headers=headers), web.Response(body=b"ok")]
 
@@ -308,7 +308,7 @@ async def test_pauses_hold_back_the_next_request(
 
 
 async def test_json_in_gzip() -> None:
-    """A listing may come packed, declared or not."""
+    """A listing may be gzipped, whether or not the headers say so."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.Response(body=gzip.compress(b'{"a": 1}'))

@@ -1,4 +1,4 @@
-"""`aht-etl check` as an operator meets it: each thing that may be wrong, and how it is said."""
+"""`aht-etl check`: each thing that may be wrong, and the message for it."""
 
 import json
 import os
@@ -41,7 +41,7 @@ NAMES = [
     ),
 ]
 OUTCOME = dict.fromkeys(NAMES, "ok")
-#: What is said of the checks behind one that failed.
+#: The checks after a failed look-up of the host.
 NOT_TRIED = {
     "connection": "skipped",
     "authentication": "skipped",
@@ -52,7 +52,7 @@ NOT_TRIED = {
 
 @dataclass
 class Checked:
-    """How a check ended: outcomes and messages by name."""
+    """The exit code, and the outcomes and messages by name."""
 
     code: int
     outcomes: dict[str, str]
@@ -107,7 +107,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Check]:
 
 @pytest.mark.parametrize("auth", ["none", "oauth1", "oauth2"])
 def test_all_is_well(check: Check, serve: Serve, tmp_path: Path, auth: str) -> None:
-    """Every check is ok, one file was fetched, and no folder is left behind."""
+    """Every check is ok, one file is downloaded, and no folder is left."""
     emulator = serve(DATA, auth=auth)
     checked = check(emulator, "--lake", "a/b/lake", AHT_ETL_RAW__URI="raw")
     assert (0, {**OUTCOME, "raw": "ok"}) == (checked.code, checked.outcomes)
@@ -121,7 +121,7 @@ def test_all_is_well(check: Check, serve: Serve, tmp_path: Path, auth: str) -> N
 
 
 def test_the_host_is_looked_up(check: Check, serve: Serve) -> None:
-    """Without `api.base_url` the Domain API is asked, as a run does."""
+    """Without `api.base_url`, the check looks the host up at the Domain API, as a run does."""
     emulator = serve(DATA)
     checked = check(None, AHT_ETL_API__DOMAIN_URL=emulator.base_url)
     assert (0, 1) == (checked.code, emulator.count("domain"))
@@ -129,7 +129,7 @@ def test_the_host_is_looked_up(check: Check, serve: Serve) -> None:
 
 
 def test_a_lake_is_left_as_it_was(check: Check, serve: Serve, tmp_path: Path) -> None:
-    """Whatever lies in it, in a folder that a run is using too."""
+    """The check changes no file in it, also while a run uses it."""
     for name in ("_staging/.1.tmp", "year=2022/part-00000.parquet"):
         file = tmp_path / "lake" / name
         file.parent.mkdir(parents=True)
@@ -141,7 +141,7 @@ def test_a_lake_is_left_as_it_was(check: Check, serve: Serve, tmp_path: Path) ->
 
 
 def test_every_value_is_shown_with_its_origin(check: Check, serve: Serve, tmp_path: Path) -> None:
-    """Flag, variable, secret file, YAML or default; a secret as set or unset."""
+    """The origin is a flag, variable, secret file, YAML or default; a secret is set or unset."""
     (tmp_path / "c.yaml").write_text("fetch: {timeout: 30s}\n")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "api__source").write_text("me")
@@ -160,7 +160,7 @@ def test_every_value_is_shown_with_its_origin(check: Check, serve: Serve, tmp_pa
 
 @pytest.mark.parametrize("name", ["CONSUMER_SECRET", "CONSUMER_KEY", "ACCESS_TOKEN"])
 def test_wrong_keys(check: Check, serve: Serve, name: str) -> None:
-    """A 401 names the permission that the key needs; what needs it is not tried."""
+    """The message for a 401 names the needed permission; the checks after it are skipped."""
     emulator = serve(DATA, auth="oauth1")
     checked = check(emulator, **{f"AHT_ETL_AUTH__{name}": "something-else"})
     failed = {"authentication": "failed", "listing": "skipped", "file": "skipped"}
@@ -172,7 +172,7 @@ def test_wrong_keys(check: Check, serve: Serve, name: str) -> None:
 
 
 def test_no_keys(check: Check, serve: Serve) -> None:
-    """A server that wants keys and gets none: they are missing, not wrong."""
+    """If the server needs keys and gets none, the message says that they are missing."""
     url = serve(DATA, auth="oauth1").base_url
     checked = check(None, "--base-url", url)
     assert (1, "failed") == (checked.code, checked.outcomes["authentication"])
@@ -180,7 +180,7 @@ def test_no_keys(check: Check, serve: Serve) -> None:
 
 
 def test_a_token_that_is_refused(check: Check, serve: Serve) -> None:
-    """A wrong client of OAuth 2.0 is told before anything is listed."""
+    """A wrong OAuth 2.0 client fails before the first listing."""
     emulator = serve(DATA, auth="oauth2")
     checked = check(emulator, AHT_ETL_AUTH__CLIENT_SECRET="something-else")
     assert (1, "failed") == (checked.code, checked.outcomes["authentication"])
@@ -189,7 +189,7 @@ def test_a_token_that_is_refused(check: Check, serve: Serve) -> None:
 
 
 def test_what_the_listing_answered_is_said(check: Check, serve: Serve) -> None:
-    """Keys are accepted on a 200, a 206, or a 404 that can be the vendor's."""
+    """A 200, a 206, or a 404 that can be the vendor's mean that the keys are accepted."""
     emulator = serve(DATA, auth="oauth1")
     said = "OAuth 1.0a: the keys are accepted (the listing answered {})".format
     assert said("200") == check(emulator).said["authentication"]
@@ -204,7 +204,7 @@ def test_what_the_listing_answered_is_said(check: Check, serve: Serve) -> None:
 def test_a_clock_that_is_wrong_is_named_though_all_is_well(
     check: Check, serve: Serve, ahead: int, named: bool
 ) -> None:
-    """It will be refused one day."""
+    """A server may refuse signatures of a wrong time."""
     headers = {"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)}
     empty = Fault("listing", "status", status=404, body=b"{}", headers=headers, times=None)
     checked = check(serve(DATA, faults=(empty,)))
@@ -214,7 +214,7 @@ def test_a_clock_that_is_wrong_is_named_though_all_is_well(
 def test_a_proxy_that_is_not_used_is_said(
     check: Check, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who sets the variable expects that it counts; it does if it is asked for."""
+    """The message says why a variable does not count; with `api.use_proxy` it does."""
     emulator = serve(DATA)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -236,7 +236,7 @@ def test_a_proxy_that_is_not_used_is_said(
 
 
 def test_an_account_that_the_vendor_does_not_know(check: Check, serve: Serve) -> None:
-    """The look-up of the host fails and says what to check; the lake is tried all the same."""
+    """The look-up of the host fails and says what to check; the lake is checked too."""
     emulator = serve(DATA, faults=(Fault("domain", "status", status=404, times=None),))
     checked = check(None, AHT_ETL_API__DOMAIN_URL=emulator.base_url)
     assert (1, {**OUTCOME, "host": "failed", **NOT_TRIED}) == (checked.code, checked.outcomes)
@@ -248,7 +248,7 @@ def test_an_account_that_the_vendor_does_not_know(check: Check, serve: Serve) ->
 def test_certificates(
     check: Check, serve: Serve, tmp_path_factory: pytest.TempPathFactory, looked_up: bool
 ) -> None:
-    """One that is not trusted fails the check, and the way out that is named works."""
+    """A certificate that is not trusted fails the check, and the advice in the message works."""
     context, authority = certified(tmp_path_factory.mktemp("ca"), "127.0.0.1")
     url = serve(DATA, tls=context).base_url
     where = () if looked_up else ("--base-url", url)
@@ -280,7 +280,7 @@ def test_certificates_that_do_not_fit(
     outcome: str,
     said: str,
 ) -> None:
-    """Another name's and an expired one are not trusted; one that is about to expire is named."""
+    """Another host's and an expired one are not trusted; one that expires soon is reported."""
     until = datetime.now(UTC) + life
     context, authority = certified(tmp_path_factory.mktemp("ca"), name, until)
     url = serve(DATA, tls=context).base_url
@@ -297,8 +297,8 @@ def test_certificates_that_do_not_fit(
     ],
 )
 @pytest.mark.parametrize("looked_up", [False, True])
-def test_nobody_there(check: Check, url: str, step: str, said: str, looked_up: bool) -> None:
-    """A connection that there is not is told from a name that there is not."""
+def test_no_connection(check: Check, url: str, step: str, said: str, looked_up: bool) -> None:
+    """The messages for a refused connection and for an unknown name differ."""
     checked = (
         check(None, AHT_ETL_API__DOMAIN_URL=url) if looked_up else check(None, "--base-url", url)
     )
@@ -312,7 +312,7 @@ def test_nobody_there(check: Check, url: str, step: str, said: str, looked_up: b
 
 
 def test_a_server_that_speaks_plain_http(check: Check, serve: Serve) -> None:
-    """Asked by https, it is told what it is not."""
+    """If it is called by https, the message says that it does not speak TLS."""
     url = serve(DATA).base_url.replace("http:", "https:")
     checked = check(None, "--base-url", url)
     assert (1, "failed") == (checked.code, checked.outcomes["connection"])
@@ -331,7 +331,7 @@ def test_a_server_that_speaks_plain_http(check: Check, serve: Serve) -> None:
 def test_a_lake_that_cannot_be_written(
     check: Check, serve: Serve, tmp_path: Path, key: str, lake: str, said: str
 ) -> None:
-    """The lake or the raw archive fails, says why and what to check, and leaves nothing."""
+    """The check fails, says why and what to check, and leaves no file."""
     (tmp_path / "file").touch()
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "_staging").touch()
@@ -348,7 +348,7 @@ def test_a_lake_that_cannot_be_written(
 def test_the_temporary_folder(
     check: Check, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder that a run will use is named, and one that refuses fails the check."""
+    """The message names the folder; one that cannot be written to fails the check."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     checked = check(serve(DATA))
     assert f"{tmp_path} takes what does not fit" in checked.said["temporary"]
@@ -359,7 +359,7 @@ def test_the_temporary_folder(
 
 
 def test_an_empty_last_day(check: Check, serve: Serve) -> None:
-    """Files are looked for further back, as far as the vendor keeps them, in few requests."""
+    """The check lists some days before it, as far back as the vendor keeps files."""
     emulator = serve(DATA)
     checked = check(emulator, "--to", "2022-06-13")
     assert (0, OUTCOME) == (checked.code, checked.outcomes)
@@ -369,7 +369,7 @@ def test_an_empty_last_day(check: Check, serve: Serve) -> None:
 
 
 def test_nothing_listed_at_all(check: Check, serve: Serve) -> None:
-    """A month of 404s is no failure; it says that there is no file to try, and what to check."""
+    """A month of 404s is ok; the message says that no file was found, and what to check."""
     emulator = serve(Dataset.of({}))
     checked = check(emulator, "--to", "2022-06-29")
     assert (0, OUTCOME) == (checked.code, checked.outcomes)
@@ -379,8 +379,8 @@ def test_nothing_listed_at_all(check: Check, serve: Serve) -> None:
     assert (8, 8) == (emulator.count("listing"), emulator.count("listing", 404))
 
 
-def test_a_begin_that_is_set_is_kept_to(check: Check, serve: Serve) -> None:
-    """Nothing before `--from` is listed."""
+def test_a_start_that_is_set_is_the_limit(check: Check, serve: Serve) -> None:
+    """The check lists nothing before `--from`."""
     emulator = serve(Dataset.of({}))
     checked = check(emulator, "--from", "2022-06-01T12:00:00Z", "--to", "2022-06-02")
     assert (0, 1) == (checked.code, emulator.count("listing"))
@@ -399,21 +399,21 @@ def test_a_begin_that_is_set_is_kept_to(check: Check, serve: Serve) -> None:
         ({"kind": "hang"}, "timeout: "),
     ],
 )
-def test_a_file_that_cannot_be_had(
+def test_a_file_that_cannot_be_downloaded(
     check: Check, serve: Serve, fault: dict[str, Any], said: str
 ) -> None:
-    """It is asked for once, and named with what is wrong with it."""
+    """It is requested once; the message has its path, kind and reason."""
     emulator = serve(DATA, faults=(Fault("file", times=None, **fault),))
     checked = check(emulator, AHT_ETL_FETCH__TIMEOUT="0.3s")
     assert (1, {**OUTCOME, "file": "failed"}) == (checked.code, checked.outcomes)
     ((path, count),) = emulator.file_requests().items()
-    # What meets a connection that was kept, and dropped, is sent again.
+    # A request on a kept connection that was closed is sent again.
     assert (2 if fault["kind"] == "reset_before" else 1) == count
     assert checked.said["file"].startswith(f"{path}: {said}")
 
 
 def test_paths_that_cannot_be_used(check: Check, serve: Serve) -> None:
-    """What is skipped or no path is not fetched; all of them no path is a failure."""
+    """Skipped and invalid paths are not downloaded; if all others are invalid, the check fails."""
     path = next(iter(DATA.files))
     emulator = serve(Dataset.of({"/elsewhere.json.gz": b"", path: b""}))
     checked = check(emulator, AHT_ETL_FETCH__SKIP=f'["{path}"]')
@@ -440,7 +440,7 @@ def test_paths_that_cannot_be_used(check: Check, serve: Serve) -> None:
 def test_a_listing_that_fails(
     check: Check, serve: Serve, fault: dict[str, Any], authentication: str
 ) -> None:
-    """It is asked for once, nothing is waited for; whether the keys are good may stay unknown."""
+    """It is requested once, without a wait; whether the keys are accepted stays unknown."""
     emulator = serve(DATA, auth="oauth1", faults=(Fault("listing", times=None, **fault),))
     checked = check(emulator, AHT_ETL_FETCH__TIMEOUT="0.3s")
     failed = {"authentication": authentication, "listing": "failed", "file": "skipped"}
@@ -449,8 +449,8 @@ def test_a_listing_that_fails(
     assert checked.said["listing"].startswith("listing 2022-06-01T00:00:00Z to ")
 
 
-def test_a_server_that_shows_what_it_was_sent(check: Check, serve: Serve) -> None:
-    """What it quotes of the keys is hidden (the fixture looks for them)."""
+def test_a_server_that_quotes_the_keys(check: Check, serve: Serve) -> None:
+    """Quoted keys are hidden (the fixture checks it)."""
     body = (
         b'{"causes": ["emulator-consumer-secret-0001"], "message": "Authorization: Bearer abc123"}'
     )
@@ -476,7 +476,7 @@ def test_a_server_that_shows_what_it_was_sent(check: Check, serve: Serve) -> Non
 def test_a_wrong_configuration(
     check: Check, serve: Serve, arguments: tuple[str, ...], said: str
 ) -> None:
-    """Exit code 2, one line and the one check that there was; nothing was sent."""
+    """The exit code is 2, with one line and one check; nothing is sent."""
     emulator = serve(DATA)
     checked = check(emulator, *arguments)
     assert (2, {"configuration": "failed"}) == (checked.code, checked.outcomes)
@@ -492,7 +492,7 @@ def on_a_terminal(
     folder: Path,
     meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
 ) -> str:
-    """Return what a command shows on a terminal of so many columns."""
+    """Return the output of a command on a terminal of this width."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         arguments,
@@ -513,8 +513,8 @@ def on_a_terminal(
     return shown.decode()
 
 
-def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
-    """One line a check in a pipe; wrapped on a narrow terminal; colour on a terminal only."""
+def test_the_output_for_people(serve: Serve, tmp_path: Path) -> None:
+    """A pipe gets one line a check; a narrow terminal wraps; only a terminal gets colours."""
     emulator = serve(DATA, auth="oauth1")
     command = [COMMAND, "check", "--account", "a1", "--base-url", emulator.base_url, *WINDOW]
     env = environment(**{**keys_of(emulator), "AHT_ETL_AUTH__ACCESS_TOKEN": "something-else"})
@@ -551,7 +551,7 @@ def test_what_people_see(serve: Serve, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal(serve: Serve, tmp_path: Path, number: signal.Signals) -> None:
-    """It ends with the promised exit code, and the terminal gets its cursor back."""
+    """The check ends with the documented exit code, and the cursor comes back."""
     emulator = serve(DATA, faults=(Fault("listing", "hang", times=None),))
     command = [COMMAND, "check", "--account", "a1", "--base-url", emulator.base_url, *WINDOW]
 
@@ -567,8 +567,8 @@ def test_a_signal(serve: Serve, tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>&-", "| head -1", "--json >/dev/full"])
-def test_streams_that_take_nothing(serve: Serve, tmp_path: Path, streams: str) -> None:
-    """What cannot be shown changes no exit code."""
+def test_streams_that_cannot_be_written(serve: Serve, tmp_path: Path, streams: str) -> None:
+    """Output that cannot be written does not change the exit code."""
     url = serve(DATA).base_url
     command = f"{COMMAND} check --account a1 --base-url {url} {' '.join(WINDOW)} {streams}"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The generated data: the same for the same seed, and like the vendor's."""
+"""The generated data: the same for the same seed, and similar to the vendor's."""
 
 import gzip
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ DAYS = Dataset.generate(1, START, END)
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    """And another seed gives others."""
+    """Another seed gives other bytes."""
     assert Dataset.generate(1, START, END) == DAYS
     assert Dataset.generate(2, START, END).files.keys() != DAYS.files.keys()
 
@@ -54,7 +54,7 @@ def test_each_reason_has_a_distribution_of_its_own() -> None:
 
 
 def test_sizes_differ_and_some_files_are_late() -> None:
-    """From empty to many times the median; most within hours, a few after days."""
+    """Sizes go from empty to many times the median; a few files come after days."""
     sizes = sorted(len(file.rows or ()) for file in DAYS.files.values())
     assert sizes[0] == 0
     assert sizes[-1] > 5 * sizes[len(sizes) // 2]
@@ -64,7 +64,7 @@ def test_sizes_differ_and_some_files_are_late() -> None:
 
 
 def test_all_shapes_hold_the_same_rows() -> None:
-    """However a file is written, an independent reader finds its rows."""
+    """An independent reader finds the rows of a file in each shape."""
     mixed = Dataset.generate(1, START, END, rows_per_file=20, mixed_shapes=True)
     texts = {path: gzip.decompress(file.content) for path, file in mixed.files.items()}
     for path, file in mixed.files.items():
@@ -78,7 +78,7 @@ def test_all_shapes_hold_the_same_rows() -> None:
 
 
 def test_given_bytes_are_served_as_they_are() -> None:
-    """Their hour is that of the path; what is no path belongs to every window."""
+    """Their hour is that of the path; an invalid path belongs to every window."""
     path = "/year=2022/month=6/day=1/hour=6/accountId=a1/x.json.gz"
     data = Dataset.of({path: b"1", "../x": b"2"})
     hour = to_millis(datetime(2022, 6, 1, 6, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""The emulator answers as the vendor documents, and misbehaves as it is told to."""
+"""The emulator responds as the vendor documents, with faults on request."""
 
 import asyncio
 import gzip
@@ -24,7 +24,7 @@ DAY = f"fromMillis={to_millis(START)}&toMillis={to_millis(END)}"
 
 
 class Caller:
-    """Sends requests to one emulator as anybody could, without the project's client."""
+    """Sends requests to one emulator without the project's client."""
 
     def __init__(self, emulator: Emulator, session: aiohttp.ClientSession) -> None:
         self.emulator = emulator
@@ -87,7 +87,7 @@ async def test_a_listing_and_a_file() -> None:
     ],
 )
 async def test_forms_of_a_window(query: str) -> None:
-    """Epoch milliseconds or RFC 3339; one end alone means a day."""
+    """Epoch milliseconds or RFC 3339; with one end only, the window is a day."""
     async with serving() as call:
         status, answer = await call.listing(f"{query}&source=x")
         assert (200, "2022-06-01T00:00:00Z", "2022-06-02T00:00:00Z") == (
@@ -113,7 +113,7 @@ async def test_forms_of_a_window(query: str) -> None:
     ],
 )
 async def test_listings_that_are_the_callers_mistake(query: str, cause: str) -> None:
-    """400 with its causes."""
+    """They get a 400 with its causes."""
     async with serving() as call:
         status, answer = await call.listing(query)
         assert status == 400
@@ -121,7 +121,7 @@ async def test_listings_that_are_the_callers_mistake(query: str, cause: str) -> 
 
 
 async def test_windows_without_paths_and_partial_ones() -> None:
-    """404 where there is nothing, 206 where paths are missing."""
+    """A window without files gets 404, one with missing paths 206."""
     partial = Window(START, START + timedelta(hours=1))
     async with serving(partial=(partial,), numeric_timeframe=True) as call:
         empty = "from=2022-06-05T00:00:00Z&to=2022-06-06T00:00:00Z&source=x"
@@ -143,13 +143,13 @@ async def test_windows_without_paths_and_partial_ones() -> None:
     ],
 )
 async def test_paths_that_are_asked_for(query: str, status: int) -> None:
-    """The documented pattern, the whole string; 404 for a file that is not there."""
+    """The whole path must match the documented pattern; an unknown file gets 404."""
     async with serving() as call:
         assert (await call.file(query))[0] == status
 
 
 async def test_a_file_that_has_not_arrived() -> None:
-    """It is neither listed nor served before it was written."""
+    """It is neither listed nor served before the time it is written."""
     late = max(DATA.files.values(), key=lambda file: file.available_from_ms)
     before = datetime.fromtimestamp(late.available_from_ms / 1000 - 1, UTC)
     async with serving(now=before, oldest=None) as call:
@@ -158,7 +158,7 @@ async def test_a_file_that_has_not_arrived() -> None:
 
 
 async def test_the_domain_api() -> None:
-    """One service by name, or all; an unknown one is 404."""
+    """It returns one service by name, or all; an unknown one gets 404."""
     async with serving() as call:
         host = call.emulator.base_url.removeprefix("http://")
         expected = {"service": "sentinel", "account": "le79344075", "baseURI": host}
@@ -186,7 +186,7 @@ def signed(emulator: Emulator, url: str, **changes: str) -> str:
 
 
 async def test_signatures_are_verified() -> None:
-    """A good one is good once; wrong keys, another query or none at all are refused."""
+    """A signature is valid once; wrong keys, another query or no signature are refused."""
     async with serving(auth="oauth1") as call:
         query = f"path={PATH}&source=x"
         url = call.url("agent-segments/files", query)
@@ -207,7 +207,7 @@ async def refused(call: Caller, query: str, header: str | None) -> tuple[int, st
 
 
 async def test_tokens_are_verified() -> None:
-    """Issued for the right keys only, good until they end or are revoked."""
+    """Only the right keys get a token, which is valid until it expires or is revoked."""
     async with serving(auth="oauth2", token_life_s=3600) as call:
         keys = call.emulator.keys
         grant = {"grant_type": "client_credentials"}
@@ -228,17 +228,17 @@ async def test_tokens_are_verified() -> None:
 
 
 async def test_too_many_at_once() -> None:
-    """More requests in flight than allowed are answered 429, with Retry-After."""
+    """More requests in flight than allowed get 429 with Retry-After."""
     async with serving(max_concurrent=2, latency_s=0.2, retry_after="7") as call:
         query = f"path={PATH}&source=x"
         answers = await asyncio.gather(*(call.file(query) for _ in range(6)))
         assert [200] * 2 + [429] * 4 == sorted(status for status, _ in answers)
-        # The refused are answered at once, so there is never more than one of them.
+        # A refused request ends at once, so there is never more than one.
         assert 3 == call.emulator.most_at_once
 
 
 async def test_too_many_a_second() -> None:
-    """A burst beyond the rate is answered 429."""
+    """A burst above the rate gets 429."""
     async with serving(rate=0.001) as call:
         statuses = [(await call.file(f"path={PATH}&source=x"))[0] for _ in range(3)]
         assert [200, 429, 429] == statuses
@@ -247,7 +247,7 @@ async def test_too_many_a_second() -> None:
 
 @pytest.mark.parametrize("encoding", ["declared", "on_top", "plain"])
 async def test_encodings(encoding: str) -> None:
-    """The same file, however it is packed."""
+    """Each encoding sends the same file."""
     async with serving(encoding=encoding) as call:
         _, body = await call.file(f"path={PATH}&source=x")
         content = DATA.files[PATH].content
@@ -258,7 +258,7 @@ async def test_encodings(encoding: str) -> None:
 
 
 async def test_faults_come_as_often_as_asked() -> None:
-    """A fault is for one endpoint, perhaps for one file, so many times."""
+    """A fault applies to one endpoint, or one file of it, for a number of requests."""
     faults = (
         Fault("file", "status", path=PATH, times=2, status=503),
         Fault("file", "html", path=list(DATA.files)[1], times=None),
@@ -270,21 +270,21 @@ async def test_faults_come_as_often_as_asked() -> None:
         for _ in range(3):
             _, page = await call.file(f"path={list(DATA.files)[1]}&source=x")
             assert b"<html>" in page
-        # aiohttp repeats a GET that was not answered, by itself: the second is.
+        # aiohttp sends a GET again that got no response; the second one gets it.
         assert (await call.listing(f"{DAY}&source=x"))[0] == 200
         assert 2 == call.emulator.count("listing")
 
 
 @pytest.mark.parametrize("kind", ["reset_middle", "short", "chunked_cut"])
 async def test_answers_that_break_off(kind: str) -> None:
-    """The caller's library notices, on the socket."""
+    """The client's library reports the broken connection."""
     async with serving(faults=(Fault("file", kind),)) as call:  # type: ignore[arg-type]
         with pytest.raises(aiohttp.ClientError):
             await call.file(f"path={PATH}&source=x")
 
 
 async def test_another_account_is_refused() -> None:
-    """401 by the API, 404 by the Domain API and where tokens are given."""
+    """The API responds with 401, the Domain API and the token server with 404."""
     async with serving(account="a1") as call:
         assert (401, "oauth_problem=permission_denied") == await refused(
             call, f"path={PATH}&source=x", None
