@@ -10,7 +10,7 @@ from typing import Final
 
 from etl.audit.gaps import Gap, Span, expected_spans, find_gaps
 from etl.lake.layout import Damage, Selection, read_layout
-from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
+from etl.lake.receipts import Receipt, read_receipts
 from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition
 from etl.storage.store import LakeError, Store, StoredFile
 
@@ -258,7 +258,7 @@ def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
             found = read_receipts(stream)
     except FileNotFoundError:
         return None  # an operator deleted it
-    except (UnreadablePartError, LakeError) as error:
+    except LakeError as error:
         message = str(error) if isinstance(error, LakeError) else f"{file.name} is {error}"
         damage = Damage(file.name, message)
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)

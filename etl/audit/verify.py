@@ -9,7 +9,6 @@ A run may write to the lake meanwhile. A part appears whole, after its quarantin
 archived files. Parts that appear after the lake was listed are not verified.
 """
 
-import re
 from collections.abc import Callable
 from itertools import groupby
 from typing import Final
@@ -19,13 +18,12 @@ from etl.audit.parallel import in_order
 from etl.audit.verify_archive import ArchiveCheck
 from etl.audit.verify_part import VerifiedPart, home_of, misplaced, verify_part
 from etl.lake.commit import read_state
-from etl.lake.layout import Layout, Selection, read_layout, to_minute, to_partition
-from etl.lake.receipts import UnreadablePartError, read_receipts
+from etl.lake.layout import Layout, Selection, part_number, read_layout, to_minute, to_partition
+from etl.lake.receipts import read_receipts
 from etl.model.machine import cores
 from etl.model.paths import Partition
 from etl.storage.store import LakeError, Store, StoredFile
 
-_NUMBER: Final = re.compile(r"part-([0-9]{5,})\.parquet")
 _AHEAD: Final = 4
 
 
@@ -140,8 +138,8 @@ def _note_missing_numbers(
         names = [*names, *store.names(partition.directory)]
     except LakeError:
         return  # it could be listed a moment ago: somebody is deleting it
-    matches = (_NUMBER.fullmatch(name.rpartition("/")[2]) for name in names)
-    numbers = {int(match[1]) for match in matches if match}
+    found = (part_number(name.rpartition("/")[2]) for name in names)
+    numbers = {number for number in found if number is not None}
     missing = max(numbers, default=-1) + 1 - len(numbers)
     if missing:
         message = (
@@ -185,7 +183,7 @@ def _add_stray(store: Store, file: StoredFile, selection: Selection, result: Ver
             sources = read_receipts(stream).sources
     except FileNotFoundError:
         return
-    except (UnreadablePartError, LakeError):
+    except LakeError:
         message = "is no part, and the job leaves it alone, but readers of the lake read it too"
         result.note(FindingKind.FOREIGN, file.name, message)
         return

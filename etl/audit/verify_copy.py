@@ -15,7 +15,7 @@ from etl.audit.verify_part import home_of
 from etl.lake.commit import read_state
 from etl.lake.compact import Day, days_of
 from etl.lake.layout import Damage, Selection, read_layout
-from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
+from etl.lake.receipts import Receipt, read_receipts
 from etl.lake.rows import SourceRows, source_rows
 from etl.model.dataset import DECODED_SCHEMA
 from etl.model.machine import cores
@@ -123,7 +123,7 @@ def _receipts(
                 found[part] = read_receipts(stream).sources
         except FileNotFoundError:
             continue  # an operator deleted it
-        except (UnreadablePartError, LakeError) as error:
+        except LakeError as error:
             damages.append(Damage(part.name, str(error)))
     return found
 
@@ -169,7 +169,7 @@ class _LakeRows:
                 self._reading = self._open(held.part)
                 rows = self._next(held.receipt.path)
             yield from rows or ()
-        except (FileNotFoundError, UnreadablePartError, LakeError) as error:
+        except (FileNotFoundError, LakeError) as error:
             self.damage = Damage(held.part.name, str(error))
 
     def _open(self, part: StoredFile) -> Generator[SourceRows, None, None]:
@@ -204,7 +204,7 @@ def _compare_rows(
                     differ.append(receipt.path)
                 if lake_rows.damage is not None:
                     return _not_comparable(lake_rows.damage)
-    except (FileNotFoundError, UnreadablePartError, LakeError):
+    except (FileNotFoundError, LakeError):
         return None  # `verify` finds parts of the copy that are damaged
     if not differ:
         return None

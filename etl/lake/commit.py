@@ -41,6 +41,16 @@ class PartitionState:
 
 
 @dataclass(frozen=True, slots=True)
+class PartWritten:
+    """A part that was committed: its name in the lake, its size, the number of its files."""
+
+    path: str
+    rows: int
+    bytes: int
+    sources: int
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """How a commit ended.
 
@@ -51,6 +61,26 @@ class Committed:
     name: str | None
     encoded: Encoded | None
     brought_by_others: frozenset[str]
+
+    @property
+    def written(self) -> PartWritten | None:
+        """The part that is now in the lake."""
+        if self.encoded is None or self.name is None:
+            return None
+        encoded = self.encoded
+        return PartWritten(self.name, encoded.rows, encoded.bytes, len(encoded.sources))
+
+    def log(self, partition: str) -> None:
+        """Log the commit."""
+        part = self.written
+        log.info(
+            "part.committed" if part else "part.superseded",
+            partition=partition,
+            part=self.name,
+            rows=part.rows if part else 0,
+            sources=part.sources if part else 0,
+            brought_by_others=len(self.brought_by_others),
+        )
 
 
 def read_states(

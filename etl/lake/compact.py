@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from etl.config.sections import Compression
-from etl.lake.commit import PartitionState, commit, read_state
+from etl.lake.commit import PartitionState, PartWritten, commit, read_state
 from etl.lake.layout import Damage, Layout, Selection, day_of, read_layout
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
@@ -41,16 +41,6 @@ class Day:
     damage: Damage | None
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedPart:
-    """A part that this copier has put into the copy."""
-
-    path: str
-    rows: int
-    bytes: int
-    sources: int
-
-
 @dataclass(slots=True)
 class Copied:
     """What was copied so far; threads change it while they hold `lock`.
@@ -70,7 +60,7 @@ class Copied:
     files_failed: int = 0
     rows: int = 0
     quarantined: int = 0
-    parts: list[CopiedPart] = field(default_factory=list)
+    parts: list[PartWritten] = field(default_factory=list)
     failures: list[Damage] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -286,24 +276,16 @@ class _DayCopy:
             result = commit(self._copier.copy, self._folder, self._state, encoded, new_builder)
         except UnreadablePartError as error:  # of the copy, not of the lake
             raise LakeError(str(error)) from None
-        part, so_far = result.encoded, self._so_far
-        log.info(
-            "part.committed" if part else "part.superseded",
-            partition=self._folder,
-            part=result.name,
-            rows=part.rows if part else 0,
-            sources=len(part.sources) if part else 0,
-            brought_by_others=len(result.brought_by_others),
-        )
-        if part is None:
+        result.log(self._folder)
+        part, so_far = result.written, self._so_far
+        if part is None or result.encoded is None:
             return
-        self._loaded += len(part.sources)
+        self._loaded += part.sources
         with so_far.lock:
-            so_far.files_loaded += len(part.sources)
+            so_far.files_loaded += part.sources
             so_far.rows += part.rows
-            so_far.quarantined += sum(source.quarantined for source in part.sources)
-            copied = CopiedPart(str(result.name), part.rows, part.bytes, len(part.sources))
-            so_far.parts.append(copied)
+            so_far.quarantined += sum(source.quarantined for source in result.encoded.sources)
+            so_far.parts.append(part)
 
 
 def _check_places(file: StoredFile, sources: tuple[Receipt, ...]) -> None:

@@ -10,7 +10,7 @@ from etl.config.sections import Compression
 from etl.lake.commit import Committed, commit
 from etl.lake.layout import write_bad_rows
 from etl.lake.part import PartBuilder
-from etl.lake.receipts import Receipt, UnreadablePartError
+from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind, RunError
 from etl.model.machine import resource_shortage
 from etl.pipeline.outcomes import Outcomes
@@ -200,7 +200,7 @@ class Sink:
 
         try:
             result = await asyncio.to_thread(finish_and_commit)
-        except (LakeError, UnreadablePartError, OSError) as error:
+        except (LakeError, OSError) as error:
             self._give_up(gathering, builder, error)
             return
         except BaseException:

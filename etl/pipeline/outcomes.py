@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from etl.lake.commit import Committed
+from etl.lake.commit import Committed, PartWritten
 from etl.model.errors import FailureKind
 from etl.model.events import log
 from etl.pipeline.plan import PartitionPlan, Plan
@@ -23,16 +23,6 @@ class FailedFile:
     kind: FailureKind
     message: str
     attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartWritten:
-    """A part that this run committed: its name in the lake, its size, the number of its files."""
-
-    path: str
-    rows: int
-    bytes: int
-    sources: int
 
 
 @dataclass(slots=True)
@@ -69,20 +59,12 @@ class Outcomes:
     def committed(self, directory: str, result: Committed) -> None:
         """Count a commit: its files are loaded, and those that another run brought already were."""
         self._already_loaded(result.brought_by_others)
-        encoded = result.encoded
-        if encoded is not None and result.name is not None:
+        encoded, part = result.encoded, result.written
+        if encoded is not None and part is not None:
             for source in encoded.sources:
                 del self._open[source.path]
-            part = PartWritten(result.name, encoded.rows, encoded.bytes, len(encoded.sources))
             self._wrote(part, sum(source.quarantined for source in encoded.sources))
-        log.info(
-            "part.committed" if result.name else "part.superseded",
-            partition=directory,
-            part=result.name,
-            rows=encoded.rows if encoded else 0,
-            sources=len(encoded.sources) if encoded else 0,
-            brought_by_others=len(result.brought_by_others),
-        )
+        result.log(directory)
 
     def recovered(self, part: PartWritten, bad_rows: int) -> None:
         """Count a part of this run whose files were counted as another run's.

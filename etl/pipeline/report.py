@@ -12,11 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+from etl.lake.commit import PartWritten
 from etl.model.errors import FailureKind, RunError
 from etl.model.times import Window, rfc3339
 from etl.model.version import __version__
 from etl.pipeline.job import whole_millis
-from etl.pipeline.outcomes import FailedFile, PartWritten
+from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.plan import InvalidPath
 from etl.pipeline.state import RunState
 from etl.storage.disk import write_whole

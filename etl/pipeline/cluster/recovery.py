@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from etl.lake.commit import read_states
+from etl.lake.commit import PartWritten, read_states
 from etl.lake.receipts import PartReceipts
-from etl.pipeline.outcomes import Outcomes, PartWritten
+from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import Plan, Shard, make_plan
 from etl.storage.store import Store
 
