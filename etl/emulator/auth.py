@@ -84,15 +84,8 @@ class _Validator(RequestValidator):
     def get_access_token_secret(self, *_: Any) -> str:
         return KEYS["oauth1"]["access_token_secret"]
 
-    def validate_timestamp_and_nonce(
-        self,
-        client_key: str,  # noqa: ARG002 - oauthlib's signature
-        timestamp: str,
-        nonce: str,
-        request: Any,
-        request_token: str | None = None,  # noqa: ARG002
-        access_token: str | None = None,  # noqa: ARG002
-    ) -> bool:
+    def validate_timestamp_and_nonce(self, *values: Any, **_: Any) -> bool:
+        _, timestamp, nonce, request = values
         request.nonce_used = (timestamp, nonce) in self._nonces
         self._nonces.add((timestamp, nonce))
         return not request.nonce_used

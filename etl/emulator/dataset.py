@@ -91,7 +91,8 @@ class Dataset:
         files: dict[str, EmulatedFile] = {}
         hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         while hour < end:
-            for _ in range(_file_count(rng, files_per_hour * _LOAD[hour.hour])):
+            count = max(1, int(files_per_hour * _LOAD[hour.hour] + rng.random()))
+            for _ in range(count):
                 file = _generate_file(
                     rng, hour, account, rows_per_file, late_share, mixed_shapes=mixed_shapes
                 )
@@ -112,10 +113,6 @@ def _hour_of(path: str) -> tuple[int, int]:
     except InvalidPathError:
         return _ALWAYS
     return hour, hour + _HOUR_MS - 1
-
-
-def _file_count(rng: random.Random, average: float) -> int:
-    return max(1, int(average + rng.random()))
 
 
 def _generate_file(

@@ -154,8 +154,8 @@ class Emulator:
         path = request.query.get("path") if endpoint == "file" else None
         self.in_flight += 1
         self.most_at_once = max(self.most_at_once, self.in_flight)
-        at_s, status = time.monotonic(), 0
-        response: web.StreamResponse
+        at_s = time.monotonic()
+        response: web.StreamResponse | None = None
         try:
             self._check_limits()
             if self.options.latency_s:
@@ -169,12 +169,11 @@ class Emulator:
                 body = (await handler(request)).body
                 good = body if isinstance(body, bytes) else b""
                 response = await misbehave(fault, request, good)
-            status = response.status
         except _RefusedError as refused:
             response = refused.response
-            status = response.status
         finally:
             self.in_flight -= 1
+            status = 0 if response is None else response.status
             self.requests.append(
                 Request(at_s, endpoint, path, status, request.headers.get("Authorization"))
             )
