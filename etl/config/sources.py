@@ -164,7 +164,7 @@ def _secret_files(folder: str | None) -> dict[str, str]:
         except OSError as error:
             reason = error.strerror
             if file.is_symlink() and not file.exists():
-                reason = f"it is a link to {file.readlink()}, which is not there"
+                reason = f"it is a link to {file.readlink()}, which does not exist"
             wrong.append(f"secret file {file}: cannot be read: {reason}")
     if wrong:
         raise UsageError("; ".join(wrong))

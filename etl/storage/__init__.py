@@ -1,1 +1,1 @@
-"""Whole files in a folder or a bucket, created only where there is none."""
+"""Whole files in a folder or an object store, with a `create` that never overwrites."""

@@ -103,7 +103,7 @@ def make_folders(folder: Path) -> list[Path]:
 def give_name(source: Path, target: str) -> None:
     """Give a file the name `target` in one step. Raises FileExistsError or another OSError.
 
-    The file keeps its old name where the disk has hard links.
+    On a disk with hard links the file keeps its old name too.
     """
     try:
         os.link(source, target)

@@ -90,7 +90,7 @@ class LocalStore:
         there = next(folder for folder in folders if folder.exists())
         free = ByteSize(shutil.disk_usage(there).free).human_readable(decimal=True, separator=" ")
         found = f"a probe was written, read back and removed, {free} free"
-        return found + ("; it is not there yet, a run will make it" if new else "")
+        return found + ("; it does not exist yet, a run will make it" if new else "")
 
     def clean_up(self) -> None:
         """Remove the staged files of killed runs, as far as possible; ignores all errors."""
@@ -202,11 +202,11 @@ class LocalStore:
         try:
             # Checked first, because opening a pipe would wait for its writer.
             if not stat.S_ISREG(file.stat().st_mode):
-                raise LakeError(f"reading {name}: it is no file")
+                raise LakeError(f"reading {name}: it is not a file")
             stream = file.open("rb")
         except FileNotFoundError:
             if file.is_symlink():
-                raise LakeError(f"reading {name}: it links to nothing") from None
+                raise LakeError(f"reading {name}: it is a link to nothing") from None
             raise
         except OSError as error:
             raise LakeError.of("reading", name, error) from error

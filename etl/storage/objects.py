@@ -231,7 +231,7 @@ class ObjectStore:
             except (BaseError, FileNotFoundError) as error:
                 refusal = refusal_of(error, self._place)
                 if look and refusal.unanswered and self._is_there(name):
-                    raise AlreadyExistsError(f"creating {name}: it is there already") from None
+                    raise AlreadyExistsError(f"creating {name}: it exists already") from None
                 may_pass = refusal.conflict or refusal.unanswered
                 if pause_s is not None and may_pass and time.monotonic() < start_s + REQUEST_S:
                     time.sleep(pause_s)
@@ -240,7 +240,7 @@ class ObjectStore:
                     isinstance(error, ObjectExistsError | PreconditionError)
                     and not refusal.conflict
                 ):
-                    raise AlreadyExistsError(f"creating {name}: it is there already") from None
+                    raise AlreadyExistsError(f"creating {name}: it exists already") from None
                 if look and refusal.forbidden and not self._may_create():
                     refusal = replace(refusal, lasting=True)
                 raise refusal.as_error("creating", name) from None

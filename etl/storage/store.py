@@ -190,8 +190,7 @@ def never_there(name: str, refusal: LakeError) -> LakeError:
     if not isinstance(refusal, AlreadyExistsError):
         return refusal
     return LakeError(
-        f"creating {name}: refused as there already, but nothing is there; ask whoever runs the "
-        "store"
+        f"creating {name}: the store says that it exists, but it does not; ask the store's operator"
     )
 
 

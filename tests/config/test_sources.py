@@ -256,7 +256,7 @@ def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Pa
         load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
     said = str(caught.value)
     for name, reason in (
-        ("account", "cannot be read: it is a link to ..data/account, which is not there"),
+        ("account", "cannot be read: it is a link to ..data/account, which does not exist"),
         ("auth__client_id", "is a folder"),
         ("auth__client_secret", "is not UTF-8 text"),
     ):

@@ -220,7 +220,7 @@ def test_a_refusal_with_nothing_there_is_asked_again(store: LocalStore) -> None:
     result = put(refusing, PartitionState(), {"/a": 3})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
     refusing.refusals = 100
-    with pytest.raises(LakeError, match="refused as there already, but nothing is there"):
+    with pytest.raises(LakeError, match="the store says that it exists, but it does not"):
         put(refusing, PartitionState({"/a"}, 1), {"/b": 1})
     assert staged(store) == []
 

@@ -85,7 +85,7 @@ def assert_equal(lake: Path, bucket: Bucket) -> None:
     assert sorted(json.loads(each)["path"] for each in sources(lake)) == copy.receipts()
 
 
-def told(bucket: Bucket, command: str, *flags: str) -> tuple[int, Any]:
+def run_json(bucket: Bucket, command: str, *flags: str) -> tuple[int, Any]:
     env = environment(**copy_of(bucket).env, AHT_ETL_COMPACT__SETTLE="0s")
     done = subprocess.run(
         [COMMAND, command, "--json", *flags], env=env, capture_output=True, text=True, check=False
@@ -107,9 +107,9 @@ def test_every_row_once_and_then_nothing_to_do(bucket: Bucket, lake: Path) -> No
     assert_equal(lake, bucket)
     code, report = end(start(bucket))
     assert (0, [], 25) == (code, report["parts"], report["files"]["already_loaded"])
-    code, verified = told(bucket, "verify", "--lake", bucket.uri, "--copy")
+    code, verified = run_json(bucket, "verify", "--lake", bucket.uri, "--copy")
     assert (0, True, 4) == (code, verified["ok"], verified["parts"])
-    code, status = told(bucket, "status", "--lake", copy_of(bucket).uri)
+    code, status = run_json(bucket, "status", "--lake", copy_of(bucket).uri)
     assert (0, 25, 4) == (code, status["files"], status["parts"])
 
 

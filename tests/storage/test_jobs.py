@@ -28,7 +28,7 @@ CORRECTED = gzip.compress(b'{"segmentId": "a"}\n')
 BROKEN = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/bad.json.gz"
 
 
-def told(bucket: Bucket, command: str, *arguments: str) -> tuple[int, Any]:
+def run_json(bucket: Bucket, command: str, *arguments: str) -> tuple[int, Any]:
     """Run another command over the lake; return its exit code and its JSON."""
     done = subprocess.run(
         [COMMAND, command, "--json", "--lake", bucket.uri, *arguments],
@@ -54,14 +54,14 @@ def test_every_row_once_and_then_nothing_to_do(run: Runner, serve: Serve, bucket
     again = run(emulator, *into(bucket), **bucket.env)
     assert (0, len(DATA.files)) == (again.code, again.report["files"]["already_loaded"])
     rows = expected(DATA).total()
-    code, verified = told(bucket, "verify")
+    code, verified = run_json(bucket, "verify")
     assert (0, True, rows) == (code, verified["ok"], verified["rows"])
-    code, status = told(bucket, "status")
+    code, status = run_json(bucket, "status")
     assert (0, len(DATA.files), rows) == (code, status["files"], status["rows"])
     flags = ("--account", "le79344075", "--base-url", emulator.base_url, *WINDOW)
-    code, plan = told(bucket, "plan", *flags)
+    code, plan = run_json(bucket, "plan", *flags)
     assert (0, 0) == (code, plan["files"]["to_load"])
-    code, checked = told(bucket, "check", *flags)
+    code, checked = run_json(bucket, "check", *flags)
     lake = next(check for check in checked["checks"] if check["name"] == "lake")
     assert lake["ok"], lake
     bucket.assert_holds(DATA)
@@ -127,7 +127,7 @@ def test_passing_faults_are_survived(run: Runner, serve: Serve, s3: Bucket, faul
     s3.assert_holds(DATA)
 
 
-def test_bad_rows_lie_beside_the_lake(run: Runner, serve: Serve, bucket: Bucket) -> None:
+def test_bad_rows_are_kept(run: Runner, serve: Serve, bucket: Bucket) -> None:
     """The receipt counts them, the store keeps them, and `verify` checks them."""
     lines = b'{"segmentId": "s1", "sequence": 1}\nnothing\n{"segmentId": "s2", "sequence": 2}\n'
     data = Dataset.of({BROKEN: gzip.compress(lines)})
@@ -137,7 +137,7 @@ def test_bad_rows_lie_beside_the_lake(run: Runner, serve: Serve, bucket: Bucket)
     kept = json.loads(bucket.read(name))
     assert (BROKEN, 1, "nothing") == (kept["sourcePath"], kept["row"], kept["raw"])
     bucket.assert_holds(data)
-    assert 0 == told(bucket, "verify")[0]
+    assert 0 == run_json(bucket, "verify")[0]
 
 
 def test_an_archive_in_a_store(run: Runner, serve: Serve, bucket: Bucket) -> None:
@@ -150,7 +150,7 @@ def test_an_archive_in_a_store(run: Runner, serve: Serve, bucket: Bucket) -> Non
     assert sorted(f"raw{path}" for path in DATA.files) == kept
     assert all(bucket.read(f"raw{path}") == file.content for path, file in DATA.files.items())
     bucket.env = env
-    code, verified = told(bucket, "verify", "--deep")
+    code, verified = run_json(bucket, "verify", "--deep")
     assert (0, [], []) == (code, verified["findings"], verified["notes"])
 
 
@@ -178,11 +178,11 @@ def test_a_lake_from_an_archive(run: Runner, serve: Serve, bucket: Bucket) -> No
     ), ended.err
     assert (sorted(second.files), expected(second)) == (bucket.receipts(), bucket.rows())
     bucket.env = env
-    code, verified = told(bucket, "verify", "--deep")
+    code, verified = run_json(bucket, "verify", "--deep")
     assert (0, [], []) == (code, verified["findings"], verified["notes"])
     part = next(name for name in bucket.parts() if "hour=3/" in name)
     obstore.delete(bucket.client, part)
-    code, verified = told(bucket, "verify", "--deep")
+    code, verified = run_json(bucket, "verify", "--deep")
     # A run may be active, as far as anybody knows; nothing is lost for certain before tomorrow.
     assert (0, {"not_loaded"}) == (code, {note["kind"] for note in verified["notes"]})
 
@@ -246,17 +246,17 @@ def test_planning_takes_few_small_requests(run: Runner, serve: Serve, bucket: Bu
     assert 2 == len(bucket.proxy.seen) - len(reads)
 
 
-def test_told_to_end_while_a_put_gets_no_answer(run: Runner, serve: Serve, s3: Bucket) -> None:
+def test_a_stop_request_while_a_put_gets_no_answer(run: Runner, serve: Serve, s3: Bucket) -> None:
     """The run ends soon after its grace; a part that was stored anyway does no harm later."""
     s3.proxy.faults.append(Fault(puts, 1000, delay_s=25))
     process = run.start(serve(DATA), *into(s3), **s3.env, AHT_ETL_SHUTDOWN__GRACE="0s")
-    told_once = iter([process.terminate])
+    stop_once = iter([process.terminate])
 
-    def tell(request: web.Request) -> None:
+    def stop_at_a_put(request: web.Request) -> None:
         if puts(request):
-            next(told_once, lambda: None)()
+            next(stop_once, lambda: None)()
 
-    s3.proxy.on_request = tell
+    s3.proxy.on_request = stop_at_a_put
     ended = run.end(process)
     assert (143, "interrupted") == (ended.code, ended.report["status"])
     assert ended.report["duration_seconds"] < 20
@@ -301,7 +301,7 @@ def test_the_page_of_a_lake_in_a_store(run: Runner, serve: Serve, bucket: Bucket
     """The HTML names the place and has the rows."""
     assert 0 == run(serve(DATA), *into(bucket), **bucket.env).code
     page = run.folder / "lake.html"
-    code, status = told(bucket, "status", "--html", str(page))
+    code, status = run_json(bucket, "status", "--html", str(page))
     assert (0, len(DATA.files)) == (code, status["files"])
     assert bucket.uri in page.read_text()
 
@@ -312,7 +312,7 @@ def test_what_the_lake_lacks_of_its_archive(run: Runner, serve: Serve, s3: Bucke
     s3.env = {**s3.env, "AHT_ETL_RAW__URI": raw}
     assert 0 == run(serve(DATA), *into(s3), **s3.env).code
     obstore.delete(s3.client, s3.parts()[0])
-    code, verified = told(s3, "verify", "--deep")
+    code, verified = run_json(s3, "verify", "--deep")
     assert (0, {"not_loaded"}) == (code, {note["kind"] for note in verified["notes"]})
     assert "a run may be active" in verified["notes"][0]["message"]
 
