@@ -104,6 +104,14 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     assert [] == list(dead_links(ROOT / document))
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_file_of_the_repository_that_is_named_exists(document: Path) -> None:
+    """`tests/…`, `etl/…` and `configs/…` in code font are files or folders."""
+    text = (ROOT / document).read_text()
+    named = re.findall(r"`((?:tests|etl|configs)/[\w/.-]+)`", text)
+    assert [] == [name for name in named if not (ROOT / name).exists()]
+
+
 def code(document: Path) -> Iterator[tuple[str, str]]:
     """Yield the language and the text of each block of code."""
     for token in rendered((ROOT / document).read_text()):
