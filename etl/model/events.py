@@ -3,7 +3,6 @@
 Before that the package is silent, because structlog prints every event by default.
 """
 
-import logging
 from functools import partialmethod
 from typing import Any, Final
 
@@ -40,19 +39,3 @@ def name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDic
     if "exception" in event:
         event["error"] = event.pop("exception")
     return event
-
-
-def log_library_messages() -> None:
-    """Log other libraries' warnings and messages, from `warnings` and `logging`, as events."""
-    logging.captureWarnings(True)
-    logging.basicConfig(handlers=[_LibraryMessages()], level=logging.WARNING, force=True)
-
-
-class _LibraryMessages(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().warning(
-            "library.message",
-            logger=record.name,
-            message=record.getMessage(),
-            exc_info=record.exc_info,
-        )

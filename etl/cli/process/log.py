@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any, Final, Literal
 
-from etl.model.events import log_library_messages, name_error
+from etl.model.events import name_error
 
 if not {"rich", "structlog"} & sys.modules.keys():
     # structlog would import rich to draw tracebacks, which takes a fifteenth of a run's start. No
@@ -62,7 +62,8 @@ def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor)
         logger_factory=_StandardErrorFactory(),
         cache_logger_on_first_use=False,
     )
-    log_library_messages()
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[_LibraryMessages()], level=logging.WARNING, force=True)
 
 
 def _for_people(level: LogLevel) -> list[Processor]:
@@ -113,6 +114,18 @@ def complain(line: str, event: str, log_format: LogFormat) -> None:
         structlog.get_logger().error(event, reason=line)
     else:
         sys.stderr.write(f"aht-etl: {line}\n")
+
+
+class _LibraryMessages(logging.Handler):
+    """Logs other libraries' messages and warnings as events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().warning(
+            "library.message",
+            logger=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
+        )
 
 
 class _StandardErrorFactory:
