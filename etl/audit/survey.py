@@ -10,7 +10,7 @@ from typing import Final
 
 from etl.audit.gaps import Gap, Span, expected_spans, find_gaps
 from etl.lake.layout import Damage, Selection, read_layout
-from etl.lake.receipts import Receipt, read_receipts
+from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition
 from etl.storage.store import LakeError, Store, StoredFile
 
@@ -259,8 +259,8 @@ def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
     except FileNotFoundError:
         return None  # an operator deleted it
     except LakeError as error:
-        message = str(error) if isinstance(error, LakeError) else f"{file.name} is {error}"
-        damage = Damage(file.name, message)
+        damaged = isinstance(error, UnreadablePartError)
+        damage = Damage(file.name, f"{file.name} is {error}" if damaged else str(error))
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)
     return PartSurvey(file.name, file.bytes, file.modified, found.run, found.sources)
 

@@ -267,6 +267,9 @@ def test_a_damaged_part_is_shown_and_no_gap(lake: Path) -> None:
     shown = text(lake)
     assert re.search(r"2022-06-01 (. ){12}! ! ", shown)
     assert "4 parts or folders cannot be read: restore from a backup" in shown
+    messages = [damage["message"] for damage in document["damaged"]]
+    assert f"hour=12/accountId={ACCOUNT}/part-00000.parquet is no readable Parquet" in messages[1]
+    assert all(damage["path"] in damage["message"] for damage in document["damaged"])
 
 
 def test_foreign_files_and_hidden_names(lake: Path) -> None:
