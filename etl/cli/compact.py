@@ -1,6 +1,5 @@
 """`aht-etl compact`."""
 
-import asyncio
 import json
 import os
 import re
@@ -40,7 +39,7 @@ SETTLE: Final = Flag(
     "compact.settle",
     "--settle",
     "DURATION",
-    "How old a day must be, for example 0s or 72h (default 48h).",
+    "How long ago a day must have ended to be copied, for example 0s or 72h (default 48h).",
 )
 
 
@@ -123,6 +122,8 @@ def _until_stopped(
 
     A signal requests `stop`. Then this waits `grace_s` at most: the thread may still run.
     """
+    import asyncio
+
     from etl.model.machine import resource_shortage
     from etl.pipeline.stop import to_its_end
 

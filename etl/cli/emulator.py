@@ -1,6 +1,5 @@
 """`aht-etl emulator`."""
 
-import asyncio
 import os
 from typing import Annotated, Literal
 
@@ -14,12 +13,15 @@ from etl.model.errors import RunError
 def emulator(
     _call: Call,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")
+        int,
+        typer.Option(
+            "--port", min=0, max=65535, help="The port on 127.0.0.1; 0 means any free port."
+        ),
     ] = 8080,
     account: Annotated[
         str,
         typer.Option(
-            "--account", metavar="ID", help="Whose data it has; other accounts are refused."
+            "--account", metavar="ID", help="The account with the data; others are refused."
         ),
     ] = "le79344075",
     from_: Annotated[
@@ -39,20 +41,21 @@ def emulator(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same data.")] = 1,
     files_per_hour: Annotated[
         float,
-        typer.Option("--files-per-hour", min=0, help="On average; more by day than by night."),
+        typer.Option("--files-per-hour", min=0, help="The average; more by day than by night."),
     ] = 3,
     rows_per_file: Annotated[
         float, typer.Option("--rows-per-file", min=0, help="The median; sizes differ widely.")
     ] = 300,
     mixed_shapes: Annotated[
-        bool, typer.Option("--mixed-shapes", help="Files in all documented forms, not only lines.")
+        bool,
+        typer.Option("--mixed-shapes", help="Serve all documented forms of files, not only lines."),
     ] = False,
     auth: Annotated[
         Literal["none", "oauth1", "oauth2"],
         typer.Option("--auth", help="How callers must authenticate."),
     ] = "none",
     latency: Annotated[
-        str, typer.Option("--latency", metavar="DURATION", help="Before each answer.")
+        str, typer.Option("--latency", metavar="DURATION", help="The delay before each answer.")
     ] = "0s",
     rate: Annotated[
         float | None,
@@ -78,6 +81,8 @@ def emulator(
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """
+    import asyncio
+
     from etl.emulator import serve
 
     dataset = serve.dataset(

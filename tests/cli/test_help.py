@@ -187,5 +187,5 @@ def test_what_is_heavy_is_imported_late() -> None:
     """The version and the help are quick: none of the large libraries is needed for them."""
     code = "import sys, etl.cli; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    heavy = {"pyarrow", "aiohttp", "pydantic", "rich", "yaml", "structlog"}
+    heavy = {"pyarrow", "aiohttp", "asyncio", "pydantic", "rich", "yaml", "structlog"}
     assert set() == heavy & set(done.stdout.split())

@@ -1,6 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP: the first stops the job, a later one ends the process."""
 
-import asyncio
 import os
 import signal
 import time
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from etl.cli.process import streams
 
 if TYPE_CHECKING:
+    import asyncio
+
     from etl.pipeline.stop import Stop
 
 T = TypeVar("T")
@@ -89,6 +90,8 @@ class Signals:
         The present handlers still handle the signals, but only the loop's own handlers wake it.
         Without those, a signal just before the loop waits would be handled too late.
         """
+        import asyncio  # a fifth of the start of `--version`, which needs none
+
         before: dict[int, Any] = {number: signal.getsignal(number) for number in handled()}
         came = False
 
@@ -110,7 +113,7 @@ class Signals:
 
         return asyncio.run(awake())
 
-    def hand_to(self, stop: "Stop", loop: asyncio.AbstractEventLoop) -> None:
+    def hand_to(self, stop: "Stop", loop: "asyncio.AbstractEventLoop") -> None:
         """Let signals request this stop, inside the loop."""
         self._stop = stop
         for number in handled():
@@ -118,7 +121,7 @@ class Signals:
         if self.first is not None:
             stop.request(signal=self.first)
 
-    def take_back(self, loop: asyncio.AbstractEventLoop) -> None:
+    def take_back(self, loop: "asyncio.AbstractEventLoop") -> None:
         """Handle signals without the loop, which no longer runs.
 
         After a first signal the report is still written. A later one gives it a moment.
