@@ -1,7 +1,7 @@
 """The sections of the configuration: their keys, defaults and descriptions."""
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -207,6 +207,10 @@ class RetrySettings(Section):
     )
 
 
+def _store_options(description: str) -> Any:
+    return Field(default_factory=dict, description=description, examples=[{"region": "eu-west-1"}])
+
+
 class LakeSettings(Section):
     """Where the lake is and how its parts are written."""
 
@@ -215,11 +219,9 @@ class LakeSettings(Section):
         description="The lake's place: a folder, file:///folder, s3://bucket/prefix, "
         "gs://bucket/prefix or az://container/prefix.",
     )
-    options: dict[str, Secret] = Field(
-        default_factory=dict,
-        description="The object store's options, by object_store's names, values as strings. "
-        "Credentials that are missing here come from the environment or the machine's identity.",
-        examples=[{"region": "eu-west-1"}],
+    options: dict[str, Secret] = _store_options(
+        "The object store's options, by object_store's names, values as strings. "
+        "Credentials that are missing here come from the environment or the machine's identity."
     )
     compression: Compression = Field(default="zstd", description="How columns are compressed.")
     target_part_size: Size = Field(
@@ -237,11 +239,8 @@ class RawSettings(Section):
         description="Where the downloaded files are kept, byte for byte, under their own paths: "
         "a folder or an object store, outside the lake. Empty: nowhere.",
     )
-    options: dict[str, Secret] = Field(
-        default_factory=dict,
-        description="Options of the archive's object store. Empty: lake.options, if both are of "
-        "one kind.",
-        examples=[{"region": "eu-west-1"}],
+    options: dict[str, Secret] = _store_options(
+        "Options of the archive's object store. Empty: lake.options, if both are of one kind."
     )
 
 
@@ -253,11 +252,8 @@ class CompactSettings(Section):
         description="The place of the lake's coarse copy: a folder or an object store, outside "
         "the lake. Empty: none.",
     )
-    options: dict[str, Secret] = Field(
-        default_factory=dict,
-        description="Options of the copy's object store. Empty: lake.options, if both are of one "
-        "kind.",
-        examples=[{"region": "eu-west-1"}],
+    options: dict[str, Secret] = _store_options(
+        "Options of the copy's object store. Empty: lake.options, if both are of one kind."
     )
     settle: DurationOrZero = Field(
         default=timedelta(hours=48),
