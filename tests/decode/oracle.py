@@ -1,4 +1,4 @@
-"""What a file holds, found the slow and simple way: the whole text at once, no pieces."""
+"""A slow and simple reader for comparison: it reads the whole text at once."""
 
 import json
 import re
@@ -27,7 +27,7 @@ class Truth:
 
 
 def truth(text: bytes) -> Truth:
-    """Return what the README says that this text holds."""
+    """Return the rows and bad rows of a text, as documented."""
     found = Truth()
     for index, (value, raw) in enumerate(_values(text)):
         row = _row(value)
@@ -86,7 +86,7 @@ def _values(raw_text: bytes) -> list[tuple[Any, str]]:
 
 
 def _holds_objects(value: Any) -> bool:
-    """Tell whether a value of the file is an array that is taken apart."""
+    """Return whether a value of the file is an array of rows."""
     return isinstance(value, list) and (not value or any(isinstance(each, dict) for each in value))
 
 
@@ -140,7 +140,7 @@ def _row(value: Any) -> dict[str, Any] | None:
 
 
 def _whole(value: Any) -> Any:
-    """Return a value without half surrogate pairs, which are no characters."""
+    """Return a value without half surrogate pairs, which are not characters."""
     match value:
         case str():
             return re.sub("[\ud800-\udfff]", "\ufffd", value)
@@ -152,7 +152,7 @@ def _whole(value: Any) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Return how many objects and arrays are inside each other."""
+    """Return the depth of nested objects and arrays."""
     if not isinstance(value, dict | list):
         return 0
     items = value.values() if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Every documented shape gives the same table; what is no row is kept and named."""
+"""Every documented shape gives the same table; bad rows are kept with a reason."""
 
 import gzip
 import io
@@ -42,7 +42,7 @@ def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def load(body: bytes, limits: DecodeLimits = ANY_RATIO, scratch: Path = Path("/tmp")) -> Truth:
-    """Decode and return what came out, in the oracle's form."""
+    """Decode, and return the result in the oracle's form."""
     with decode(io.BytesIO(body), PATH, limits, scratch=scratch) as decoded:
         found = Truth()
         for batch, _ in decoded.batches():
@@ -65,7 +65,7 @@ def load(body: bytes, limits: DecodeLimits = ANY_RATIO, scratch: Path = Path("/t
 
 
 def as_written(text: str) -> Any:
-    """Return what JSON says, each number as its text."""
+    """Return the JSON value, each number as its text."""
     return json.loads(text, parse_float=str, parse_int=str)
 
 
@@ -109,7 +109,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
 def test_every_shape_gives_the_same_table(shape: str, *, packed: bool) -> None:
-    """Whatever the vendor's writer does, the rows are the same."""
+    """The rows are the same in each shape."""
     text = SHAPES[shape].encode()
     expected = Truth([{**row, "extras": None} for row in ROWS])
     assert expected == load(gzip.compress(text) if packed else text)
@@ -117,7 +117,7 @@ def test_every_shape_gives_the_same_table(shape: str, *, packed: bool) -> None:
 
 @pytest.mark.usefixtures("_block")
 def test_a_line_cut_between_two_gzip_members() -> None:
-    """Members are joined before lines are looked for."""
+    """A line may span two members."""
     text = lines(ROWS).encode()
     body = b"".join(gzip.compress(text[at : at + 33]) for at in range(0, len(text), 33))
     assert Truth([{**row, "extras": None} for row in ROWS]) == load(body)
@@ -202,7 +202,7 @@ NOT_ROWS = [
 @pytest.mark.usefixtures("_block")
 @pytest.mark.parametrize("text", NOT_ROWS, ids=lambda text: text[:40])
 def test_a_bad_row_is_kept_and_the_rest_of_its_file_loads(text: str) -> None:
-    """Its raw text and its number are kept; the rows around it are as they were."""
+    """Its raw text and its number are kept; the rows around it do not change."""
     if len(text) > 2**16 and unpack._TEXT_PIECE_BYTES < 64:
         pytest.skip("slow and nothing new")
     body = (lines(ROWS[:2]) + text + "\r\n" + lines(ROWS[2:])).encode()
@@ -211,7 +211,7 @@ def test_a_bad_row_is_kept_and_the_rest_of_its_file_loads(text: str) -> None:
 
 
 def test_reading_goes_on_at_the_next_line() -> None:
-    """What was read before the unreadable text on its line counts, what follows on it does not."""
+    """Rows before the unreadable text on its line count; the rest of the line does not."""
     one, two, three = (lines([row]).rstrip() for row in ROWS[:3])
     found = load(f"{one}}} {two}\n{one}{two}, {three}\n{three}".encode())
     expected = [(1, "}" + f" {two}"), (4, f", {three}")]
@@ -219,7 +219,7 @@ def test_reading_goes_on_at_the_next_line() -> None:
 
 
 def test_invalid_utf8_is_a_bad_row_with_it_replaced() -> None:
-    """Bytes that are no UTF-8 spoil their row alone."""
+    """Bytes that are not UTF-8 make only their row bad."""
     body = (
         lines(ROWS[:1]).encode() + b'{"segmentId": "\xff\xfe"}\n\xfe\n' + lines(ROWS[1:]).encode()
     )
@@ -239,13 +239,13 @@ def test_invalid_utf8_is_a_bad_row_with_it_replaced() -> None:
     ],
 )
 def test_an_array_that_is_not_the_whole_file_is_one_bad_row(text: str) -> None:
-    """Only a whole file is taken apart."""
+    """Only a whole file is split into rows."""
     found = load(text.encode())
     assert (1, truth(text.encode())) == (len(found.bad), found)
 
 
 def test_a_long_array_that_is_cut_off_is_no_array() -> None:
-    """Wherever its last block ends, nothing of it is taken for the whole."""
+    """Wherever the cut is, the file does not count as whole."""
     elements = [json.dumps(row) for row in ROWS]
     for count in (7900, 8000, 40_000):
         found = load(("[" + ",".join(elements * (count // len(elements)))).encode())
@@ -253,7 +253,7 @@ def test_a_long_array_that_is_cut_off_is_no_array() -> None:
 
 
 def test_a_row_of_several_megabytes_and_one_of_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long row is a row; beyond a limit that keeps memory bounded it is a bad one."""
+    """A long row is a row; beyond a limit, which bounds memory, it is a bad row."""
     long = {**ROW, "note": "x" * 5_000_000}
     found = load(gzip.compress(lines([ROW, long, ROW]).encode()), STRICT)
     assert [None, {"note": long["note"]}, None] == [row["extras"] for row in found.rows]
@@ -282,7 +282,7 @@ def test_more_bad_rows_than_allowed_fail_the_file(bad: int, *, fails: bool) -> N
 
 
 def test_rows_beyond_the_memory_are_spilled_and_come_back_in_order(tmp_path: Path) -> None:
-    """What does not fit waits on disk, unnamed, and can be read more than once."""
+    """Rows beyond the limit are in an unnamed file, and can be read more than once."""
     rows = [{**ROW, "sequence": number} for number in range(20_000)]
     limits = DecodeLimits(max_file_size=2**30, max_bad_row_ratio=0, spill_bytes=100_000)
     body = io.BytesIO(gzip.compress(lines(rows).encode()))
@@ -325,7 +325,7 @@ def _mutations(text: bytes) -> Iterator[bytes]:
 @settings(max_examples=4 * settings().max_examples)
 @given(TEXTS | ARRAYS | st.binary(max_size=60), st.sampled_from([1, 5, 33, 2**20]))
 def test_any_text_gives_what_the_oracle_says(text: bytes, block: int) -> None:
-    """Read in pieces of any size, each row and bad row is what reading it whole gives."""
+    """Pieces of any size give the same rows and bad rows as the whole text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unpack, "_TEXT_PIECE_BYTES", block)
         for mutation in _mutations(text):

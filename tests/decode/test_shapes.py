@@ -1,4 +1,4 @@
-"""The scanner takes what machines write, and gives what Python's json gives."""
+"""The scanner reads what programs write, with the same result as Python's json."""
 
 import gzip
 import io
@@ -190,7 +190,7 @@ LEFT = {
 
 @pytest.fixture
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where anything is left to the reader in Python."""
+    """Fail if anything is left to the reader in Python."""
 
     def read_value(text: str, **_: Any) -> Any:
         raise AssertionError(text[:200])
@@ -207,7 +207,7 @@ def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("_no_patience", "_block")
 @pytest.mark.parametrize("shape", SCANNED)
 def test_the_scanner_takes_every_documented_shape(shape: str) -> None:
-    """Nothing is left to the reader in Python, in pieces of whatever size."""
+    """Nothing is left to the reader in Python, in pieces of any size."""
     text = SCANNED[shape].encode()
     assert truth(text) == load(gzip.compress(text), STRICT)
 
@@ -215,7 +215,7 @@ def test_the_scanner_takes_every_documented_shape(shape: str) -> None:
 @pytest.mark.usefixtures("_no_patience")
 @pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - LEFT))
 def test_the_scanner_takes_objects_that_are_all_unlike(layout: str) -> None:
-    """However they are laid out."""
+    """In any layout."""
     text = LAYOUTS[layout].encode()
     assert truth(text) == load(gzip.compress(text), STRICT)
 
@@ -223,7 +223,7 @@ def test_the_scanner_takes_objects_that_are_all_unlike(layout: str) -> None:
 @pytest.mark.usefixtures("_block")
 @pytest.mark.parametrize("shape", [*MIXED, *LAYOUTS])
 def test_rows_that_differ_are_what_json_says_they_are(shape: str) -> None:
-    """In pieces of whatever size."""
+    """In pieces of any size."""
     text = {**MIXED, **LAYOUTS}[shape].encode()
     assert truth(text) == load(gzip.compress(text))
 
@@ -233,14 +233,14 @@ def test_rows_that_differ_are_what_json_says_they_are(shape: str) -> None:
 @pytest.mark.parametrize("before", [5, 0, len(UNLIKE)], ids=["amid", "first", "last"])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=["cut", "LF", "CRLF"])
 def test_one_odd_line_is_what_json_says_it_is(name: str, before: int, end: str) -> None:
-    """Whatever stands among other rows, it changes nothing but itself."""
+    """A row of any kind does not change the rows around it."""
     text = lines(UNLIKE[:before]) + PITFALLS[name] + end + lines(UNLIKE[before:])
     assert truth(text.encode()) == load(gzip.compress(text.encode()))
 
 
 @pytest.mark.parametrize("name", PITFALLS)
 def test_one_odd_element_is_what_json_says_it_is(name: str) -> None:
-    """In an array too, as far as it still is one."""
+    """In an array too, if it is still one."""
     elements = [json.dumps(row) for row in UNLIKE]
     text = f"[{', '.join([*elements[:5], PITFALLS[name] or '{}', *elements[5:]])}]".encode()
     assert truth(text) == load(text)
@@ -248,7 +248,7 @@ def test_one_odd_element_is_what_json_says_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("odd", [b'"\xff"', b'"\xed\xa0\x80"', b'"\xc3"', b"\xff"])
 def test_invalid_utf8_is_a_bad_row_alone(odd: bytes) -> None:
-    """It is found wherever it stands, and the rows around it stay."""
+    """It is found anywhere, and the rows around it do not change."""
     row = b'{"segmentId": "a", "u": %b}\n' % odd
     body = lines(UNLIKE[:5]).encode() + row + lines(UNLIKE[5:]).encode()
     assert truth(body) == load(body)
@@ -256,7 +256,7 @@ def test_invalid_utf8_is_a_bad_row_alone(odd: bytes) -> None:
 
 
 def test_extras_are_the_unknown_fields_without_white_space() -> None:
-    """Each value is the text that it was."""
+    """Each value keeps its text."""
     text = lines([{"a": "ü x", **ROW, "z": [-3, {"f": 1e-3}], "b": False}], ensure_ascii=False)
     with decode(io.BytesIO(text.encode()), PATH, STRICT, scratch=Path("/tmp")) as decoded:
         ((batch, _),) = decoded.batches()
@@ -283,7 +283,7 @@ ARRAYS = {
 @pytest.mark.usefixtures("_block")
 @pytest.mark.parametrize("name", ARRAYS)
 def test_an_array_of_objects_is_rows_wherever_it_is_a_whole_value(name: str) -> None:
-    """What is no array, or none of objects, is a bad row; what stands around it is read."""
+    """A broken array, or one without objects, is a bad row; the rows around it are read."""
     text = ARRAYS[name].encode()
     assert truth(text) == load(gzip.compress(text))
 
@@ -300,7 +300,7 @@ LARGE_ARRAYS = {
 
 @pytest.mark.parametrize("name", LARGE_ARRAYS)
 def test_text_that_is_no_json_takes_no_rows_of_a_large_array_away(name: str) -> None:
-    """Whatever stands behind a whole array."""
+    """With any text after a whole array."""
     text, rows, bad = LARGE_ARRAYS[name]
     with decode(io.BytesIO(text.encode()), PATH, ANY_RATIO, scratch=Path("/tmp")) as decoded:
         assert (rows, bad) == (decoded.rows, decoded.quarantined)
@@ -308,7 +308,7 @@ def test_text_that_is_no_json_takes_no_rows_of_a_large_array_away(name: str) -> 
 
 @pytest.mark.parametrize("levels", [498, 499, 500, 501, 800])
 def test_a_row_may_have_500_levels(levels: int) -> None:
-    """The scanner and the reader in Python have one limit, however deep Python's own is."""
+    """The scanner and the reader in Python have the same limit, independent of Python's own."""
     deep = "[" * (levels - 1) + "]" * (levels - 1)
     for text in (
         f'{{"segmentId": "a", "u": {deep}}}',
@@ -330,7 +330,7 @@ def test_a_row_with_hundreds_of_unknown_fields_is_a_row() -> None:
 
 
 def test_rows_that_fill_the_buffers_at_every_place_are_all_there() -> None:
-    """A buffer of texts may be full before or behind any row; a long row makes room."""
+    """A text buffer may be full before or after any row; a long row makes it larger."""
     for length in (10, 95, 97, 1000, 900_000):
         rows = [{**ROW, "segmentId": f"{n:0{length}d}", "u": "ü" * (n % 40)} for n in range(20)]
         many = rows * (1000 if length < 1000 else 1)
@@ -339,7 +339,7 @@ def test_rows_that_fill_the_buffers_at_every_place_are_all_there() -> None:
 
 
 def _reads(monkeypatch: pytest.MonkeyPatch, text: bytes) -> int:
-    """Return how many characters of a text are given to Python's json."""
+    """Return the number of characters that Python's json reads."""
     characters = 0
 
     def read_value(text: str, *, final: bool) -> reader.Found | None:
@@ -369,7 +369,7 @@ def _reads(monkeypatch: pytest.MonkeyPatch, text: bytes) -> int:
 def test_text_that_is_no_json_costs_time_in_proportion_to_its_size(
     line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times the lines are read at most a little more than four times as often."""
+    """Four times the lines need at most a little more than four times the reads."""
     few, many = (_reads(monkeypatch, line.encode() * count) for count in (10_000, 40_000))
     assert many < 5 * few
     assert few < 10_000 * (2**15 + 16 * len(line)) + 2**25
@@ -391,7 +391,7 @@ HOSTILE = {
 def test_a_hostile_file_meets_bounded_time_and_memory(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Python's json is given, and what is held, does not grow with the file."""
+    """The text that Python's json reads, and the memory, do not grow with the file."""
     text = HOSTILE[name]
     read = 0
 
@@ -416,7 +416,7 @@ def test_a_hostile_file_meets_bounded_time_and_memory(
 
 
 def test_a_large_file_is_never_whole_in_memory() -> None:
-    """Its text passes in pieces; beyond the limit its rows are on disk."""
+    """Its text is read in pieces; beyond the limit its rows are on disk."""
     body = gzip.compress(lines([ROW] * 200_000, separators=(",", ":")).encode(), 1)
     limits = DecodeLimits(max_file_size=2**30, max_bad_row_ratio=0.5, spill_bytes=2**23)
     tracemalloc.start()
@@ -466,7 +466,7 @@ def test_rows_of_many_templates_are_what_the_oracle_says(
     edits: list[tuple[int, str]],
     as_array: bool,
 ) -> None:
-    """However objects differ, are laid out or damaged, the rows and their order stay."""
+    """Objects may differ, have any layout or be damaged: the rows and their order are right."""
     text = end.join(json.dumps(row, indent=indent, ensure_ascii=False) for row in rows) + end
     if as_array:
         text = json.dumps(rows, indent=indent)
@@ -487,7 +487,7 @@ SCALARS = st.sampled_from(
 
 
 def object_of(members: list[tuple[str, str]]) -> str:
-    """Return the text of an object of names and values' texts."""
+    """Return the text of an object with these names and texts of values."""
     return "{" + ", ".join(f'"{key}": {value}' for key, value in members) + "}"
 
 
@@ -520,7 +520,7 @@ BLOCKS = st.sampled_from([1, 64, 2**21])
 @settings(max_examples=5 * settings().max_examples)
 @given(BODIES, BLOCKS)
 def test_any_object_is_what_json_says_it_is(body: bytes, block: int) -> None:
-    """Whatever the members of objects, the rows are those of an independent reader."""
+    """For any members of objects, an independent reader gives the same rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("etl.decode.unpack._TEXT_PIECE_BYTES", block)
         assert truth(body) == load(body)

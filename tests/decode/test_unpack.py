@@ -1,4 +1,4 @@
-"""Half a gzip stream is never taken for a whole one, and what may stand around one is known."""
+"""Half a gzip stream never counts as a whole one; encodings and padding are recognised."""
 
 import contextlib
 import gzip
@@ -39,7 +39,7 @@ def kind_of(body: bytes, max_bytes: int = 2**30) -> str:
     ids=["as it is", "gzip on top", "gzip on top twice"],
 )
 def test_the_file_is_what_the_innermost_gzip_is(transport: Callable[[bytes], bytes]) -> None:
-    """Bytes and checksum are the gzip file's, whatever transport encoding lay around it."""
+    """Size and checksum are those of the gzip file, with any transport encoding around it."""
     text, unpacked = unpack(transport(FILE))
     expected = (TEXT, len(FILE), hashlib.sha256(FILE).hexdigest(), len(TEXT))
     assert expected == (text, unpacked.file.bytes, unpacked.file.sha256, unpacked.decompressed)
@@ -47,7 +47,7 @@ def test_the_file_is_what_the_innermost_gzip_is(transport: Callable[[bytes], byt
 
 @pytest.mark.parametrize("page", [b"<html>", b"\xef\xbb\xbf \r\n<!doctype html>"])
 def test_a_web_page_that_was_packed_on_its_way_is_no_file(page: bytes) -> None:
-    """A proxy's error page comes so; gzip that was not declared is a file, whatever is in it."""
+    """A proxy sends error pages so; gzip that was not declared is a file with any content."""
     body = gzip.compress(page)
     assert b"".join(Unpacked(io.BytesIO(body), 2**30)) == page
     with pytest.raises(FileError, match="error page"):
@@ -56,7 +56,7 @@ def test_a_web_page_that_was_packed_on_its_way_is_no_file(page: bytes) -> None:
 
 
 def test_a_plain_body_is_its_own_file() -> None:
-    """Where the server sent no gzip, bytes and checksum are the plain body's."""
+    """Without gzip, size and checksum are those of the plain body."""
     text, unpacked = unpack(TEXT)
     expected = (TEXT, len(TEXT), hashlib.sha256(TEXT).hexdigest())
     assert expected == (text, unpacked.file.bytes, unpacked.file.sha256)
@@ -64,7 +64,7 @@ def test_a_plain_body_is_its_own_file() -> None:
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 1000))
 def test_several_members_and_zeros_behind_them(texts: list[bytes], zeros: int) -> None:
-    """Members follow one another, with zeros behind each; the text is theirs, joined."""
+    """Zeros may follow each member; the text is that of all members."""
     body = b"".join(gzip.compress(text) + bytes(zeros) for text in texts)
     if b"".join(texts).startswith(b"\x1f\x8b"):
         return
@@ -74,7 +74,7 @@ def test_several_members_and_zeros_behind_them(texts: list[bytes], zeros: int) -
 
 @given(st.integers(1, len(FILE) - 1))
 def test_a_cut_anywhere_is_noticed(size: int) -> None:
-    """A gzip file without its last bytes, be it one of the trailer, is truncated."""
+    """A gzip file without its last bytes is truncated, even if only the trailer is cut."""
     assert kind_of(FILE[:size]) == "truncated"
 
 
@@ -86,7 +86,7 @@ def test_a_cut_in_a_later_member_is_noticed(size: int) -> None:
 
 @given(st.integers(10, len(FILE) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_noticed(position: int, change: int) -> None:
-    """No damage behind the header yields other text."""
+    """Damage after the header never gives other text."""
     damaged = bytearray(FILE)
     damaged[position] ^= change
     text = TEXT
@@ -116,18 +116,18 @@ def test_a_changed_byte_is_noticed(position: int, change: int) -> None:
     ],
 )
 def test_what_is_no_whole_file(body: bytes, kind: str) -> None:
-    """Nothing, half, damaged or something else: each has its kind."""
+    """Each kind of damage has its failure kind."""
     assert kind == kind_of(body)
 
 
 @pytest.mark.parametrize("body", [b'\xef\xbb\xbf \r\n\t{"a":1}', b" " * 300_000 + b"[]"])
 def test_white_space_and_a_byte_order_mark_may_stand_before_json(body: bytes) -> None:
-    """A plain body counts as JSON by its first character behind them."""
+    """The first character after them shows whether a plain body is JSON."""
     assert body == unpack(body)[0]
 
 
 def test_more_than_is_allowed() -> None:
-    """A decompression bomb is stopped at the limit, also one that hides in another gzip."""
+    """A decompression bomb stops at the limit, also inside another gzip."""
     bomb = gzip.compress(bytes(10_000_000))
     kinds = [
         kind_of(bomb, 1_000_000),

@@ -1,4 +1,4 @@
-"""With `raw.uri` the downloaded files are kept as they came."""
+"""With `raw.uri` the downloaded files are kept byte for byte."""
 
 import gzip
 import json
@@ -27,14 +27,14 @@ DATA = Dataset.generate(
 
 
 def archived(raw: Path) -> dict[str, bytes]:
-    """Return what an archive holds, by path."""
+    """Return the files of an archive, by path."""
     found = {f"/{file.relative_to(raw)}": file for file in raw.rglob("*") if file.is_file()}
     return {path: file.read_bytes() for path, file in found.items()}
 
 
 @pytest.mark.parametrize("encoding", ["as_is", "declared", "on_top", "plain"])
 def test_every_file_is_kept_byte_for_byte(run: Runner, serve: Serve, encoding: str) -> None:
-    """However it was sent; the lake is the same as without."""
+    """With any transport encoding; the lake is the same as without an archive."""
     raw = run.folder / "raw"
     assert run(serve(DATA, encoding=encoding), AHT_ETL_RAW__URI=str(raw)).code == 0
     content = {path: file.content for path, file in DATA.files.items()}
@@ -62,7 +62,7 @@ def test_a_flag_names_the_archive(run: Runner, serve: Serve) -> None:
 
 
 def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
-    """That is when it is wanted most; repeated, nothing changes; another file is kept beside."""
+    """A second run changes nothing; another file of the same path gets another name."""
     raw = run.folder / "raw"
     path, junk, other = f"{HOUR}a.json.gz", gzip.compress(b"{no\n" * 3), gzip.compress(b"{nor\n")
     for content in (junk, junk, other, other):
@@ -88,7 +88,7 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
     ],
 )
 def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, kind: str) -> None:
-    """As it came, when it will not be asked for again; the good one that comes later counts."""
+    """After the last attempt it is kept as received; the good file that comes later counts."""
     raw = run.folder / "raw"
     path, good = f"{HOUR}a.json.gz", gzip.compress(b'{"segmentId":"a"}\n')
     ended = run(serve(Dataset.of({path: damaged})), AHT_ETL_RAW__URI=str(raw))
@@ -115,7 +115,7 @@ def test_an_empty_answer_is_no_file(run: Runner, serve: Serve) -> None:
 
 
 def test_by_other_limits_it_is_rows_after_all(run: Runner, serve: Serve) -> None:
-    """The note of what could not be decoded is taken back; the file is not kept twice."""
+    """The note of a file that can now be decoded is withdrawn; the file is kept once."""
     raw = run.folder / "raw"
     half = gzip.compress(b'{"segmentId":"a"}\n{no\n')
     emulator = serve(Dataset.of({f"{HOUR}a.json.gz": half}))
@@ -126,7 +126,7 @@ def test_by_other_limits_it_is_rows_after_all(run: Runner, serve: Serve) -> None
 
 
 def test_a_bomb_in_a_transport_encoding_is_not_unpacked(run: Runner, serve: Serve) -> None:
-    """What is too large is kept as it came."""
+    """A file that is too large is kept as received."""
     raw = run.folder / "raw"
     inner = gzip.compress(bytes(4 * 2**20), 0)
     path, bomb = f"{HOUR}a.json.gz", gzip.compress(inner)
@@ -151,14 +151,14 @@ def test_an_archive_that_refuses(run: Runner, serve: Serve) -> None:
 
 
 def test_an_archive_in_the_lake_is_wrong_usage(run: Runner, serve: Serve) -> None:
-    """Readers of the lake would trip over its files."""
+    """Readers of the lake would read its files."""
     ended = run(serve(DATA), AHT_ETL_RAW__URI=str(run.lake / "raw"))
     assert (2, False) == (ended.code, run.lake.exists())
 
 
 @pytest.mark.parametrize("at", [8, 17, 25, 33, 41, 60])
 def test_killed_at_an_effect(run: Runner, serve: Serve, at: int) -> None:
-    """What the lake holds by then is in the archive, whole; the next run completes both."""
+    """Each file in the lake is whole in the archive; the next run completes both."""
     raw = run.folder / "raw"
     emulator = serve(DATA)
     arguments = run.arguments(emulator, report=str(run.folder / "report.json"))
@@ -183,7 +183,7 @@ def test_killed_at_an_effect(run: Runner, serve: Serve, at: int) -> None:
 
 
 def test_three_runs_at_once(run: Runner, serve: Serve) -> None:
-    """They keep the same files once, into one archive."""
+    """Runs that share an archive keep each file once."""
     raw = run.folder / "raw"
     emulator = serve(DATA, latency_s=0.01)
     lakes = [run.folder / f"lake-{number}" for number in range(3)]

@@ -1,4 +1,4 @@
-"""`aht-etl erase` takes a segment out of archive and lake, and nothing else; none comes back."""
+"""`aht-etl erase` removes a segment from archive and lake, and nothing else, for good."""
 
 import gzip
 import json
@@ -73,7 +73,7 @@ def erase(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def mentions(folder: Path, wanted: str) -> list[str]:
-    """Return all files below a folder in which the text stands, unpacked where they are packed."""
+    """Return all files below a folder that contain the text, also in gzip."""
     found = []
     for file in folder.rglob("*"):
         if file.is_file() and file.suffix != ".parquet":
@@ -89,7 +89,7 @@ def mentions(folder: Path, wanted: str) -> list[str]:
 
 
 def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
-    """From lake, bad rows and archive; all else stays, is proved, and later runs change nothing."""
+    """From lake, bad rows and archive; other rows stay, and later runs change nothing."""
     raw = run.folder / "raw"
     emulator = serve(DATA)
     assert 3 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
@@ -131,7 +131,7 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
 
 
 def test_what_is_not_archived_is_not_deleted(run: Runner, serve: Serve) -> None:
-    """Its rows would be lost with those that are to go."""
+    """Its other rows would be lost."""
     assert 3 == run(serve(DATA), *WINDOW).code
     before = through_pyarrow(run.lake)
     (run.folder / "raw").mkdir()
@@ -168,7 +168,7 @@ NEIGHBOURS = Dataset.of(
 def test_a_segment_is_not_its_neighbour(
     run: Runner, serve: Serve, wanted: str, left: list[str]
 ) -> None:
-    """Segment 1 is not segment 10, whatever the escapes; a conversation is all its segments."""
+    """Segment 1 is not segment 10, also with escapes; a conversation is all its segments."""
     assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
     ended = erase(run.folder, wanted)
     assert (0, "") == (ended.returncode, ended.stderr)
@@ -191,7 +191,7 @@ def test_a_segment_is_not_its_neighbour(
 
 
 def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
-    """All hours to load stand above the first deletion; with --dry-run that is all."""
+    """All hours to load are printed before the first deletion; --dry-run prints only them."""
     assert 3 == run(serve(DATA), *WINDOW, AHT_ETL_RAW__URI="raw").code
     before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
     tried = erase(run.folder, "--dry-run", SEGMENT)
@@ -209,7 +209,7 @@ def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
 
 
 def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
-    """Then nothing is changed, and that is said."""
+    """Then nothing is changed, and the message says so."""
     assert 0 == run(serve(GENERATED), *WINDOW, AHT_ETL_RAW__URI="raw").code
     ended = erase(run.folder, "account:1:conversation:2-0")
     assert (
@@ -224,7 +224,7 @@ def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
-    """It is named, so that nobody takes a slip for "nothing found"."""
+    """The message names it: a typing error must not look like "nothing found"."""
     (tmp_path / "lake").mkdir()
     ended = erase(tmp_path, "--raw", "rw", SEGMENT)
     assert (1, True) == (ended.returncode, "/rw does not exist or is empty" in ended.stderr)
@@ -244,14 +244,14 @@ def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Nothing short of a conversation is taken: an empty text would be in every row."""
+    """Anything less than a conversation is refused: an empty text is in every row."""
     ended = erase(tmp_path, *arguments)
     assert (2, "") == (ended.returncode, ended.stdout)
     assert "Traceback" not in ended.stderr
 
 
 def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
-    """Its days are copied anew from the lake, and the copy is proved against it."""
+    """Its days are copied again from the lake, and verify compares the two."""
     emulator = serve(GENERATED)
     assert 0 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
     coarse = ("compact", "--lake", "lake", "--settle", "0s")
@@ -285,7 +285,7 @@ def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
 
 
 def test_rows_of_any_array_are_rows(run: Runner, serve: Serve) -> None:
-    """Elements are rows, wherever in the file the array is; the text of other rows stays."""
+    """Elements of each array of a file are rows; the text of other rows does not change."""
     other = b'{"segmentId": "x", "of": [1e3, 7.10, "\\u00e9"]}'
     arrays = b'[%b]\n[\n %b,\n {"segmentId": "%b"} ,{"segmentId":"y"}]' % (
         OTHER,
@@ -301,7 +301,7 @@ def test_rows_of_any_array_are_rows(run: Runner, serve: Serve) -> None:
 
 
 def test_a_run_that_is_active_is_not_disturbed(run: Runner, serve: Serve) -> None:
-    """It holds the archive: then nothing is changed."""
+    """While a run holds the archive, nothing is changed."""
     assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
     before = through_pyarrow(run.lake)
     active = LocalStore(run.folder / "raw")

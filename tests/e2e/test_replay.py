@@ -57,7 +57,7 @@ def command(folder: Path, name: str, *flags: str, **env: str) -> subprocess.Comp
 
 
 def replay(folder: Path, *flags: str, **env: str) -> dict[str, Any]:
-    """Run with --from-archive over both days unless told otherwise; return the report."""
+    """Run with --from-archive, over both days by default; return the report."""
     flags = flags if "--from" in flags or "--paths" in flags else (*WINDOW, *flags)
     ended = command(folder, "run", "--from-archive", *flags, "--report", "-", **env)
     report: dict[str, Any] = json.loads(ended.stdout)
@@ -67,7 +67,7 @@ def replay(folder: Path, *flags: str, **env: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a lake, with faults that pass, and its archive."""
+    """Make a lake and its archive, with temporary faults."""
     folder = tmp_path_factory.mktemp("loaded")
     passing = [path for path in DATA.files if path.endswith("7.json.gz")][:3]
     faults = tuple(Fault("file", "half_gzip", path) for path in passing)
@@ -88,7 +88,7 @@ def folder(loaded: Path, tmp_path: Path) -> Path:
 
 
 def test_a_lake_from_the_archive_is_the_lake_from_the_api(folder: Path) -> None:
-    """Row for row, receipt for receipt, bad row for bad row; what failed fails again."""
+    """With the same rows, receipts and bad rows; files that failed fail again."""
     report = replay(folder, "--lake", "again")
     truth = expected(Dataset({p: f for p, f in ALL.files.items() if p not in (DAMAGED, MALFORMED)}))
     for engine in (through_pyarrow, through_duckdb):
@@ -117,7 +117,7 @@ def test_a_lake_from_the_archive_is_the_lake_from_the_api(folder: Path) -> None:
 
 
 def test_the_plan_says_what_the_run_does(folder: Path) -> None:
-    """And the windows are hours, shares and accounts, as ever."""
+    """With windows, shares and accounts."""
     flags = ("--from", "2022-06-01T06:30:00Z", "--to", "2022-06-01T08:00:00Z", "--lake", "some")
     shown = command(folder, "plan", "--from-archive", *flags, "--json")
     plan = json.loads(shown.stdout)
@@ -134,7 +134,7 @@ def test_the_plan_says_what_the_run_does(folder: Path) -> None:
 
 
 def test_paths_from_a_list(folder: Path) -> None:
-    """Their bytes are the archive's; what it has not is not found."""
+    """Their bytes come from the archive; a path that is not in it is not found."""
     first, absent = next(iter(DATA.files)), f"{HOUR}absent.json.gz"
     (folder / "paths").write_text(f"{first}\n{absent}\n")
     report = replay(folder, "--paths", "paths", "--lake", "some")
@@ -147,7 +147,7 @@ def test_paths_from_a_list(folder: Path) -> None:
 
 
 def test_all_accounts_or_one(tmp_path: Path) -> None:
-    """Each in its own partition; months and days may be spelt with a zero in front."""
+    """Each in its own partition; months and days may have a leading zero."""
     paths = [
         f"year=2022/{day}/accountId={account}/{account}.json.gz"
         for day in ("month=6/day=1/hour=6", "month=06/day=01/hour=06")
@@ -166,7 +166,7 @@ def test_all_accounts_or_one(tmp_path: Path) -> None:
 
 
 def test_of_several_files_the_newest_good_one_counts(folder: Path) -> None:
-    """It is listed once, and that there are several is said."""
+    """It is listed once, and a warning says that there are several."""
     path = next(iter(DATA.files))
     plain = folder / f"raw{path}"
     beside = plain.with_name(version_name(plain.name, "a" * 64))
@@ -220,7 +220,7 @@ def test_large_files_are_read_where_they_lie(tmp_path: Path) -> None:
 def test_wrong_usage(
     tmp_path: Path, flags: tuple[str, ...], env: dict[str, str], said: str
 ) -> None:
-    """Exit code 2, for plan too, and nothing is made."""
+    """Exit code 2, for plan too, and nothing is created."""
     for name in ("run", "plan"):
         ended = command(tmp_path, name, *flags, **env)
         assert (2, True) == (ended.returncode, said in ended.stderr)
@@ -228,7 +228,7 @@ def test_wrong_usage(
 
 
 def test_a_window_of_which_nothing_is_kept(folder: Path) -> None:
-    """The run is well, and one event says what to look at."""
+    """The run is ok, and one event says what to check."""
     late = ("--from", "2021-06-01", "--to", "2021-06-02")
     ended = command(folder, "run", "--from-archive", *late, "--lake", "again")
     events = [json.loads(line) for line in ended.stderr.splitlines()]
@@ -248,7 +248,7 @@ def test_no_archive_at_all(tmp_path: Path) -> None:
 
 
 def test_landing_first(run: Runner, serve: Serve) -> None:
-    """The archive is filled and no lake made; the next run from it loads exactly that."""
+    """The archive is filled and no lake is made; the next run loads exactly its files."""
     flags = (*WINDOW, "--archive-only")
     env = {"AHT_ETL_RAW__URI": "raw"}
     emulator = serve(ALL, faults=(Fault("file", "bad_middle", next(iter(DATA.files))),))
@@ -278,7 +278,7 @@ def test_landing_first(run: Runner, serve: Serve) -> None:
 
 
 def test_three_landings_at_once(run: Runner, serve: Serve) -> None:
-    """Each run claims only what it kept itself; what another kept meanwhile is loaded already."""
+    """A run counts only files that it added; those of another run are already loaded."""
     emulator = serve(DATA, latency_s=0.01)
     processes = [
         run.start(

@@ -1,4 +1,4 @@
-"""The commit protocol: each source once, whoever else writes, whatever a put's answer is."""
+"""The commit protocol: each source once, with other writers and with any answer to a put."""
 
 import errno
 import itertools
@@ -69,7 +69,7 @@ def staged(store: LocalStore) -> list[Path]:
 
 
 def test_first_part(store: LocalStore) -> None:
-    """A part gets number 0, its receipts are the truth, nothing is left staged."""
+    """A part gets number 0 and correct receipts, and no staged file stays."""
     state = read_state(store, DIRECTORY)
     result = put(store, state, {"/a": 3, "/b": 0})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
@@ -80,7 +80,7 @@ def test_first_part(store: LocalStore) -> None:
 
 
 def test_metadata_is_the_contracts(store: LocalStore) -> None:
-    """The footer's keys are those that the README names."""
+    """The footer has the documented keys."""
     put(store, PartitionState(), {"/a": 1})
     metadata = pq.read_metadata(parts(store)[0]).metadata or {}
     assert {key for key in metadata if key.startswith(b"aht_etl.")} == {
@@ -102,7 +102,7 @@ def test_a_part_of_files_without_rows(store: LocalStore) -> None:
 
 
 def test_the_slower_of_two_brings_the_rest(store: LocalStore) -> None:
-    """Sources that another run committed are taken out; what is left gets the next number."""
+    """Sources that another run committed are removed; the others get the next number."""
     mine, theirs = PartitionState(), PartitionState()
     put(store, theirs, {"/a": 3, "/b": 2})
     result = put(store, mine, {"/b": 2, "/c": 4})
@@ -116,7 +116,7 @@ def test_the_slower_of_two_brings_the_rest(store: LocalStore) -> None:
 
 
 def test_nothing_left_to_bring(store: LocalStore) -> None:
-    """Where others brought everything, no part is written."""
+    """If other runs committed all sources, no part is written."""
     put(store, PartitionState(), {"/a": 3, "/b": 2})
     result = put(store, PartitionState(), {"/a": 3})
     assert (result.name, result.encoded) == (None, None)
@@ -125,7 +125,7 @@ def test_nothing_left_to_bring(store: LocalStore) -> None:
 
 
 def test_another_runs_part_without_ours(store: LocalStore) -> None:
-    """A part with other sources costs a number, nothing else."""
+    """A part with other sources uses a number and changes nothing else."""
     put(store, PartitionState(), {"/a": 3})
     result = put(store, PartitionState(), {"/b": 1})
     assert result.name == f"{DIRECTORY}/part-00001.parquet"
@@ -133,7 +133,7 @@ def test_another_runs_part_without_ours(store: LocalStore) -> None:
 
 
 def test_what_was_learned_for_one_part_counts_for_the_next(store: LocalStore) -> None:
-    """A run of several parts takes out of each what it has ever read of others."""
+    """A run removes from each of its parts all sources that it has read in parts of others."""
     mine = PartitionState()
     put(store, PartitionState(), {"/a": 3, "/b": 2})
     assert put(store, mine, {"/c": 1}).brought_by_others == frozenset()
@@ -146,7 +146,7 @@ def test_what_was_learned_for_one_part_counts_for_the_next(store: LocalStore) ->
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_runs_that_take_turns_in_any_order(data: st.DataObject) -> None:
-    """However overlapping runs cut their parts, each source ends in the lake once."""
+    """Overlapping runs may cut their parts anywhere: each source is in the lake once."""
     paths = [f"/{n}" for n in range(data.draw(st.integers(1, 8)))]
     runs = []
     for _ in range(data.draw(st.integers(2, 3))):
@@ -170,7 +170,7 @@ def test_runs_that_take_turns_in_any_order(data: st.DataObject) -> None:
 
 
 def test_many_writers_at_once(store: LocalStore) -> None:
-    """Eight writers of overlapping sources end with each source once, numbers without a gap."""
+    """Eight writers of overlapping sources: each source is there once, numbers have no gap."""
     shares = [{f"/{n}": n % 5 for n in range(i, i + 12)} for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda share: put(store, PartitionState(), share), shares))
@@ -182,7 +182,7 @@ def test_many_writers_at_once(store: LocalStore) -> None:
 
 
 class LosesAnswers(LocalStore):
-    """Puts the file, and says that it failed."""
+    """Puts the file, and reports a failure."""
 
     def __init__(self, root: Path, refusal: type[LakeError]) -> None:
         super().__init__(root)
@@ -195,7 +195,7 @@ class LosesAnswers(LocalStore):
 
 @pytest.mark.parametrize("refusal", [LakeError, AlreadyExistsError])
 def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[LakeError]) -> None:
-    """A put that succeeded, but seemed to fail, is found to be our own by its commit id."""
+    """The commit id shows that a put that seemed to fail has succeeded."""
     result = put(LosesAnswers(store.root, refusal), PartitionState(), {"/a": 3})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
     assert result.brought_by_others == frozenset()
@@ -203,7 +203,7 @@ def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[LakeErro
 
 
 class RefusesTwice(LocalStore):
-    """Says that the name is taken though nothing is there, as S3's 409 does."""
+    """Reports that the name exists although it does not, as S3's 409 does."""
 
     refusals = 2
 
@@ -215,7 +215,7 @@ class RefusesTwice(LocalStore):
 
 
 def test_a_refusal_with_nothing_there_is_asked_again(store: LocalStore) -> None:
-    """The same number is tried again while nothing stands under it."""
+    """The same number is tried again while no part has it."""
     refusing = RefusesTwice(store.root)
     result = put(refusing, PartitionState(), {"/a": 3})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
@@ -245,7 +245,7 @@ def test_damaged_parts_stop_their_partition(store: LocalStore, content: bytes | 
 
 
 def test_foreign_files_are_left_alone(store: LocalStore) -> None:
-    """Files that are no parts are neither read nor counted nor touched."""
+    """Files that are not parts are not read, counted or changed."""
     put(store, PartitionState(), {"/a": 1})
     foreign = store.root / DIRECTORY / "theirs.parquet"
     foreign.write_bytes(b"theirs")
@@ -254,7 +254,7 @@ def test_foreign_files_are_left_alone(store: LocalStore) -> None:
 
 
 def test_numbers_go_on_behind_the_highest(store: LocalStore) -> None:
-    """A part that an operator deleted leaves a hole that is not filled."""
+    """The number of a part that an operator deleted is not used again."""
     put(store, PartitionState(), {"/a": 1})
     put(store, read_state(store, DIRECTORY), {"/b": 1})
     parts(store)[0].unlink()
@@ -272,7 +272,7 @@ def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_hard_links")
 def test_disks_without_hard_links(store: LocalStore) -> None:
-    """Where there are no hard links, a rename that does not replace does the same."""
+    """Without hard links, a rename that does not replace does the same."""
     put(store, PartitionState(), {"/a": 3})
     result = put(store, PartitionState(), {"/a": 3, "/b": 2})
     assert result.brought_by_others == {"/a"}
@@ -293,7 +293,7 @@ def test_leftovers_go_unless_somebody_writes_them(store: LocalStore) -> None:
 
 
 def test_a_lake_that_is_no_folder(tmp_path: Path) -> None:
-    """A lake that cannot be used says so before anything is fetched."""
+    """A lake that cannot be used is an error before anything is fetched."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(LakeError, match="file"):
         LocalStore(tmp_path / "file").check_readable()
@@ -302,7 +302,7 @@ def test_a_lake_that_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_order_of_effects(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes are synced before the name appears, the folder after it."""
+    """The bytes are synced before the name appears, and the folder afterwards."""
     effects: list[str] = []
     real_fsync, real_link = os.fsync, os.link
 
@@ -322,7 +322,7 @@ def test_order_of_effects(store: LocalStore, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_folders_that_others_made(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever made them may not have synced their names yet: they are synced once, from below."""
+    """Their maker may not have synced their names yet: each is synced once, the deepest first."""
     put(store, PartitionState(), {"/x": 1})
     other = LocalStore(store.root)
     synced: list[Path] = []

@@ -1,4 +1,4 @@
-"""A part, however it is encoded, is read alike by the readers that people use."""
+"""The readers that people use agree on the content of a part."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a part says of itself, and parts that do not."""
+"""Receipts in a part's metadata, and parts without them."""
 
 import io
 import json
@@ -28,13 +28,13 @@ def with_sources(sources: Any) -> io.BytesIO:
 
 
 def test_receipts_read_as_they_were_written() -> None:
-    """Whatever else the metadata holds."""
+    """With any other metadata."""
     read = read_receipts(part({**to_metadata([ONE], "c", "r"), "other": "x"}))
     assert ("c", (ONE,), "r") == (read.commit, read.sources, read.run)
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    """A receipt is one, whatever more it says."""
+    """A receipt with more fields is a receipt."""
     assert (ONE,) == read_receipts(with_sources([{**SOURCE, "more": {}}])).sources
     assert () == read_receipts(with_sources([])).sources
 
@@ -54,6 +54,6 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
     ],
 )
 def test_parts_that_vouch_for_nothing(stream: io.BytesIO, said: str) -> None:
-    """They are named as what they are, never taken for empty."""
+    """Each has its own error; none counts as empty."""
     with pytest.raises(UnreadablePartError, match=said):
         read_receipts(stream)
