@@ -60,20 +60,17 @@ class Decoded:
     def add(self, batch: SizedBatch) -> None:
         """Add rows."""
         self.rows += batch.rows.num_rows
-        if self._writer is None and self.in_memory_bytes + batch.bytes <= self._spill_bytes:
-            self._batches.append(batch)
-            self.in_memory_bytes += batch.bytes
-            return
-        if self._writer is None:
+        self._batches.append(batch)
+        self.in_memory_bytes += batch.bytes
+        if self._writer is None and self.in_memory_bytes > self._spill_bytes:
             self._spill = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - see close
             self._writer = pa.ipc.new_stream(
                 self._spill, DECODED_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")
             )
+        if self._writer is not None:
             for waiting in self._batches:
                 self._writer.write_batch(waiting.rows)
-            self._batches = []
-            self.in_memory_bytes = 0
-        self._writer.write_batch(batch.rows)
+            self._batches, self.in_memory_bytes = [], 0
 
     def add_bad_row(self, row: int, reason: str, raw: str) -> None:
         """Add a bad row: its number in the file from 0, why it is bad, and its text."""

@@ -10,7 +10,7 @@ from etl.model.version import __version__
 from etl.storage.object_bytes import TAIL_BYTES
 from etl.storage.store import LakeError
 
-SCHEMA_VERSION: Final = "1"
+_SCHEMA: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"
 _COMMIT: Final = b"aht_etl.commit"
 _RUN: Final = b"aht_etl.run"
@@ -46,16 +46,14 @@ class PartReceipts:
 def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
     """Return a part's Parquet metadata (how-it-works.md, "Receipts")."""
     return {
-        _SOURCES.decode(): json.dumps([_as_json(source) for source in sources]),
+        _SOURCES.decode(): json.dumps(
+            [{name: getattr(source, name) for name in _TYPES} for source in sources]
+        ),
         _COMMIT.decode(): commit,
         _RUN.decode(): run_id,
         "aht_etl.version": __version__,
-        "aht_etl.schema": SCHEMA_VERSION,
+        "aht_etl.schema": _SCHEMA,
     }
-
-
-def _as_json(receipt: Receipt) -> dict[str, str | int]:
-    return {name: getattr(receipt, name) for name in _TYPES}
 
 
 def read_receipts(part: BinaryIO) -> PartReceipts:
