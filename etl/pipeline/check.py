@@ -33,7 +33,7 @@ from etl.model.text import size
 from etl.model.times import Window, rfc3339
 from etl.pipeline.decoding import Decoder
 from etl.pipeline.job import require_engine
-from etl.pipeline.load import Memory
+from etl.pipeline.resources import Memory
 from etl.pipeline.stop import Stop
 from etl.storage.scratch import scratch_error, scratch_folder
 from etl.storage.store import Store

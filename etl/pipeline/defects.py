@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw: one line says what to do, the trace is in a file."""
+"""Unexpected errors: one line says what to do, and the traceback is in a file."""
 
 import os
 import tempfile
@@ -10,9 +10,9 @@ from etl.model.machine import resource_shortage
 
 
 def explain(failure: BaseException, redact: Callable[[str], str]) -> str:
-    """Return in one line, without secrets, why a command ended.
+    """Return in one line, without secrets, why a command failed.
 
-    Of an error that nobody foresaw the trace is kept in a file that the line names.
+    The traceback of an unexpected error is written to a file, which the line names.
     """
     if is_expected(failure):
         return redact(describe(failure))
@@ -20,7 +20,7 @@ def explain(failure: BaseException, redact: Callable[[str], str]) -> str:
 
 
 def explain_blindly(failure: Exception) -> str:
-    """Return the line for an error whose text may hold secrets: neither it nor the file has it."""
+    """Return the line for an error whose text may hold secrets: neither line nor file shows it."""
     if (reason := resource_shortage(failure)) is not None:
         return reason
     kind = type(failure).__name__
@@ -29,7 +29,7 @@ def explain_blindly(failure: Exception) -> str:
 
 
 def keep(trace: str) -> str | None:
-    """Write a trace to a new file in the temporary folder; None where that cannot be."""
+    """Write a traceback to a new file in the temporary folder; None where that fails."""
     try:
         descriptor, name = tempfile.mkstemp(prefix="aht-etl-trace-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

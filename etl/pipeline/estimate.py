@@ -1,4 +1,4 @@
-"""How much a plan will move and how long it will take, judged by what the lake already holds."""
+"""An estimate of a plan's size and duration, from the newest parts in the lake."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,19 +13,18 @@ import pyarrow.parquet as pq
 from etl.lake.layout import is_part
 from etl.storage.store import LakeError, Store, StoredFile
 
-# Parts that are looked at, the newest hours' first: some days of a busy account, read in a blink.
+# The parts of the newest hours that are read: some days of a busy account.
 _SAMPLED_PARTS: Final = 96
-# A shorter span between a run's first and last part says nothing of its pace.
+# A shorter span between a run's first and last part says nothing about its speed.
 _SPAN_LEAST_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What loading the files of a plan will take; None wherever there is nothing to judge by.
+    """What it takes to load the files of a plan; None where nothing is known.
 
-    `bytes` come down (gzip) and `rows` are loaded: the mean of the `sampled_files` times the files
-    to load. `seconds` is the pace at which the newest run loaded these files, and never less than
-    what `fetch.rate` allows.
+    `bytes` (of gzip) and `rows` are the mean of the `sampled_files` times the files to load.
+    `seconds` is by the speed of the newest run, and never less than `fetch.rate` allows.
     """
 
     sampled_files: int = 0
@@ -51,9 +50,9 @@ class _Part:
 
 
 def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
-    """Judge by the newest hours in the lake. Blocking; reads footers only, and not many.
+    """Estimate by the newest hours in the lake. Blocking; it reads a few footers.
 
-    What cannot be read is passed over. `rate` is `fetch.rate`, requests a second.
+    Parts that cannot be read are left out. `rate` is `fetch.rate`, in requests a second.
     """
     sample = islice(_newest_files(store), _SAMPLED_PARTS)
     with ThreadPoolExecutor(4 * store.readers) as pool:
@@ -77,7 +76,7 @@ def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
 
 
 def _seconds_a_file(parts: Sequence[_Part]) -> float | None:
-    """Return how long a file took the newest run among these parts, if it wrote several."""
+    """Return the seconds a file of the newest run among these parts, if it wrote several."""
     newest = max(parts, key=lambda part: part.written_at_s, default=None)
     if newest is None:
         return None
@@ -91,7 +90,7 @@ def _seconds_a_file(parts: Sequence[_Part]) -> float | None:
 
 
 def _newest_files(store: Store) -> Iterator[StoredFile]:
-    """Yield what is named like a part, of the newest hour first."""
+    """Yield the files that are named like parts, the newest hour first."""
     for day in _folders(store, "", 3):
         parts = [file for file in store.walk(_pass_over, day) if is_part(_last(file.name))]
         yield from sorted(
@@ -102,7 +101,7 @@ def _newest_files(store: Store) -> Iterator[StoredFile]:
 
 
 def _folders(store: Store, folder: str, depth: int) -> Iterator[str]:
-    """Yield the folders so far below one, of the greatest number first."""
+    """Yield the folders `depth` levels below one, the greatest number first."""
     if not depth:
         yield folder
         return

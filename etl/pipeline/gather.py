@@ -189,8 +189,8 @@ class Sink:
             await _to_its_end(self._commit_now(gathering))
 
     async def _commit_now(self, gathering: _Gathering) -> None:
-        # Taken out first: when the waiting for this commit is cancelled, nobody may commit or
-        # discard the same rows again.
+        # Taken out first: if the wait for this commit is cancelled, nobody may commit or discard
+        # the same rows again.
         builder, gathering.builder = gathering.builder, self._new_builder()
         directory, state = gathering.plan.partition.directory, gathering.plan.state
 
@@ -211,10 +211,10 @@ class Sink:
     def _give_up(
         self, gathering: _Gathering, builder: PartBuilder, error: Exception, *more: str
     ) -> None:
-        """Fail all that the partition had gathered, and go on with what is still to come.
+        """Fail the files that the partition had gathered, and continue with the others.
 
-        Raises RunError where each other file would meet the same: the machine lacks something, or
-        the store's credentials have ended.
+        Raises RunError where every other file would meet the same error: the machine lacks
+        something, or the store's credentials have expired.
         """
         reason = str(error) if isinstance(error, LakeUnusableError) else resource_shortage(error)
         if builder is gathering.builder:
@@ -231,7 +231,7 @@ class Sink:
         self._outcomes.part_failed(directory, attempts, loaded, str(error).splitlines()[0])
 
     def _renew(self, gathering: _Gathering) -> None:
-        """Throw away what was gathered: it may lack rows that it has a receipt for."""
+        """Discard the gathered rows: some may be missing although their file has a receipt."""
         gathering.builder.close()
         gathering.builder = self._new_builder()
 
@@ -241,10 +241,10 @@ class Sink:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for work that cannot be called back, for a while also when the waiting is cancelled.
+    """Wait for work that cannot be cancelled, for a while also when this wait is cancelled.
 
-    A commit that has begun will happen; the report should know how it ended. An object store may
-    not answer for long: then the report knows nothing of it, and the next run does.
+    A commit that has started will happen, and the report should count it. If an object store does
+    not answer in time, the report does not count it, and the next run finds it.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -118,7 +118,7 @@ def require_engine(settings: Settings) -> None:
 
 
 def require_lake(settings: Settings) -> None:
-    """Raise UsageError where the lake's place is its coarse copy's."""
+    """Raise UsageError where lake and coarse copy have the same place."""
     if settings.lake_is_the_copy:
         raise UsageError(
             "lake.uri: is the place of the coarse copy, compact.uri; give each its own"
@@ -138,10 +138,10 @@ def settle_window(
     lookback: timedelta | None = None,
     longest: timedelta | None = LONGEST_WINDOW,
 ) -> Window:
-    """Return the window that is listed. Raises UsageError where it is none.
+    """Return the window of the settings. Raises UsageError where it is none.
 
-    `lookback` takes the place of the configured one. `longest` is for windows that are sent to
-    the API: each day of them is at least one request.
+    `lookback` replaces the configured one. `longest` is for windows that are sent to the API: each
+    of their days is at least one request.
     """
     end = whole_millis(settings.window.end or now)
     try:
@@ -160,7 +160,7 @@ def settle_window(
 
 
 def parse_shard(text: str | None) -> Shard:
-    """Read `I/N`; UsageError where it is none."""
+    """Parse `I/N`. Raises UsageError."""
     if text is None:
         return Shard()
     match = _SHARD.fullmatch(text)
@@ -170,5 +170,5 @@ def parse_shard(text: str | None) -> Shard:
 
 
 def whole_millis(at: datetime) -> datetime:
-    """Return the time, cut to the vendor's milliseconds."""
+    """Return the time, cut to milliseconds, as the vendor has them."""
     return at.replace(microsecond=at.microsecond // 1000 * 1000)

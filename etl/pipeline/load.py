@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +13,14 @@ from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
-from etl.model.machine import cores, resource_shortage
+from etl.model.machine import resource_shortage
 from etl.model.paths import BreakdownPath
 from etl.pipeline.decoding import Decoder
 from etl.pipeline.gather import Sink
 from etl.pipeline.job import Job
 from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan
+from etl.pipeline.resources import Memory
 from etl.pipeline.source import Source
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop, StoppedError
@@ -29,9 +29,9 @@ from etl.storage.store import LakeError, Store
 if TYPE_CHECKING:
     from etl.decode.decoded import Decoded
 
-# Workers besides those whose request is in flight: they wait for a retry, or finish their file.
+# More workers than requests in flight: these wait for a retry, or finish their file.
 _MORE_WORKERS: Final = 48
-# Files that may be downloaded and not in a part yet, besides those that the store takes at once.
+# Files that may be downloaded and not in a part yet, in addition to those being written.
 _UNFINISHED: Final = 8
 # Errors of the file itself: it will be the same file tomorrow.
 _OF_THE_FILE: Final = {
@@ -40,34 +40,6 @@ _OF_THE_FILE: Final = {
     FailureKind.MALFORMED,
     FailureKind.TOO_LARGE,
 }
-_KIB: Final = 2**10
-_MIB: Final = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """How `limits.memory` is shared out, in bytes.
-
-    Every share is fixed, and data beyond it goes to disk. So nobody waits for memory while holding
-    some, and nothing can deadlock. A quarter each is for downloaded files, for files being decoded
-    and for rows that wait for their partition; a quarter is left for encoding.
-    """
-
-    download: int
-    decode: int
-    pending: int
-    decoders: int
-
-    @classmethod
-    def share_out(cls, budget: int, downloads: int) -> "Memory":
-        """Share out the budget among this many downloaded files, and one decoder a core."""
-        decoders = max(1, min(cores(), downloads, budget // (32 * _MIB)))
-        return cls(
-            download=max(64 * _KIB, min(4 * _MIB, budget // 4 // downloads)),
-            decode=max(_MIB, min(64 * _MIB, budget // 4 // decoders)),
-            pending=budget // 4,
-            decoders=decoders,
-        )
 
 
 async def load(state: RunState, source: Source, store: Store, stop: Stop) -> None:

@@ -1,4 +1,4 @@
-"""What a run would do: the plan that it would execute, in numbers."""
+"""The report of a plan: what a run would do, in numbers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from etl.pipeline.run import plan as make
 
 @dataclass(frozen=True, slots=True)
 class PlannedPartition:
-    """One directory of the lake: how many of its listed files are loaded, how many are not.
+    """One directory of the lake, with the numbers of its listed files.
 
-    `damage` says why a run could not write there: then the files to load would fail, with kind
-    `lake`, until the part that it names is mended or deleted.
+    `damage` says why a run cannot write there: its files to load fail with kind `lake` until you
+    repair or delete the part that it names.
     """
 
     partition: Partition
@@ -51,9 +51,9 @@ class PlanReport:
     """What a run would do now: every listed path of this share in exactly one place.
 
     `listed = already_loaded + to_load + invalid + skipped`. A file of a damaged partition has no
-    receipt, so it is `to_load`, though a run would fail it. `window` is None for listed paths,
-    `account` for an archive's files of all accounts. `archive` is where the files would be kept by
-    a run that fills that alone, and no lake.
+    receipt, so it is `to_load`, although a run fails it. `window` is None for listed paths,
+    `account` for an archive's files of all accounts. `archive` is set for a run that fills the
+    archive and no lake.
     """
 
     account: str | None

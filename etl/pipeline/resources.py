@@ -1,9 +1,10 @@
-"""What a run takes of its machine: the threads that do its blocking work."""
+"""What a run uses of its machine: memory, and threads for blocking work."""
 
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,36 +13,58 @@ from etl.model.errors import RunError
 from etl.model.machine import cores, resource_shortage
 from etl.storage.places import is_remote
 
-# Threads that libraries start by themselves: Arrow's, those of an object store's client.
-_SPARE_THREADS: Final = 6
+_KIB: Final = 2**10
+_MIB: Final = 2**20
+# Threads that libraries start: Arrow, and the client of an object store.
+_LIBRARY_THREADS: Final = 6
+# More threads: they wait for the disk of an archive, or for an object store.
+_ARCHIVE_THREADS: Final = 2
+_STORE_THREADS: Final = 8
 
 
-# Some more wait for an archive's disk, as many more for an object store to take what is committed.
-_KEEPING_THREADS: Final = 2
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How `limits.memory` is shared out, in bytes.
 
+    Every share is fixed, and data beyond it goes to disk. So nobody waits for memory while holding
+    some, and nothing can deadlock. A quarter each is for downloaded files, for files being decoded
+    and for rows that wait for their partition; a quarter is left for encoding.
+    """
 
-_WAITING_THREADS: Final = 8
+    download: int
+    decode: int
+    pending: int
+    decoders: int
+
+    @classmethod
+    def share_out(cls, budget: int, downloads: int) -> "Memory":
+        """Share out the budget among this many downloaded files, and one decoder a core."""
+        decoders = max(1, min(cores(), downloads, budget // (32 * _MIB)))
+        return cls(
+            download=max(64 * _KIB, min(4 * _MIB, budget // 4 // downloads)),
+            decode=max(_MIB, min(64 * _MIB, budget // 4 // decoders)),
+            pending=budget // 4,
+            decoders=decoders,
+        )
 
 
 def threads_for(settings: Settings) -> ThreadPoolExecutor:
-    """Return the threads of a loop that does jobs with such a lake, one at least.
+    """Return the thread pool for the event loop of a job, with at least one thread.
 
-    One for each core decodes, as many more commit, read receipts or spool. They are fewer where
-    fewer can be started: `ulimit -u` or a cgroup's `pids.max` may allow few. Raises RunError where
-    there is none.
-
-    Each thread keeps memory of its own: with asyncio's number of them the peak was an eighth
-    higher.
+    One thread for each core decodes, and as many commit, read receipts or write spool files. There
+    are fewer where `ulimit -u` or a cgroup's `pids.max` allows fewer. Raises RunError where no
+    thread can be started. More threads cost memory: with asyncio's default number the peak was an
+    eighth higher.
     """
     raw = settings.raw.uri
-    more = _KEEPING_THREADS if raw else 0
+    more = _ARCHIVE_THREADS if raw else 0
     if is_remote(settings.lake.uri) or (raw and is_remote(raw)):
-        more = _WAITING_THREADS
+        more = _STORE_THREADS
     wanted = 2 * max(2, cores()) + more
-    allowed = _startable(wanted + _SPARE_THREADS) - _SPARE_THREADS
+    allowed = _startable(wanted + _LIBRARY_THREADS) - _LIBRARY_THREADS
     pool = ThreadPoolExecutor(max(1, min(wanted, allowed)), "aht-etl")
     try:
-        pool.submit(int).result()  # the first thread is there from now on
+        pool.submit(int).result()  # start the first thread
     except RuntimeError as error:
         raise RunError(resource_shortage(error) or str(error)) from error
     return pool
@@ -61,7 +84,7 @@ def _startable(most: int) -> int:
     over.set()
     for thread in started:
         thread.join()
-    # Joined, a thread counts until the kernel has taken it off its list.
+    # A joined thread counts until the kernel has removed it from its list.
     ends_at = time.monotonic() + 1
     while len(started) < most and len(list(tasks.iterdir())) > before:
         if time.monotonic() > ends_at:

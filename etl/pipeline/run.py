@@ -13,11 +13,10 @@ from etl.model.machine import resource_shortage
 from etl.pipeline.defects import explain
 from etl.pipeline.job import Job
 from etl.pipeline.ledger import Ledger, open_ledger
-from etl.pipeline.listing import list_files
 from etl.pipeline.load import load
 from etl.pipeline.plan import make_plan
 from etl.pipeline.report import Report
-from etl.pipeline.source import Source, open_source
+from etl.pipeline.source import Source, list_files, open_source
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop, StoppedError, to_its_end
 from etl.storage.store import Store

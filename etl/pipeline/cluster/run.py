@@ -1,8 +1,8 @@
-"""The client's side of `--engine dask`: as many tasks at once as there are places, no graph.
+"""The client's side of `--engine dask`: it runs a fixed number of tasks at once.
 
-Each place hands out one share after another and waits for its outcome; Dask gives the share of a
-worker that died to another one. What a run sends and how fast is bounded by its places, whatever
-becomes of the cluster meanwhile.
+Each of these places submits one share of the plan after another and waits for its outcome. Dask
+gives the share of a worker that died to another worker. The places bound what a run sends, also if
+the cluster grows or shrinks.
 """
 
 import asyncio
@@ -15,11 +15,17 @@ from etl.config.sections import FetchSettings
 from etl.model.errors import RunError, describe
 from etl.model.events import log
 from etl.model.version import __version__
-from etl.pipeline.cluster import relay as forward
 from etl.pipeline.cluster.connection import connected
-from etl.pipeline.cluster.messages import EndRun, Order, Outcome, Together, Word
-from etl.pipeline.cluster.recovery import account_for
-from etl.pipeline.cluster.shares import cut, portable, share_out
+from etl.pipeline.cluster.messages import (
+    Order,
+    Outcome,
+    Progress,
+    StopRequest,
+    SummedLimits,
+    least_level,
+    log_again,
+)
+from etl.pipeline.cluster.shares import account_for, cut, portable, share_out
 from etl.pipeline.cluster.worker import exchange, leave, work
 from etl.pipeline.load import deadline
 from etl.pipeline.outcomes import Outcomes
@@ -32,13 +38,13 @@ if TYPE_CHECKING:
     import distributed
 
 _EXCHANGE_EVERY_S: Final = 1.0
-# While a run ends, its workers are told more often.
+# While a run stops, workers are asked more often.
 _ENDING_EVERY_S: Final = 0.2
-# How long workers may take to say how far they are, and how long what is done at the end may take.
-_PATIENCE_S: Final = 10.0
-_PARTING_S: Final = 1.0
-# Exchanges after which a task that no worker has, though the run is to end, is taken back.
-_TAKEN_BACK_AFTER: Final = 3
+# How long workers may take to answer, and how long each step at the end of a run may take.
+_ANSWER_S: Final = 10.0
+_LAST_STEP_S: Final = 1.0
+# After a stop request, a task that no worker has is cancelled after this many exchanges.
+_CANCELLED_AFTER: Final = 3
 _WAITING_S: Final = 60.0
 
 
@@ -59,18 +65,18 @@ async def load(state: RunState, _source: Source, store: Store, stop: Stop) -> No
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """One task at a time: its limits, its share, and what its attempts said last."""
+    """One task at a time: its limits, its share, and the last progress of each attempt."""
 
     limits: FetchSettings
     key: str = ""
     paths: list[str] = field(default_factory=list)
     future: Any = None
-    words: dict[str, Word] = field(default_factory=dict)
-    last: Word | None = None
+    attempts: dict[str, Progress] = field(default_factory=dict)
+    last: Progress | None = None
 
 
 class _Run:
-    """What the places of one run share."""
+    """The places of one run, and what they share."""
 
     def __init__(
         self,
@@ -87,20 +93,20 @@ class _Run:
         self._dask = dask
         self._shares = enumerate(shares)
         self._settings = portable(state.job.settings)
-        self._level = forward.least_level()
+        self._level = least_level()
         self._places: list[_Place] = []
-        self._told = asyncio.Event()
-        self._over = False
-        self._killers: list[str] = []
+        self._wake = asyncio.Event()
+        self._ended = False
+        self._deadly_shares: list[str] = []
 
     async def go(self, limits: Iterable[FetchSettings]) -> None:
-        """Load all shares, or what can be had of them when the run is told to end."""
+        """Load all shares, or at a stop request those that are downloaded."""
         self._places = [_Place(each) for each in limits]
         if self._state.limits is not None:
             own = self._state.limits
-            self._state.limits = Together(lambda: self._limits() or [own])
-        self._stop.on_request(self._told.set)
-        talk = asyncio.ensure_future(self._talk())
+            self._state.limits = SummedLimits(lambda: self._limits() or [own])
+        self._stop.on_request(self._wake.set)
+        exchange = asyncio.ensure_future(self._exchange())
         try:
             async with (
                 deadline(self._stop, self._job.settings.shutdown.grace),
@@ -109,21 +115,21 @@ class _Run:
                 for place in self._places:
                     group.create_task(self._work(place))
         finally:
-            # What workers have said by now is heard to the end: it may be all there is of an event.
-            self._over = True
-            self._told.set()
-            await asyncio.wait({talk}, timeout=_PARTING_S)
-            talk.cancel()
-        # A lake that does not answer keeps nobody: what is not known is not attempted.
+            # One last exchange: it may bring events that nothing else brings.
+            self._ended = True
+            self._wake.set()
+            await asyncio.wait({exchange}, timeout=_LAST_STEP_S)
+            exchange.cancel()
+        # A lake that does not answer does not delay the end: unknown files are not attempted.
         with suppress(TimeoutError):
-            async with asyncio.timeout(_PARTING_S):
+            async with asyncio.timeout(_LAST_STEP_S):
                 for place in self._places:
                     await self._settle(place)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_PARTING_S):
+            async with asyncio.timeout(_LAST_STEP_S):
                 await self._run_on_workers(leave, self._job.run_id)
-        if self._killers and not self._stop.requested():
-            raise RunError(self._killers[0])
+        if self._deadly_shares and not self._stop.requested():
+            raise RunError(self._deadly_shares[0])
 
     async def _work(self, place: _Place) -> None:
         for number, paths in self._shares:
@@ -133,8 +139,8 @@ class _Run:
             try:
                 place.future = self._dask.submit(work, self._order(place), key=place.key)
                 outcome = await place.future
-            except Exception as error:  # noqa: BLE001 - whatever became of it, it did not come back
-                self._not_back(place, error)
+            except Exception as error:  # noqa: BLE001 - any error means that there is no outcome
+                self._lost(place, error)
                 await self._settle(place)
             else:
                 await self._take(place, outcome)
@@ -152,15 +158,15 @@ class _Run:
         )
 
     async def _take(self, place: _Place, outcome: Outcome) -> None:
-        self._hear(outcome.word)
+        self._receive(outcome.progress)
         try:
             await asyncio.to_thread(self._look_for, outcome)
         except (LakeError, OSError):
-            where = f"{self._store.place} is another folder on the worker {outcome.word.worker}"
+            where = f"{self._store.place} is another folder on the worker {outcome.progress.worker}"
             reason = f"{where} than here; lake.uri must be a place that all workers share"
             self._stop.request(error=RunError(reason))
             return
-        self._add(place, outcome.outcomes, outcome.word.attempt)
+        self._add(place, outcome.outcomes, outcome.progress.attempt)
         if outcome.error is not None:
             self._stop.request(error=RunError(outcome.error))
 
@@ -168,8 +174,8 @@ class _Run:
         if outcome.outcomes.parts:
             self._store.stat(outcome.outcomes.parts[0].path)
 
-    def _not_back(self, place: _Place, error: Exception) -> None:
-        """Make sense of a task that has no outcome."""
+    def _lost(self, place: _Place, error: Exception) -> None:
+        """Handle a task that has no outcome."""
         from distributed import KilledWorker  # noqa: PLC0415 - an extra
         from distributed.client import FutureCancelledError  # noqa: PLC0415
 
@@ -180,8 +186,8 @@ class _Run:
                 f"{first} on, for want of memory perhaps: each needs more than limits.memory"
             )
             log.error("task.failed", reason=reason)
-            # It may be these files' fault: the others are loaded before the run fails.
-            self._killers.append(reason)
+            # These files may be the cause: the others are loaded before the run fails.
+            self._deadly_shares.append(reason)
         elif not isinstance(error, FutureCancelledError):
             text = self._job.redactor.text(describe(error))
             advice = f"; is aht-etl {__version__} on scheduler and workers?"
@@ -193,7 +199,7 @@ class _Run:
             self._stop.request(error=RunError(reason))
 
     async def _settle(self, place: _Place) -> None:
-        """Account for a share whose task did not come back: the lake has what it committed."""
+        """Account for a share whose task has no outcome, by the parts that it committed."""
         if not place.paths:
             return
         counted = self._state.outcomes.parts
@@ -203,44 +209,44 @@ class _Run:
     def _add(self, place: _Place, share: Outcomes, attempt: str | None) -> None:
         """Add a share's outcomes, and the traffic of all its attempts, lost ones too."""
         self._state.outcomes.add(share, place.paths)
-        for word in place.words.values():
-            self._state.traffic.add(word.traffic)
-            if word.attempt != attempt:
-                self._state.outcomes.decoded(word.decompressed_bytes)
+        for progress in place.attempts.values():
+            self._state.traffic.add(progress.traffic)
+            if progress.attempt != attempt:
+                self._state.outcomes.decoded(progress.decompressed_bytes)
         place.paths, place.key, place.future = [], "", None
-        place.words.clear()
+        place.attempts.clear()
         self._show()
 
-    async def _talk(self) -> None:
-        """Hear from the workers now and then, and tell them when the run is to end."""
+    async def _exchange(self) -> None:
+        """Receive the workers' progress, and send them a stop request when there is one."""
         loop = asyncio.get_running_loop()
-        heard_at, asked = loop.time(), 0
+        answered_at, asked = loop.time(), 0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EXCHANGE_EVERY_S):
-                    await self._told.wait()
-            if self._over:
+                    await self._wake.wait()
+            if self._ended:
                 return
             stop = self._stop
-            end = EndRun(stop.signal, str(stop.error or "")) if stop.requested() else None
+            end = StopRequest(stop.signal, str(stop.error or "")) if stop.requested() else None
             answers = await self._run_on_workers(exchange, self._job.run_id, end)
-            words = [word for said in answers.values() for word in said]
-            for word in words:
-                self._hear(word)
+            received = [each for messages in answers.values() for each in messages]
+            for progress in received:
+                self._receive(progress)
             self._show()
             if answers:
-                heard_at = loop.time()
-            elif loop.time() >= heard_at + _WAITING_S:
-                heard_at = loop.time()
+                answered_at = loop.time()
+            elif loop.time() >= answered_at + _WAITING_S:
+                answered_at = loop.time()
                 log.warning("engine.waiting", reason="no worker of the Dask cluster answers")
             if end is not None:
                 asked += 1
-                if asked >= _TAKEN_BACK_AFTER:
-                    await self._take_back({word.key for word in words})
+                if asked >= _CANCELLED_AFTER:
+                    await self._cancel_all_but({progress.key for progress in received})
                 await asyncio.sleep(_ENDING_EVERY_S)
 
-    async def _take_back(self, at_work: set[str]) -> None:
-        futures = [p.future for p in self._places if p.future is not None and p.key not in at_work]
+    async def _cancel_all_but(self, running: set[str]) -> None:
+        futures = [p.future for p in self._places if p.future is not None and p.key not in running]
         if futures:
             await self._dask.cancel(futures)  # type: ignore[no-untyped-call]
 
@@ -248,35 +254,35 @@ class _Run:
         if self._dask.status != "running":
             return {}
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_ANSWER_S):
                 answers: dict[str, Any] = await self._dask.run(
                     function, *arguments, on_error="ignore"
                 )
-        except Exception as error:  # noqa: BLE001 - the display lacks something, no more
+        except Exception as error:  # noqa: BLE001 - only the display misses something
             log.debug("engine.silent", reason=describe(error))
             return {}
         return answers
 
-    def _hear(self, word: Word) -> None:
-        place = next((place for place in self._places if place.key == word.key), None)
+    def _receive(self, progress: Progress) -> None:
+        place = next((place for place in self._places if place.key == progress.key), None)
         if place is None:
-            return  # its outcome is there already, or its place gave it up
-        if place.words and word.attempt not in place.words:
+            return  # its outcome was received already, or its place gave it up
+        if place.attempts and progress.attempt not in place.attempts:
             files = len(place.paths)
-            reason = f"the worker {next(reversed(place.words.values())).worker} was lost"
+            reason = f"the worker {next(reversed(place.attempts.values())).worker} was lost"
             log.warning("task.repeated", files=files, reason=reason)
-        forward.log_again(word.logs, worker=word.worker)
-        place.words[word.attempt] = word
-        place.last = word
+        log_again(progress.logs, worker=progress.worker)
+        place.attempts[progress.attempt] = progress
+        place.last = progress
 
-    def _limits(self) -> list[Word]:
+    def _limits(self) -> list[Progress]:
         return [place.last for place in self._places if place.last is not None]
 
     def _show(self) -> None:
-        words = [place.last for place in self._places if place.last is not None and place.words]
+        running = [place.last for place in self._places if place.last and place.attempts]
         self._state.elsewhere = Elsewhere(
             *(
-                sum(getattr(word.done, name) for word in words)
+                sum(getattr(progress.done, name) for progress in running)
                 for name in Elsewhere.__dataclass_fields__
             )
         )

@@ -1,6 +1,6 @@
-"""In a worker's process: tasks are done here, by the code of a local run.
+"""The worker's side of `--engine dask`: tasks load files with the code of a local run.
 
-Dask gives a task nothing but a function to call, so what tasks share is this module's (`_POST`).
+Dask only calls a function, so the state that tasks share is in this module (`_WORKER`).
 """
 
 import asyncio
@@ -18,9 +18,16 @@ from etl.config.settings import open_lake
 from etl.model import events
 from etl.model.errors import AhtEtlError, RunError, describe
 from etl.model.version import __version__
-from etl.pipeline.cluster import relay as forward
-from etl.pipeline.cluster.messages import EndRun, Order, Outcome, Word
-from etl.pipeline.cluster.recovery import look, recover
+from etl.pipeline.cluster.messages import (
+    TASK,
+    EventLog,
+    Order,
+    Outcome,
+    Progress,
+    StopRequest,
+    collect,
+)
+from etl.pipeline.cluster.shares import look, recover
 from etl.pipeline.job import Job
 from etl.pipeline.load import load
 from etl.pipeline.resources import threads_for
@@ -29,13 +36,13 @@ from etl.pipeline.state import Elsewhere, RunState
 from etl.pipeline.stop import Stop, StoppedError
 from etl.storage.store import Store
 
-# Runs that end tell it; of a client that was killed, so many keep their connections for a while.
+# A run says when it ends. If a client was killed, this many of its connections stay open.
 _MOST_IDLE: Final = 4
 
 
 @dataclass(slots=True, eq=False)
-class Station:
-    """What a task needs and leaves to the run's next: connections, a token, the server's limits."""
+class Session:
+    """What a task leaves to the run's next one: connections, a token, the server's limits."""
 
     order: Order
     stop: Stop = field(default_factory=Stop)
@@ -46,7 +53,7 @@ class Station:
     source: Source | None = None
 
     async def open(self) -> None:
-        """Make what needs no server."""
+        """Open everything that needs no server."""
         settings = self.order.settings
         for secret in settings.secret_values():
             self.redactor.add(secret)
@@ -60,7 +67,7 @@ class Station:
         await self.transport.__aexit__()
 
     def fits(self, order: Order) -> bool:
-        """Tell whether a task may go on from here: of the same run, with the same limits."""
+        """Return whether a task can use this session: it has the same run and limits."""
         mine = self.order
         return (mine.run_id, mine.settings) == (order.run_id, order.settings)
 
@@ -77,40 +84,40 @@ class Station:
         return source
 
     async def _sleep(self, seconds: float) -> None:
-        await self.stop.sleep(seconds)  # the stop of the task that is here now
+        await self.stop.sleep(seconds)  # the stop request of the current task
 
 
 class Attempt:
     """One attempt of a task."""
 
-    def __init__(self, order: Order, worker: str, station: Station) -> None:
+    def __init__(self, order: Order, worker: str, session: Session) -> None:
         self.order = order
-        self.station = station
-        self.stop = station.stop = Stop()
+        self.session = session
+        self.stop = session.stop = Stop()
         job = Job(
             order.settings,
             None,
             datetime.now(UTC),
-            station.redactor,
+            session.redactor,
             from_archive=order.from_archive,
             run_id=order.run_id,
         )
-        self.state = RunState(job, traffic=station.traffic, limits=station.transport.limiter)
-        self.log = forward.EventLog(order.level, station.redactor)
-        self._traffic_before = replace(station.traffic)
+        self.state = RunState(job, traffic=session.traffic, limits=session.transport.limiter)
+        self.log = EventLog(order.level, session.redactor)
+        self._traffic_before = replace(session.traffic)
         self._id = str(uuid.uuid4())
         self._worker = worker
 
-    def end(self, word: EndRun) -> None:
+    def end(self, request: StopRequest) -> None:
         """Stop as the run does."""
-        error = RunError(word.reason) if word.signal is None else None
-        self.stop.request(signal=word.signal, error=error)
+        error = RunError(request.reason) if request.signal is None else None
+        self.stop.request(signal=request.signal, error=error)
 
-    def word(self) -> Word:
-        """Return how far this attempt is."""
-        outcomes, limiter = self.state.outcomes, self.station.transport.limiter
-        traffic = self.station.traffic.since(self._traffic_before)
-        return Word(
+    def progress(self) -> Progress:
+        """Return the progress of this attempt."""
+        outcomes, limiter = self.state.outcomes, self.session.transport.limiter
+        traffic = self.session.traffic.since(self._traffic_before)
+        return Progress(
             self.order.key,
             self._id,
             self._worker,
@@ -133,127 +140,127 @@ class Attempt:
 
     async def do(self) -> Outcome:
         """Load the files of the order that the lake lacks."""
-        order, station, state = self.order, self.station, self.state
-        forward.TASK.set(self.log)
+        order, session, state = self.order, self.session, self.state
+        TASK.set(self.log)
         error = None
         try:
             # First, whatever the client asks meanwhile: an earlier attempt may have committed
             # parts, and nobody else reports them.
-            state.plan, own = await look(station.store, order.paths, order.run_id)
+            state.plan, own = await look(session.store, order.paths, order.run_id)
             state.outcomes.expect(state.plan)
             recover(own, state.outcomes, ())
             before = state.outcomes.already_loaded
-            if station.source is None and order.settings.fetch.rate and not order.from_archive:
+            if session.source is None and order.settings.fetch.rate and not order.from_archive:
                 # A task in another process may have just used this share of the rate.
                 await self.stop.sleep(1 / order.settings.fetch.rate)
-            source = await self.stop.interruptible(station.connect())
-            await load(state, source, station.store, self.stop)
+            source = await self.stop.interruptible(session.connect())
+            await load(state, source, session.store, self.stop)
             if state.outcomes.already_loaded > before:
                 # By another run, or by an attempt that was given up but still runs.
-                _, own = await look(station.store, order.paths, order.run_id)
+                _, own = await look(session.store, order.paths, order.run_id)
                 recover(own, state.outcomes, state.outcomes.parts)
         except StoppedError:
             pass
         except Exception as failure:  # noqa: BLE001 - the boundary of a task: it must report
             if not isinstance(failure, AhtEtlError):
                 events.log.debug("task.crashed", exc_info=True)
-            error = station.redactor.text(describe(failure))
+            error = session.redactor.text(describe(failure))
         if not state.plan.partitions:
             state.outcomes.expect_files(order.paths)
         if error is None and self.stop.error is not None:
-            error = station.redactor.text(str(self.stop.error))
+            error = session.redactor.text(str(self.stop.error))
         outcomes = replace(
             state.outcomes,
             failures=[
-                replace(failure, message=station.redactor.text(failure.message))
+                replace(failure, message=session.redactor.text(failure.message))
                 for failure in state.outcomes.failures
             ],
         )
-        return Outcome(self.word(), outcomes, error)
+        return Outcome(self.progress(), outcomes, error)
 
 
-class Post:
-    """A worker's process: a loop of its own, so that Dask's is never kept from answering."""
+class Worker:
+    """A worker's process. It has its own event loop, so that it never blocks Dask's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: list[Station] = []
-        self._at_work: dict[str, Attempt] = {}
+        self._idle: list[Session] = []
+        self._running_attempts: dict[str, Attempt] = {}
 
     def do(self, order: Order, worker: str) -> Outcome:
-        """Do a task. Blocking, for one of Dask's threads."""
+        """Do a task. Blocking; Dask calls it in a thread."""
         return asyncio.run_coroutine_threadsafe(
-            self._do(order, worker), self._running(order)
+            self._do(order, worker), self._loop_for(order)
         ).result()
 
-    def words(self, run_id: str, end: EndRun | None) -> list[Word]:
-        """Tell how far the tasks of a run are, and tell them to end if they should."""
-        attempts = [each for each in self._at_work.values() if each.order.run_id == run_id]
-        if end is not None and self._loop is not None:
+    def progress(self, run_id: str, stop: StopRequest | None) -> list[Progress]:
+        """Return the progress of a run's tasks; pass a stop request on to them."""
+        attempts = [each for each in self._running_attempts.values() if each.order.run_id == run_id]
+        if stop is not None and self._loop is not None:
             for attempt in attempts:
-                self._loop.call_soon_threadsafe(attempt.end, end)
-        return [attempt.word() for attempt in attempts]
+                self._loop.call_soon_threadsafe(attempt.end, stop)
+        return [attempt.progress() for attempt in attempts]
 
     def leave(self, run_id: str) -> None:
-        """Let go of what was kept for a run."""
+        """Close the sessions of a run."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._leave(run_id), self._loop)
 
-    def _running(self, order: Order) -> asyncio.AbstractEventLoop:
+    def _loop_for(self, order: Order) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                forward.collect()
+                collect()
                 self._loop = asyncio.new_event_loop()
                 self._loop.set_default_executor(threads_for(order.settings))
                 threading.Thread(target=self._loop.run_forever, name="aht-etl", daemon=True).start()
             return self._loop
 
     async def _do(self, order: Order, worker: str) -> Outcome:
-        station = next((each for each in self._idle if each.fits(order)), None)
-        if station is None:
-            station = Station(order)
-            await station.open()
+        session = next((each for each in self._idle if each.fits(order)), None)
+        if session is None:
+            session = Session(order)
+            await session.open()
         else:
-            self._idle.remove(station)
-        attempt = self._at_work[order.key] = Attempt(order, worker, station)
+            self._idle.remove(session)
+        attempt = self._running_attempts[order.key] = Attempt(order, worker, session)
         try:
             outcome = await attempt.do()
         finally:
-            if self._at_work.get(order.key) is attempt:
-                del self._at_work[order.key]
-            self._idle.append(station)
+            if self._running_attempts.get(order.key) is attempt:
+                del self._running_attempts[order.key]
+            self._idle.append(session)
             while len(self._idle) > _MOST_IDLE:
                 await self._idle.pop(0).close()
         return outcome
 
     async def _leave(self, run_id: str) -> None:
-        for station in [each for each in self._idle if each.order.run_id == run_id]:
-            self._idle.remove(station)
-            await station.close()
+        for session in [each for each in self._idle if each.order.run_id == run_id]:
+            self._idle.remove(session)
+            await session.close()
 
 
-_POST: Final = Post()
+_WORKER: Final = Worker()
 
 
 def work(order: Order) -> Outcome:
-    """Do one task: what the client submits to Dask."""
-    from distributed import get_worker  # noqa: PLC0415 - an extra, and there is one here
+    """Do one task. The client submits this function to Dask."""
+    from distributed import get_worker  # noqa: PLC0415 - an extra
 
     if order.version != __version__:
-        # A worker that has joined since the client looked.
+        # This worker joined after the client checked the versions.
         raise RunError(
             f"the worker {get_worker().address} has aht-etl {__version__}, this run is of "
             f"{order.version}: install the same version on scheduler and workers"
         )
-    return _POST.do(order, get_worker().address)
+    return _WORKER.do(order, get_worker().address)
 
 
-def exchange(run_id: str, end: EndRun | None) -> list[Word]:
-    """Return how far a run's tasks in this process are; end them if `end` is given."""
-    return _POST.words(run_id, end)
+def exchange(run_id: str, stop: StopRequest | None) -> list[Progress]:
+    """Return the progress of a run's tasks in this process; pass a stop request on to them."""
+    return _WORKER.progress(run_id, stop)
 
 
 def leave(run_id: str) -> None:
-    """Let go of what this process kept for a run: it is over."""
-    _POST.leave(run_id)
+    """Close what this process keeps for a run, which has ended."""
+    _WORKER.leave(run_id)

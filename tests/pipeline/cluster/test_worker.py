@@ -11,8 +11,8 @@ import structlog
 
 from etl import __version__
 from etl.emulator import Dataset, Emulator, Fault
-from etl.pipeline.cluster.messages import EndRun, Order
-from etl.pipeline.cluster.worker import Post
+from etl.pipeline.cluster.messages import Order, StopRequest
+from etl.pipeline.cluster.worker import Worker
 from tests.conftest import Serve
 from tests.e2e.test_endings import wait_until
 from tests.lakes import assert_lake_holds
@@ -26,14 +26,14 @@ FOLDERS = sorted({path.rpartition("/")[0] for path in PATHS})
 
 
 @pytest.fixture
-def post() -> Iterator[Post]:
+def worker() -> Iterator[Worker]:
     """Take this process for a worker's."""
-    post = Post()
-    yield post
-    loop = post._loop
+    worker = Worker()
+    yield worker
+    loop = worker._loop
     assert loop is not None
     for run_id in ("run", "this run", "another"):
-        asyncio.run_coroutine_threadsafe(post._leave(run_id), loop).result()
+        asyncio.run_coroutine_threadsafe(worker._leave(run_id), loop).result()
     asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     wait_until(lambda: not loop.is_running())
@@ -49,12 +49,12 @@ def order_for(
 
 
 @pytest.mark.parametrize("of", ["this run", "another"])
-def test_what_is_in_the_lake_by_now(post: Post, serve: Serve, tmp_path: Path, of: str) -> None:
+def test_what_is_in_the_lake_by_now(worker: Worker, serve: Serve, tmp_path: Path, of: str) -> None:
     """What this run committed is loaded, by it, with its parts; what another did was there."""
     emulator = serve(DATA)
     half = tuple(path for path in PATHS if path.rpartition("/")[0] in FOLDERS[:4])
-    first = post.do(order_for(emulator, tmp_path, half, of), "w")
-    again = post.do(order_for(emulator, tmp_path, run_id="this run"), "w")
+    first = worker.do(order_for(emulator, tmp_path, half, of), "w")
+    again = worker.do(order_for(emulator, tmp_path, run_id="this run"), "w")
     outcomes = again.outcomes
     assert_lake_holds(tmp_path, DATA)
     assert len(PATHS) == emulator.count("file")
@@ -74,13 +74,13 @@ def test_what_is_in_the_lake_by_now(post: Post, serve: Serve, tmp_path: Path, of
     assert sum(part.rows for part in outcomes.parts) == outcomes.rows
 
 
-def test_two_attempts_at_once(post: Post, serve: Serve, tmp_path: Path) -> None:
+def test_two_attempts_at_once(worker: Worker, serve: Serve, tmp_path: Path) -> None:
     """One that was taken for dead and is not: each tells the whole truth of the run."""
     emulator = serve(DATA, latency_s=0.02)
     outcomes = []
 
     def attempt() -> None:
-        outcomes.append(post.do(order_for(emulator, tmp_path), "w"))
+        outcomes.append(worker.do(order_for(emulator, tmp_path), "w"))
 
     threads = [threading.Thread(target=attempt) for _ in range(2)]
     for thread in threads:
@@ -94,22 +94,24 @@ def test_two_attempts_at_once(post: Post, serve: Serve, tmp_path: Path) -> None:
     assert sum(part.sources for part in last.parts) == len(PATHS)
 
 
-def test_a_task_is_told_to_end(post: Post, serve: Serve, tmp_path: Path) -> None:
+def test_a_task_is_told_to_end(worker: Worker, serve: Serve, tmp_path: Path) -> None:
     """It lets go of the network, and says which files are left."""
     emulator = serve(DATA, faults=(Fault("file", "hang", times=None),))
     outcomes = []
     order = order_for(emulator, tmp_path)
-    thread = threading.Thread(target=lambda: outcomes.append(post.do(order, "w")))
+    thread = threading.Thread(target=lambda: outcomes.append(worker.do(order, "w")))
     thread.start()
     wait_until(lambda: emulator.in_flight > 0)
-    assert [] == post.words("another", EndRun(15, ""))
-    (word,) = post.words("run", EndRun(15, ""))
+    assert [] == worker.progress("another", StopRequest(15, ""))
+    (progress,) = worker.progress("run", StopRequest(15, ""))
     thread.join()
-    assert ("key", "w", 0) == (word.key, word.worker, word.done.loaded)
+    assert ("key", "w", 0) == (progress.key, progress.worker, progress.done.loaded)
     assert (len(PATHS), None) == (len(outcomes[0].outcomes.unresolved()), outcomes[0].error)
 
 
-def test_connections_are_kept_for_the_next_task(post: Post, serve: Serve, tmp_path: Path) -> None:
+def test_connections_are_kept_for_the_next_task(
+    worker: Worker, serve: Serve, tmp_path: Path
+) -> None:
     """And a repr of what is sent to a worker shows no secret."""
     emulator = serve(DATA, auth="oauth2")
     keys = emulator.keys
@@ -118,6 +120,6 @@ def test_connections_are_kept_for_the_next_task(post: Post, serve: Serve, tmp_pa
         paths = tuple(path for path in PATHS if path.startswith(f"{folder}/"))
         order = Order(str(number), __version__, "run", settings, paths, 20)
         assert not any(secret in repr(order) for secret in keys.values())
-        assert post.do(order, "w").error is None
+        assert worker.do(order, "w").error is None
     assert (1, 1) == (emulator.count("token"), emulator.count("domain"))
     assert_lake_holds(tmp_path, DATA)
