@@ -36,7 +36,7 @@ def ddl(*arguments: str, **env: str) -> Ended:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """Two accounts, hours with and without two digits, and what lies next to the years."""
+    """Two accounts, hours with and without two digits, and other files next to the years."""
     root = tmp_path / "lake"
     write_part(root, directory(6), [("a", 20), ("b", 0)])
     write_part(root, directory(6), [("c", 3)])
@@ -122,7 +122,7 @@ def _number(value: Any) -> Any:
 @pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize("is_copy", [False, True], ids=["lake", "copy"])
 def test_every_statement_parses_and_has_every_column(engine: Engine, *, is_copy: bool) -> None:
-    """A parser of the engine's dialect knows all of it, and finds each column once."""
+    """A parser of the engine's dialect accepts it, and finds each column once."""
     facts = Facts(S3.place, S3.accounts, 2022, 2023, is_copy=is_copy)
     written = statement(engine, facts, "aht.units")
     if engine is Engine.BIGQUERY:
@@ -206,7 +206,7 @@ def test_both_spellings_are_refused_where_only_one_would_be_seen(tmp_path: Path)
 
 
 def test_an_empty_lake_needs_an_account(tmp_path: Path) -> None:
-    """What it will hold is not known; with an account the statement is whole."""
+    """Its accounts are unknown; with --account the statement is complete."""
     ended = ddl("--engine", "athena", "--lake", str(tmp_path))
     assert (2, "") == (ended.code, ended.out)
     assert "--account" in ended.err

@@ -1,4 +1,4 @@
-"""A coarse copy is surveyed and proved like a lake, and against its lake."""
+"""status and verify of a coarse copy, by itself and against its lake."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def told(command: str, *flags: str, **env: str) -> tuple[int, Any]:
 
 
 def proved(lake: Path, copy: Path, *flags: str, **env: str) -> tuple[int, list[tuple[str, str]]]:
-    """Prove the copy against the lake; return the exit code and what was found."""
+    """Verify the copy against the lake; return the exit code and the findings."""
     of_copy = {"AHT_ETL_COMPACT__URI": str(copy), "AHT_ETL_COMPACT__SETTLE": "0s", **env}
     code, said = told("verify", "--lake", str(lake), "--copy", *flags, **of_copy)
     return code, [(each["kind"], each["path"]) for each in said["findings"]]
@@ -78,13 +78,13 @@ def test_a_copy_is_surveyed_like_its_lake(lake: Path, copy: Path) -> None:
 
 
 def test_a_copy_has_no_page(lake: Path, copy: Path, tmp_path: Path) -> None:
-    """Its hours are in the rows; the lake's page is the right one."""
+    """The hours of a copy are in its rows. The page can only show the lake."""
     code, said = told("status", "--lake", str(copy), "--html", str(tmp_path / "page.html"))
     assert (1, True) == (code, "is a coarse copy" in said)
 
 
 def test_a_copy_is_proved(lake: Path, copy: Path) -> None:
-    """By itself, and against the lake; what is not settled may be missing."""
+    """By itself, and against the lake. Days that are not settled may be missing."""
     code, said = told("verify", "--lake", str(copy))
     assert (0, True, 2, 5, 32) == (code, said["ok"], said["parts"], said["files"], said["rows"])
     assert (0, []) == proved(lake, copy)
@@ -98,7 +98,7 @@ def test_a_copy_is_proved(lake: Path, copy: Path) -> None:
 
 
 def test_cut_parts_are_proved(lake: Path, tmp_path: Path) -> None:
-    """However the copy's parts are cut, each source is compared with the lake's."""
+    """Each source is compared with the lake's, however the copy is cut into parts."""
     copy = tmp_path / "small"
     env = environment(AHT_ETL_LAKE__TARGET_PART_SIZE="1B")
     command = arguments(lake, copy, "--settle", "0s")
@@ -119,7 +119,7 @@ def other_hour(table: pa.Table) -> pa.Table:
 
 
 def test_what_differs_is_found(lake: Path, copy: Path) -> None:
-    """A value, an hour, a source that the lake has no longer, one that the copy has twice."""
+    """A value, an hour, a source that left the lake, a source that is twice in the copy."""
     part = copy / DAY_1 / "part-00000.parquet"
     name, good = f"{DAY_1}/part-00000.parquet", part.read_bytes()
     rewrite(part, other_value)
@@ -158,7 +158,7 @@ def test_without_a_copy_there_is_nothing_to_prove(lake: Path, copy: Path, tmp_pa
 
 
 def test_a_day_in_a_lake_and_an_hour_in_a_copy_are_strays(lake: Path, copy: Path) -> None:
-    """Whatever the lake is, parts of the other kind are told: readers read them too."""
+    """Parts of the other kind are findings, in a lake and in a copy: readers read them."""
     part = copy / DAY_1 / "part-00000.parquet"
     (lake / DAY_1).mkdir()
     (lake / DAY_1 / part.name).write_bytes(part.read_bytes())

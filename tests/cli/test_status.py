@@ -131,7 +131,7 @@ def test_everything_is_counted(loaded: Path) -> None:
 
 
 def test_how_late_files_came(loaded: Path) -> None:
-    """By the time in their names, against their hour's end."""
+    """From the end of their hour to the time in their names."""
     delays: dict[str, list[float]] = {}
     for file in DATA.files.values():
         written = int(file.path.split(".")[1])
@@ -149,7 +149,7 @@ def test_how_late_files_came(loaded: Path) -> None:
 
 
 def test_names_that_tell_no_time(tmp_path: Path) -> None:
-    """How late a file came is then not known, which is said."""
+    """The output says that the delay of a file is not known."""
     lake = made(tmp_path / "lake", path("2022-06-01T06"))
     (partition,) = status(lake)["partitions"]
     assert (0, None) == (partition["late_files"], partition["delay_seconds"])
@@ -157,7 +157,7 @@ def test_names_that_tell_no_time(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_counted(tmp_path: Path) -> None:
-    """Beside the rows of their hour."""
+    """Separately from the rows of their hour."""
     lake = made(tmp_path / "lake", path("2022-06-01T06"), content=b'{"segmentId":"a"}\n{"x":1}\n')
     (partition,) = status(lake)["partitions"]
     assert (1, 1) == (partition["rows"], partition["quarantined"])
@@ -186,7 +186,7 @@ def test_gaps_between_the_first_and_the_last(tmp_path: Path) -> None:
 
 
 def test_a_day_is_judged_by_what_lies_beyond(tmp_path: Path) -> None:
-    """Chosen hours that are empty are a gap also at the choice's edge."""
+    """Chosen hours without files are a gap, also at the edge of the chosen hours."""
     lake = made(tmp_path / "lake", path("2022-06-01T22"), path("2022-06-03T02"))
     day = ("--from", "2022-06-02", "--to", "2022-06-03")
     assert [("a1", "2022-06-02T00:00:00Z", "2022-06-03T00:00:00Z")] == gaps(lake, *day)
@@ -197,7 +197,7 @@ def test_a_day_is_judged_by_what_lies_beyond(tmp_path: Path) -> None:
 
 
 def test_a_window_says_which_hours_are_expected(tmp_path: Path) -> None:
-    """Hours of it before the lake's first, or after its last, are gaps; later than now, none is."""
+    """Its hours before and after those of the lake are gaps, but not hours after now."""
     lake = made(tmp_path / "lake", path("2022-06-01T02"), path("2022-06-01T04"))
     day = ("--from", "2022-06-01", "--to", "2022-06-02")
     expected = [
@@ -230,7 +230,7 @@ def test_a_window_says_which_hours_are_expected(tmp_path: Path) -> None:
     ],
 )
 def test_hours_that_are_chosen(loaded: Path, flags: tuple[str, ...], hours: list[int]) -> None:
-    """Those that overlap what the flags say."""
+    """Hours that overlap the window of the flags."""
     there = {p["hour"] for p in status(loaded)["partitions"]}
     expected = [f"2022-06-01T{hour:02d}:00:00Z" for hour in hours]
     chosen = status(loaded, *flags)
@@ -239,7 +239,7 @@ def test_hours_that_are_chosen(loaded: Path, flags: tuple[str, ...], hours: list
 
 
 def test_a_damaged_part_is_shown_and_no_gap(lake: Path) -> None:
-    """Neither is an hour, or a day, that cannot be listed."""
+    """An hour or a day that cannot be listed is not a gap either."""
     before = status(lake)
     hour = lake / "year=2022/month=6/day=1/hour=12" / f"accountId={ACCOUNT}"
     (hour / "part-00000.parquet").write_bytes(b"no")
@@ -273,7 +273,7 @@ def test_a_damaged_part_is_shown_and_no_gap(lake: Path) -> None:
 
 
 def test_foreign_files_and_hidden_names(lake: Path) -> None:
-    """They are passed over."""
+    """They are ignored."""
     before = status(lake)
     hour = lake / "year=2022/month=6/day=1/hour=6" / f"accountId={ACCOUNT}"
     part = hour / "part-00000.parquet"
@@ -287,7 +287,7 @@ def test_foreign_files_and_hidden_names(lake: Path) -> None:
 
 
 def test_a_lake_that_does_not_exist(tmp_path: Path) -> None:
-    """It is an error whose first advice is to look at the name; nothing is made, no page either."""
+    """An error that first advises to check the name. Nothing is created, not even the page."""
     lake, page = tmp_path / "lake", tmp_path / "page.html"
     for flags in ((), ("--json",), ("--html", str(page))):
         ended = invoke(lake, *flags, code=1)
@@ -299,7 +299,7 @@ def test_a_lake_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_a_lake_that_holds_nothing(tmp_path: Path) -> None:
-    """That is said; what is no folder is an error in one line."""
+    """The output says so. A file instead of a folder is an error in one line."""
     lake = tmp_path / "lake"
     lake.mkdir()
     assert text(lake).replace("\n", " ").startswith(f"{lake} holds nothing yet: check --lake ")
@@ -331,7 +331,7 @@ def test_wrong_usage(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
 
 
 def test_against_the_api(lake: Path, serve: Serve) -> None:
-    """What is listed and not in the lake, hour by hour; a damaged part's files are missing too."""
+    """Listed files that the lake lacks, hour by hour, with those of a damaged part."""
     emulator = serve(DATA, partial=(Window(START, START + timedelta(days=1)),))
     gone = lake / "year=2022/month=6/day=1/hour=9" / f"accountId={ACCOUNT}"
     damaged = lake / "year=2022/month=6/day=2/hour=9" / f"accountId={ACCOUNT}"
@@ -372,7 +372,7 @@ def test_a_listing_that_is_refused(lake: Path, serve: Serve) -> None:
 
 
 def test_the_page(lake: Path, tmp_path: Path) -> None:
-    """It is written beside the text or the JSON, which says nothing else; where it is, is told."""
+    """It does not change the text or the JSON, and standard error says where it is."""
     page = tmp_path / "page.html"
     ended = invoke(lake, "--html", str(page), "--json")
     assert json.loads(ended.stdout) == status(lake)
@@ -413,7 +413,7 @@ def test_a_gap_of_which_the_vendor_lists_nothing(
     options: dict[str, Any],
     remark: str,
 ) -> None:
-    """The page says so, and the day is neither complete nor wrong; a doubtful listing says nothing.
+    """The page says so, and the day is open. An incomplete listing proves nothing.
 
     All that is listed is in the lake.
     """
@@ -485,7 +485,7 @@ def test_in_a_pipe(loaded: Path) -> None:
 
 
 def test_each_days_rows_stand_behind_it(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is room."""
+    """If there is room."""
     monkeypatch.setenv("COLUMNS", "71")
     days = [0, 0]
     for partition in status(loaded)["partitions"]:
@@ -516,7 +516,7 @@ def test_on_a_terminal(lake: Path) -> None:
 
 
 def test_many_accounts_are_one_line_each(tmp_path: Path) -> None:
-    """Few get a picture each."""
+    """With few accounts, each has a heat map."""
     accounts = ["a1", "b2", "c3", "d4"]
     lake = made(tmp_path / "lake", *(path("2022-06-01T00", account) for account in accounts))
     assert accounts == re.findall(r"^(\w\d) +1 +1 +1 +0 +2022", text(lake), re.MULTILINE)

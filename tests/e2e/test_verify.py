@@ -1,4 +1,4 @@
-"""`aht-etl verify`: a lake as the job made it is proved, and each damage is found and named."""
+"""`aht-etl verify`: a good lake is ok, and each damage is found and named."""
 
 import gzip
 import json
@@ -128,7 +128,7 @@ def with_sources(part: Path, change: Callable[[list[dict[str, Any]]], None]) -> 
 
 
 def test_a_lake_as_it_was_made(folder: Path) -> None:
-    """It is proved, also against the archive; what failed to load is noted there."""
+    """It is ok, also against the archive; a file that failed to load is a note."""
     _, result = verify(folder)
     sources = receipts(folder / "lake")
     assert {
@@ -154,7 +154,7 @@ def test_deep_without_an_archive(folder: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -9])
 def test_a_part_that_ends_too_early(folder: Path, keep: int) -> None:
-    """It is unreadable, and the rest is read all the same."""
+    """It is unreadable, and all other parts are still read."""
     part = parts(folder)[1]
     part.write_bytes(part.read_bytes()[:keep])
     _, result = verify(folder)
@@ -165,7 +165,7 @@ def test_a_part_that_ends_too_early(folder: Path, keep: int) -> None:
 
 @pytest.mark.parametrize("damage", ["folder", "pipe", "link", "empty"])
 def test_what_is_named_like_a_part_and_is_none(folder: Path, damage: str) -> None:
-    """It is neither waited for nor taken for absent."""
+    """The command does not wait for it, and does not treat it as absent."""
     part = folder / "lake" / HOUR / "part-00099.parquet"
     match damage:
         case "folder":
@@ -180,7 +180,7 @@ def test_what_is_named_like_a_part_and_is_none(folder: Path, damage: str) -> Non
 
 
 def test_a_flipped_byte_where_pages_have_checksums(folder: Path) -> None:
-    """Each byte of each page counts, also where the damage unpacks without complaint."""
+    """Each byte of each page counts, even if the damaged page can be decompressed."""
     part = parts(folder)[0]
     rewritten(part, write_page_checksum=True, compression="none", use_dictionary=False)
     column = pq.read_metadata(part).row_group(0).column(0)
@@ -193,7 +193,7 @@ def test_a_flipped_byte_where_pages_have_checksums(folder: Path) -> None:
 
 
 def test_a_flipped_byte_in_a_packed_page(folder: Path) -> None:
-    """A page that does not unpack is found, at the last row group as at the first."""
+    """A page that cannot be decompressed is found, also in the last row group."""
     part = parts(folder)[0]
     metadata = pq.read_metadata(part)
     column = metadata.row_group(metadata.num_row_groups - 1).column(0)
@@ -206,7 +206,7 @@ def test_a_flipped_byte_in_a_packed_page(folder: Path) -> None:
 
 
 def test_text_that_is_no_utf8(folder: Path) -> None:
-    """Arrow reads it without a word; DuckDB and Spark do not."""
+    """Arrow reads it without an error; DuckDB and Spark do not."""
     part = parts(folder)[0]
     rewritten(part, compression="none", use_dictionary=False, write_statistics=False)
     good = part.read_bytes()
@@ -217,7 +217,7 @@ def test_text_that_is_no_utf8(folder: Path) -> None:
 
 
 def test_a_part_without_receipts(folder: Path) -> None:
-    """Parquet that nobody vouches for, under a part's name."""
+    """A Parquet file without receipts, under the name of a part."""
     part = parts(folder)[0]
     bare = pq.read_table(part, partitioning=None).replace_schema_metadata(None)
     pq.write_table(bare, part)
@@ -270,7 +270,7 @@ def test_a_receipt_twice_in_a_part(folder: Path) -> None:
 
 
 def test_a_part_copied_under_another_number(folder: Path) -> None:
-    """The copy is named, and where its sources are too; the numbers between are noted."""
+    """The finding names both parts; a note names the missing numbers."""
     part = parts(folder)[0]
     copy = part.with_name("part-00044.parquet")
     shutil.copy(part, copy)
@@ -281,7 +281,7 @@ def test_a_part_copied_under_another_number(folder: Path) -> None:
 
 
 def test_a_part_in_another_partition(folder: Path) -> None:
-    """Moved, it is misplaced; copied, its sources are in the lake twice besides."""
+    """A moved part is misplaced; the sources of a copied part are also in the lake twice."""
     part = parts(folder)[-1]
     moved = folder / "lake" / HOUR.replace("hour=6", "hour=7") / "part-00077.parquet"
     shutil.copy(part, moved)
@@ -301,7 +301,7 @@ def test_a_part_in_another_partition(folder: Path) -> None:
 
 
 def test_parts_that_an_operator_deleted(folder: Path) -> None:
-    """That is how a file is loaded anew: noted, and no finding."""
+    """Operators do that to load a file again: a note, not a finding."""
     parts(folder)[0].unlink()
     code, result = verify(folder)
     assert (0, [("number_gap", HOUR)]) == (code, kinds(result, "notes"))
@@ -337,13 +337,13 @@ def test_bad_rows_that_are_not_what_the_receipt_counts(
 
 
 def test_bad_rows_without_a_receipt(folder: Path) -> None:
-    """They are written before the part: normal while a run works, or after it was killed."""
+    """They are written before the part: normal during a run, or after it was killed."""
     (folder / "lake" / "_quarantine" / HOUR / "more.ndjson").write_text("{}\n")
     assert 0 == verify(folder)[0]
 
 
 def test_foreign_files(folder: Path) -> None:
-    """What readers pass over is passed over; what they read is noted, or found if it is a part."""
+    """Only files that readers read matter: a note, or a finding if it is a part."""
     lake = folder / "lake"
     (lake / HOUR / "_SUCCESS").touch()
     (lake / HOUR / ".part-00000.parquet.crc").touch()
@@ -374,7 +374,7 @@ def test_an_archive_that_differs(folder: Path) -> None:
 
 
 def test_an_archived_file_that_was_damaged_before_it_was_loaded(folder: Path) -> None:
-    """No run can load it any more; what was junk from the start stays a note."""
+    """No run can load it any more. A file that was never readable stays a note."""
     shutil.rmtree(folder / "lake" / HOUR)
     cut, gone = sorted(path for path in DATA.files if HOUR in path and path not in {BAD, JUNK})[:2]
     (folder / f"raw{cut}").write_bytes((folder / f"raw{cut}").read_bytes()[:1000])
@@ -391,7 +391,7 @@ def test_an_archived_file_that_was_damaged_before_it_was_loaded(folder: Path) ->
 
 
 def test_a_file_kept_beside_another(folder: Path) -> None:
-    """Where the path was taken, the right file has its checksum behind its name."""
+    """If the path was taken, the right file has its checksum after its name."""
     (source,) = (s for s in receipts(folder / "lake") if s["path"] == BAD)
     file = folder / f"raw{BAD}"
     file.rename(file.with_name(f"{file.name}.sha256-{source['sha256'][:12]}"))
@@ -413,7 +413,7 @@ def test_receipts_that_the_archive_contradicts(folder: Path) -> None:
 
 
 def test_an_archived_file_that_is_not_loaded(folder: Path) -> None:
-    """A part was deleted: what it held is found in the archive, unless a part there is damaged."""
+    """The files of a deleted part are found, unless another part of the hour is damaged."""
     part = parts(folder)[-1]
     paths = [s["path"][1:] for s in receipts(folder / "lake") if s["part"] == name(folder, part)]
     part.unlink()
@@ -431,7 +431,7 @@ def test_what_is_skipped_is_not_missed(folder: Path) -> None:
 
 
 def test_hours_that_are_chosen(folder: Path) -> None:
-    """Damage elsewhere is not looked at."""
+    """Damage in other hours is not reported."""
     parts(folder)[0].write_bytes(b"")
     chosen = ("--from", "2022-06-01T07:00:00Z", "--to", "2022-06-01T08:00:00Z")
     code, result = verify(folder, *chosen, "--deep", AHT_ETL_RAW__URI=str(folder / "raw"))
@@ -455,7 +455,7 @@ def test_hours_that_are_chosen(folder: Path) -> None:
     ],
 )
 def test_nothing_to_verify(folder: Path, flags: tuple[str, ...], said: str) -> None:
-    """It is exit code 1 and a line that says what to look at, never ok; with --json too."""
+    """Exit code 1 and a line that says what to check, never ok; also with --json."""
     (folder / "empty").mkdir()
     where = ("--lake", "lake") if "--lake" not in flags else ()
     for more in ((), ("--json",)):
@@ -493,7 +493,7 @@ def test_a_lake_that_is_no_folder(folder: Path) -> None:
 
 
 def test_names_with_control_characters(folder: Path) -> None:
-    """They reach neither the terminal nor the last line as they are."""
+    """They are removed on the terminal and in the last line."""
     (folder / "lake" / HOUR / "part-\x1b[31m\n.parquet").touch()
     done = subprocess.run(
         [COMMAND, "verify", "--lake", "lake"],
@@ -543,7 +543,7 @@ def test_wrong_usage(flags: tuple[str, ...], said: str) -> None:
 
 
 def test_on_a_terminal_that_is_interrupted(folder: Path) -> None:
-    """A bar shows how far it is; whenever it ends, the terminal has its cursor again."""
+    """A bar shows the progress. At any end, the terminal has its cursor again."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [COMMAND, "verify", "--lake", "lake"],
@@ -569,7 +569,7 @@ def test_on_a_terminal_that_is_interrupted(folder: Path) -> None:
 
 
 def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
-    """Files that wait for their hour's last are no finding, until their run is gone."""
+    """Files that wait for the last file of their hour are no finding while their run is active."""
     waits_for, *others = (path for path in DATA.files if "hour=7" in path)
     emulator = serve(DATA, faults=(Fault("file", "hang", waits_for, times=None),))
     # With a request for each file no worker is left to wait for others: each is decoded at once.
@@ -596,7 +596,7 @@ def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
 
 
 def test_while_runs_write(run: Runner, serve: Serve) -> None:
-    """Parts, bad rows and archived files that appear meanwhile are never taken for wrong."""
+    """Parts, bad rows and archived files that appear meanwhile are never findings."""
     days = Dataset.generate(
         5,
         datetime(2022, 6, 1, tzinfo=UTC),

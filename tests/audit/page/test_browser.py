@@ -1,4 +1,4 @@
-"""The page as its readers meet it: in a real browser, by pointer, keyboard, phone, in the dark."""
+"""The page in a real browser: by pointer, by keyboard, on a phone, in dark colours."""
 
 import re
 import shutil
@@ -364,7 +364,7 @@ def test_what_the_vendor_lists_and_the_lake_lacks(
 
 
 def test_without_scripts_the_tables_stay(browser: Browser, gaps: Path) -> None:
-    """Where JavaScript is off, all tables are open and nothing that needs it is in the way."""
+    """Without JavaScript all tables are open, and elements that need it are hidden."""
     browser.open(gaps, drawn=False, scripts=False)
     try:
         shown = browser.driver.find_elements(By.CSS_SELECTOR, "table.grid")
@@ -402,7 +402,7 @@ def test_the_latest_days_and_each_month_can_be_chosen(
 
 
 def test_what_a_lake_holds_is_never_run(browser: Browser, tmp_path: Path, page_of: PageOf) -> None:
-    """Reasons and names that are markup or script are shown as the text that they are."""
+    """Reasons and names that contain markup or script are shown as text."""
     attack = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"`${1}"
     lake = tmp_path / "lake <b>x</b>"
     put(lake, TUESDAY, [row(start=attack, end=attack)], run=attack, reasons=[attack, "\ud800"])
@@ -434,7 +434,7 @@ def test_one_accounts_gap_is_not_filled_by_another(
 def test_hours_at_both_ends_of_time_are_drawn(
     browser: Browser, tmp_path: Path, page_of: PageOf
 ) -> None:
-    """Years, sums and quantiles beyond all sense are shown as they are."""
+    """Absurd years, sums and quantiles are shown as they are."""
     put(tmp_path, datetime(1, 1, 1, tzinfo=UTC), [row(-(2**62)), row(0)])
     put(tmp_path, TUESDAY)
     put(tmp_path, datetime(9999, 12, 31, 23, tzinfo=UTC), [row(2**62)])
@@ -444,7 +444,7 @@ def test_hours_at_both_ends_of_time_are_drawn(
 
 
 def test_an_empty_lake_says_so(browser: Browser, tmp_path: Path, page_of: PageOf) -> None:
-    """A lake with nothing in it makes a page that says what to do, with no charts."""
+    """The page of an empty lake says what to do, and has no charts."""
     page = page_of(tmp_path / "lake")
     browser.open(page, drawn=False, width=360)
     assert browser.driver.find_element(By.TAG_NAME, "h2").text == "This lake is empty"

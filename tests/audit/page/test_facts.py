@@ -1,4 +1,4 @@
-"""The facts of a lake: its own numbers, and damage shown instead of raised."""
+"""The facts of a lake: its numbers, and damage that is shown instead of raised."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_numbers_are_the_lakes_own(loaded: Path) -> None:
 
 
 def test_damage_is_a_fact_among_others(tmp_path: Path) -> None:
-    """A cut part, one without receipts, rotten rows, a name that is no folder: all are told."""
+    """A cut part, a part without receipts, damaged rows, a file where a folder should be."""
     put(tmp_path, HOUR, [row()])
     put(tmp_path, HOUR).write_bytes(b"PAR1")
     naked = tmp_path / directory(HOUR) / "part-00002.parquet"
@@ -83,7 +83,7 @@ def test_damage_is_a_fact_among_others(tmp_path: Path) -> None:
 
 
 def test_one_account_among_several(tmp_path: Path) -> None:
-    """Of a lake with several accounts one can be looked at alone, its quarantine too."""
+    """You can choose one account of several, with its quarantine."""
     put(tmp_path, HOUR, [row()] * 3, account="123", reasons=["no segmentId"])
     put(tmp_path, HOUR, [row()] * 5, account="12345", reasons=["not JSON: x at character 7"] * 2)
     both, one = facts_of(tmp_path), facts_of(tmp_path, "123")
@@ -96,7 +96,7 @@ def test_one_account_among_several(tmp_path: Path) -> None:
 
 
 def test_lines_of_the_quarantine_that_are_damaged(tmp_path: Path) -> None:
-    """What is no line of ours is counted as such, however long it is."""
+    """Lines that the job did not write have a reason of their own, however long they are."""
     put(tmp_path, HOUR, reasons=["no segmentId"])
     file = next((tmp_path / "_quarantine").rglob("*.ndjson"))
     with file.open("ab") as stream:
@@ -106,7 +106,7 @@ def test_lines_of_the_quarantine_that_are_damaged(tmp_path: Path) -> None:
 
 
 def test_texts_of_the_lake_are_printable(tmp_path: Path) -> None:
-    """Reasons, runs and quarantined reasons have no control characters, however they came."""
+    """Reasons, runs and quarantined reasons never have control characters."""
     odd = "a\x1b[31m\u202e\n b"
     put(tmp_path, HOUR, [row(start=odd)], run=odd, reasons=[odd, "\ud800"])
     facts = facts_of(tmp_path)
@@ -142,7 +142,7 @@ def test_gaps_lie_between_the_first_and_the_last_hour(tmp_path: Path) -> None:
 
 
 def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
-    """What does not exist is empty; what is no folder is refused in one line."""
+    """A lake that does not exist is empty; a file is refused in one line."""
     assert not facts_of(tmp_path / "none").hours
     (tmp_path / "file").write_text("")
     with pytest.raises(LakeError, match=r"reading .*file: Not a directory"):
@@ -167,7 +167,7 @@ def test_lateness_by_the_time_in_a_files_name(name: str, expected: str) -> None:
 
 
 def test_the_last_hour_that_there_is() -> None:
-    """The end of time is no error, and each class has its name."""
+    """The last hour of a datetime is not an error, and each class has its own name."""
     last = datetime(9999, 12, 31, 23, tzinfo=UTC)
     late = delay_of("/x/sequences.1654113886437.20220601160446.1.json.gz", last)
     assert class_of(late) == "before the hour ended"

@@ -23,7 +23,7 @@ AMSTERDAM, KOLKATA = Clock(ZoneInfo("Europe/Amsterdam")), Clock(ZoneInfo("Asia/K
     ],
 )
 def test_the_hours_of_a_day(clock: Clock, day: date, hours: int, columns: str) -> None:
-    """Each hour that begins on it, once, also on days on which clocks change."""
+    """Each hour that starts on it, once, also on days on which clocks change."""
     found = clock.hours_of(day)
     assert len(found) == hours
     assert {timedelta(hours=1)} == {b - a for a, b in pairwise(found)}
@@ -34,7 +34,7 @@ def test_the_hours_of_a_day(clock: Clock, day: date, hours: int, columns: str) -
 @pytest.mark.parametrize("clock", [Clock(), AMSTERDAM, KOLKATA, Clock(ZoneInfo("America/Lima"))])
 @pytest.mark.parametrize("year", [1, 2022, 9999])
 def test_no_hour_is_lost_between_days(clock: Clock, year: int) -> None:
-    """The days of a year together have its hours, at both ends of time too."""
+    """The days of a year have all its hours, also in the first and the last year."""
     first = date(year, 1 if year == 1 else 12, 1)
     found = [hour for n in range(31) for hour in clock.hours_of(first + timedelta(days=n))]
     assert len(found) >= 31 * 24 - 13

@@ -1,4 +1,4 @@
-"""The page's file: whole or not at all, without raw texts, with the extra or a clear refusal."""
+"""The file of the page: atomic, without raw texts, and a clear error without the extra."""
 
 import re
 import sys
@@ -47,7 +47,7 @@ def test_a_place_for_no_file_is_wrong_usage(tmp_path: Path, place: str) -> None:
 
 
 def test_the_page_is_replaced_in_one_step(tmp_path: Path) -> None:
-    """An older page is replaced by the new one, and nothing else is left beside it."""
+    """The new page replaces an older one, and leaves no other file."""
     put(tmp_path / "lake", HOUR, [row()])
     file = tmp_path / "page.html"
     file.write_text("older")
@@ -72,7 +72,7 @@ def days_of(page: Path) -> list[str]:
 
 
 def test_the_edges_of_the_lake_are_open(tmp_path: Path, page_of: Callable[..., Path]) -> None:
-    """A day is complete with all its hours; at the lake's edges it is so far, and never ticked."""
+    """A day is complete with all its hours. At the lake's edges a day has no tick."""
     for number in range(2, 67):
         put(tmp_path, datetime(2022, 6, 1, tzinfo=UTC) + timedelta(hours=number), [row()])
     page = page_of(tmp_path, now=NOW + timedelta(days=9))
@@ -87,7 +87,7 @@ def test_the_edges_of_the_lake_are_open(tmp_path: Path, page_of: Callable[..., P
 def test_a_window_says_which_hours_are_expected(
     tmp_path: Path, page_of: Callable[..., Path]
 ) -> None:
-    """Its hours without files are gaps wherever the lake ends; with all of them it is complete."""
+    """All its hours without files are gaps, also outside of the lake's hours."""
     start = datetime(2022, 6, 1, tzinfo=UTC)
     for number in range(2, 24):
         put(tmp_path, start + timedelta(hours=number), [row()])
@@ -131,7 +131,7 @@ def test_what_is_nothing_is_not_shown(tmp_path: Path, page_of: Callable[..., Pat
 
 
 def test_days_and_hours_in_a_time_zone(tmp_path: Path, page_of: Callable[..., Path]) -> None:
-    """Each hour counts on the local day on which it begins, also where clocks change."""
+    """Each hour counts on the local day on which it starts, also when clocks change."""
     start = datetime(2022, 10, 28, 22, tzinfo=UTC)  # midnight in Amsterdam
     for number in range(24 + 25):
         if number != 27:  # the second hour that is called 02:00
@@ -148,7 +148,7 @@ def test_days_and_hours_in_a_time_zone(tmp_path: Path, page_of: Callable[..., Pa
 
 
 def test_raw_texts_stay_in_the_quarantine(tmp_path: Path, page_of: Callable[..., Path]) -> None:
-    """Of a bad row its reason and its file are shown, never its text."""
+    """The page shows the reason and the file of a bad row, never its text."""
     put(tmp_path, HOUR, reasons=["no segmentId"] * 3)
     page = page_of(tmp_path).read_text()
     assert "no segmentId" in page
@@ -172,7 +172,7 @@ def test_the_page_refers_to_nothing_outside(tmp_path: Path, page_of: Callable[..
 def test_years_between_hours_do_not_make_a_page_of_empty_days(
     tmp_path: Path, page_of: Callable[..., Path]
 ) -> None:
-    """An hour at the end of time is shown, the millennia before it are one gap."""
+    """An hour in year 9999 is shown; the millennia before it are one gap."""
     put(tmp_path, HOUR, [row()])
     put(tmp_path, datetime(9999, 12, 31, 23, tzinfo=UTC), [row(2**62)])
     put(tmp_path, datetime(1, 1, 1, tzinfo=UTC), [row(-(2**62))])
@@ -182,7 +182,7 @@ def test_years_between_hours_do_not_make_a_page_of_empty_days(
 
 
 def test_years_of_hours_stay_a_page(tmp_path: Path, page_of: Callable[..., Path]) -> None:
-    """Of a lake of years the latest two are shown by the hour, all by the month."""
+    """The latest two years are shown by the hour, all years by the month."""
     for month in range(40):
         put(tmp_path, HOUR + timedelta(days=30 * month), [row()])
     text = page_of(tmp_path).read_text()

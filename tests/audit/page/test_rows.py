@@ -1,4 +1,4 @@
-"""Handle times by reason and distinct segments: near enough to the truth, whatever is counted."""
+"""Handle times by reason and distinct segments: close to the truth for any rows."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def counted(rows: Rows) -> Durations:
 
 @given(st.lists(st.integers(1, 10**9), min_size=1), st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.9]))
 def test_a_quantile_is_right_within_five_percent(millis: list[int], share: float) -> None:
-    """A histogram's quantile is within 5 % of a value that so many rows do not exceed."""
+    """A quantile of the histogram is within 5 % of the true one."""
     found = counted([("a", "b", value) for value in millis]).by_start["a"].quantile_ms(share)
     rank = next(n for n in range(1, len(millis) + 1) if n >= share * len(millis))
     truth = sorted(millis)[rank - 1]
@@ -32,7 +32,7 @@ def test_a_quantile_is_right_within_five_percent(millis: list[int], share: float
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(-9, 10**6))))
 def test_parts_merge_into_the_whole(rows: list[tuple[str, str, int]]) -> None:
-    """Counting in pieces and merging is counting at once."""
+    """Counting in pieces and merging gives the same as counting at once."""
     whole, merged = counted(rows), Durations()
     for piece in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         merged.merge(counted(piece))
@@ -44,7 +44,7 @@ def test_parts_merge_into_the_whole(rows: list[tuple[str, str, int]]) -> None:
 
 
 def test_what_is_missing_or_absurd_is_counted_too() -> None:
-    """Rows without a time or a reason, with none, and with more than an int64's sum holds."""
+    """Rows without a time or a reason, times of zero, and sums that do not fit an int64."""
     found = counted([(None, "x", 5), ("a", "x", None), ("a", "x", -3), ("a", "x", 0)])
     assert found.without == 1
     assert found.by_start[NO_REASON].rows == 1
@@ -67,7 +67,7 @@ def segments_of(*numbers: int) -> Segments:
 
 
 def test_each_is_counted_once() -> None:
-    """However often it comes, and in how many parts; none is none."""
+    """However often it occurs, and in how many parts; None is not counted."""
     whole = segments_of(*range(100), *range(100))
     whole.add([None])
     whole.merge(segments_of(*range(50, 120)))
@@ -75,7 +75,7 @@ def test_each_is_counted_once() -> None:
 
 
 def test_more_than_are_kept() -> None:
-    """The count stays within a few per cent, whichever of the two has more, and memory is held."""
+    """The count stays within a few per cent in bounded memory, whichever of the two has more."""
     numbers = range(600_000)
     large, small = segments_of(*numbers), segments_of(*range(599_000, 601_000))
     for one, other in ((large, small), (small, large)):
