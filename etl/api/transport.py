@@ -38,6 +38,7 @@ from etl.model.version import __version__
 # Servers close idle connections after five seconds or more. A request on a connection that closes
 # is lost, so we close them earlier.
 _KEEPALIVE_S: Final = 4.0
+_OK: Final = frozenset({200})
 _MESSAGE_MAX_CHARS: Final = 300
 _THROTTLE_DELAY_LEAST_S: Final = 0.05
 
@@ -186,10 +187,7 @@ class Transport:
 
     @asynccontextmanager
     async def get(
-        self,
-        url: str,
-        auth: Authenticator,
-        accept: frozenset[int] = frozenset({200}),
+        self, url: str, auth: Authenticator, accept: frozenset[int] = _OK
     ) -> AsyncIterator[Response]:
         """Send one request; yield the response, its status in `accept`, its body not yet read.
 
@@ -200,9 +198,7 @@ class Transport:
         """
         async with (
             self.limiter.slot() as slot,
-            self._received(
-                await self._send("GET", url, auth, None, slot), auth, accept
-            ) as response,
+            self._exchange("GET", url, auth, slot, accept) as response,
         ):
             yield response
 
@@ -213,21 +209,28 @@ class Transport:
         It does not count as another request in flight: a request that has a slot waits for it.
         """
         slot = await self.limiter.wait_to_start()
-        sent = await self._send("POST", url, Anonymous(), form, slot)
-        async with self._received(sent, None, frozenset({200})) as response:
+        async with self._exchange("POST", url, Anonymous(), slot, form=form) as response:
             yield response
 
     @asynccontextmanager
-    async def _received(
-        self, sent: _Sent, auth: Authenticator | None, accept: frozenset[int]
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        auth: Authenticator,
+        slot: Slot,
+        accept: frozenset[int] = _OK,
+        form: dict[str, str] | None = None,
     ) -> AsyncIterator[Response]:
+        sent = await self._send(method, url, auth, slot, form)
         received = sent.response
         chunks = require_rate(received.content.iter_any(), self._least_rate, self.clock)
         response = Response(received.status, received.headers, chunks)
         try:
             async with received:
                 if response.status not in accept:
-                    raise await self._status_error(response, auth, sent)
+                    keys_sent = form is not None or sent.header is not None
+                    raise await self._status_error(response, auth, sent, keys_sent=keys_sent)
                 yield response
         except TimeoutError as error:
             raise self._timeout_error() from error
@@ -238,7 +241,7 @@ class Transport:
             raise FileError(FailureKind.TRUNCATED, message) from error
 
     async def _send(
-        self, method: str, url: str, auth: Authenticator, form: dict[str, str] | None, slot: Slot
+        self, method: str, url: str, auth: Authenticator, slot: Slot, form: dict[str, str] | None
     ) -> _Sent:
         """Send a request until it gets a response, or fails on a new connection."""
         target = URL(url, encoded=True)
@@ -308,7 +311,7 @@ class Transport:
         return FileError(FailureKind.CONNECTION, message, retryable=retryable)
 
     async def _status_error(
-        self, response: Response, auth: Authenticator | None, sent: _Sent
+        self, response: Response, auth: Authenticator, sent: _Sent, *, keys_sent: bool
     ) -> FileError:
         """Return the error for a status; a 429 or 503 slows all requests down."""
         status = response.status
@@ -327,9 +330,8 @@ class Transport:
             self._pause(wait_s)
         details = await read_error_details(response, self.redactor.text)
         if status == 401:
-            keys_sent = auth is None or sent.header is not None
             why = explain_401(details, keys_sent=keys_sent, clock_offset_s=self.clock_offset_s)
-            resend = await (auth or Anonymous()).refused(sent.header)
+            resend = await auth.refused(sent.header)
             return UnauthorizedError(f"status 401{details}; {why}", resend)
         if status == 404:
             return FileError(FailureKind.NOT_FOUND, f"404, not found{details}", status=status)
