@@ -22,6 +22,7 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+import etl
 from etl.config.redact import Redactor
 from etl.config.sections import MetricsSettings
 from etl.config.settings import Settings
@@ -33,6 +34,7 @@ from etl.pipeline.plan import Shard
 from etl.pipeline.report import Report
 from etl.pipeline.state import RunState
 from tests.conftest import Runner, Serve
+from tests.pipeline.test_library import settings_for
 from tests.programs import listening
 
 DATA = Dataset.generate(
@@ -180,6 +182,20 @@ def test_shares_and_accounts_do_not_overwrite_each_other(gateway: str, tmp_path:
         assert wanted == samples["aht_etl_last_run_duration_seconds"]
         assert len(runs) == len(samples[SUCCESS])
     assert [file] == list(tmp_path.iterdir())
+
+
+def test_a_run_from_python_publishes_them_too(serve: Serve, tmp_path: Path) -> None:
+    """The same figures, also of a run that fails."""
+    file = tmp_path / "aht.prom"
+    settings = settings_for(serve(DATA), tmp_path / "lake", metrics={"textfile": str(file)})
+    report = etl.run(settings)
+    samples = parsed(file.read_text())
+    assert report.files.loaded > 0
+    assert report.files.loaded == value(samples, "last_run_files", outcome="loaded")
+    assert report.finished_at.timestamp() == value(samples, "last_success_timestamp_seconds")
+    refused = serve(DATA, faults=(Fault("listing", "status", status=400, times=None),))
+    etl.run(settings_for(refused, tmp_path / "lake", metrics={"textfile": str(file)}))
+    assert 1 == value(parsed(file.read_text()), "last_run_exit_code")
 
 
 def test_a_gateway_behind_a_path(tmp_path: Path) -> None:
