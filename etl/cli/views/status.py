@@ -101,14 +101,16 @@ def show(
 ) -> None:
     """Print what the lake holds; `by_hour` adds a line for each hour."""
     with console.capture() as printed:
-        for piece in _pieces(survey, against, lake, console, by_hour=by_hour):
-            console.print(piece)
+        for number, block in enumerate(_blocks(survey, against, lake, console, by_hour=by_hour)):
+            if number:
+                console.print()
+            console.print(block)
     # The columns end with blanks, which are in the way of other programs.
     lines = (line.rstrip() for line in printed.get().splitlines())
     console.file.write("\n".join(lines) + "\n")
 
 
-def _pieces(
+def _blocks(
     survey: Survey, against: Comparison | None, lake: str, console: Console, *, by_hour: bool
 ) -> Iterator[RenderableType]:
     accounts = survey.accounts
@@ -123,26 +125,20 @@ def _pieces(
         yield Text(f"{lake} holds nothing {nothing}")
     else:
         yield _summary(survey, lake)
+    several = len(accounts) > 1
     if len(accounts) > _MAPS_SHOWN:
-        yield Text()
         yield _accounts(survey)
     else:
         for account in accounts:
-            yield Text()
-            if len(accounts) > 1:
-                yield Text(f"account {account}", "bold")
-            yield _map(survey.of(account), against, account, console)
+            heat_map = _map(survey.of(account), against, account, console)
+            yield Group(Text(f"account {account}", "bold"), heat_map) if several else heat_map
     if by_hour and survey.partitions:
-        yield Text()
-        yield _hours(survey.partitions, several=len(accounts) > 1)
+        yield _hours(survey.partitions, several=several)
     if survey.gaps:
-        yield Text()
-        yield _gaps(survey.gaps, several=len(accounts) > 1, asked=against is not None)
+        yield _gaps(survey.gaps, several=several, asked=against is not None)
     if survey.damages:
-        yield Text()
         yield _damages(survey)
     if against is not None:
-        yield Text()
         yield _compared(against)
 
 
