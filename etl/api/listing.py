@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Final
 
 from etl.api.auth import Authenticator
@@ -16,7 +15,6 @@ from etl.model.text import one_line
 from etl.model.times import Window, rfc3339, to_millis
 
 _BOM: Final = "\ufeff"
-_ACCEPTED: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND})
 _404_MAX_BYTES: Final = 2**16
 # "no paths were found in hdfs for the given timeframe" (Actual Handle Time API, "Breakdown").
 _NO_PATHS: Final = "no paths"
@@ -72,14 +70,14 @@ async def list_windows(
             async for attempt in transport.attempts(where):
                 with attempt:
                     listing.requests += 1
-                    async with transport.get(url, auth, _ACCEPTED) as response:
-                        if response.status == HTTPStatus.NOT_FOUND:
+                    async with transport.get(url, auth, frozenset({200, 206, 404})) as response:
+                        if response.status == 404:
                             if not any_404_is_empty:
                                 await _require_vendors_404(response, transport.redactor)
                             listing.empty_windows.append(window)
                         else:
                             files = _files(await read_json(response))
-                        if response.status == HTTPStatus.PARTIAL_CONTENT:
+                        if response.status == 206:
                             listing.partial_windows.append(window)
         except ForeignResponseError as error:
             listing.unanswered[window] = error
@@ -130,7 +128,7 @@ async def _require_vendors_404(response: Response, redactor: Redactor) -> None:
     raise ForeignResponseError(
         f"404, but not the vendor's, which is empty, a JSON object or says '{_NO_PATHS}': "
         f"'{shown}' (api.any_404_is_empty takes every 404 for an empty window)",
-        status=HTTPStatus.NOT_FOUND,
+        status=404,
     )
 
 
@@ -171,7 +169,7 @@ def _skip_space(text: str, position: int) -> int:
 def _files(answer: Any) -> list[Any]:
     files = answer.get("files") if isinstance(answer, dict) else None
     if not isinstance(files, list):
-        raise ForeignResponseError("the answer has no list of files", status=HTTPStatus.OK)
+        raise ForeignResponseError("the answer has no list of files", status=200)
     return files
 
 
