@@ -12,7 +12,7 @@ from etl.api.transport import Transport
 from etl.config.redact import Redactor
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.text import one_line
-from etl.model.times import Window, rfc3339, to_millis
+from etl.model.times import Window, to_millis
 
 _BOM: Final = "\ufeff"
 _404_MAX_BYTES: Final = 2**16
@@ -64,7 +64,7 @@ async def list_windows(
             f"{endpoint}?fromMillis={to_millis(window.start)}&toMillis={to_millis(window.end)}"
             f"&source={source}"
         )
-        where = f"listing {rfc3339(window.start)} to {rfc3339(window.end)}"
+        where = f"listing {window}"
         files: list[Any] = []
         try:
             async for attempt in transport.attempts(where):
@@ -104,8 +104,8 @@ def require_an_answer(listing: Listing, windows: list[Window]) -> None:
     if windows and len(listing.unanswered) == len(windows):
         window, error = next(iter(listing.unanswered.items()))
         raise RunError(
-            f"listing {rfc3339(window.start)} to {rfc3339(window.end)}: {error.message}; check "
-            "api.base_url and account, and what answers there"
+            f"listing {window}: {error.message}; check api.base_url and account, and what answers "
+            "there"
         ) from error
 
 

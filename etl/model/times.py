@@ -152,6 +152,9 @@ class Window:
     start: datetime
     end: datetime
 
+    def __str__(self) -> str:
+        return f"{rfc3339(self.start)} to {rfc3339(self.end)}"
+
     def cut(self, longest: timedelta) -> Iterator["Window"]:
         """Yield windows of at most `longest` that cover this one without a gap, oldest first.
 

@@ -251,7 +251,7 @@ class Checkup:
         if isinstance(listed, Exception):
             raise listed
         day, *before = self._days()
-        seen = f"{len(listed.entries):,} files from {_span(day)}"
+        seen = f"{len(listed.entries):,} files from {day}"
         if listed.partial_windows:
             seen += " (the vendor says that some are missing there)"
         for day in before:
@@ -259,7 +259,7 @@ class Checkup:
                 break
             listed = await _list(client, day)
             if listed.entries:
-                seen += f"; {len(listed.entries):,} files from {_span(day)}"
+                seen += f"; {len(listed.entries):,} files from {day}"
         if not listed.entries:
             seen += (
                 f", nor on any day tried back to {rfc3339(day.start)}; if there should be some, "
@@ -337,7 +337,3 @@ async def _dask(settings: Settings) -> _Seen:
         workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]
     seen = f"Dask at {settings.engine.scheduler}: {workers:,} workers, with this version"
     return _Seen(seen + ("" if workers else "; a run waits for the first"))
-
-
-def _span(window: Window) -> str:
-    return f"{rfc3339(window.start)} to {rfc3339(window.end)}"

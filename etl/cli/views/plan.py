@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from etl.model.text import duration, one_line, size
-from etl.model.times import rfc3339
 from etl.pipeline.plan_report import PlannedPartition, PlanReport
 
 Fold = Literal["auto", "hour", "day"]
@@ -39,7 +38,7 @@ class _Line:
 def to_text(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> str:
     """Return what a run would do. Only long names make a line wider than `width` columns."""
     window = report.window
-    when = f"{rfc3339(window.start)} to {rfc3339(window.end)}" if window else "listed paths"
+    when = str(window) if window else "listed paths"
     whose = f"account {report.account}" if report.account else "all accounts"
     where = f"archive {report.archive}" if report.archive else f"lake {report.lake}"
     lines = [f"plan: {whose}, {when}", one_line(where)]
@@ -94,12 +93,9 @@ def _remarks(report: PlanReport) -> list[str]:
     if report.skipped:
         lines.append(f"{report.skipped:,} skipped, by fetch.skip")
     for window in report.partial_windows:
-        lines.append(f"{rfc3339(window.start)} to {rfc3339(window.end)}: the vendor misses paths")
+        lines.append(f"{window}: the vendor misses paths")
     for window in report.unanswered_windows:
-        lines.append(
-            f"! {rfc3339(window.start)} to {rfc3339(window.end)}: not answered by the API; what it "
-            "lists there is unknown"
-        )
+        lines.append(f"! {window}: not answered by the API; what it lists there is unknown")
     if report.invalid:
         lines.append(f"{report.invalid:,} invalid, never requested:")
         shown = [(f"{entry.path[:200]!r}", entry.message) for entry in report.invalid_paths]

@@ -5,7 +5,6 @@ from typing import Final
 
 from etl.cli.process.log import cause_of
 from etl.model.text import one_line, size
-from etl.model.times import rfc3339
 from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.report import Report
 
@@ -71,10 +70,7 @@ def _windows(report: Report) -> list[str]:
             "not answered by the API; the next run asks again",
         ),
     ):
-        lines += [
-            f"  {name:<14} {rfc3339(window.start)} to {rfc3339(window.end)}: {words}"
-            for window in windows[:_SHOWN_WINDOWS]
-        ]
+        lines += [f"  {name:<14} {window}: {words}" for window in windows[:_SHOWN_WINDOWS]]
         if len(windows) > _SHOWN_WINDOWS:
             more = len(windows) - _SHOWN_WINDOWS
             lines.append(f"  … and {more:,} more such windows; --report FILE has them all")
