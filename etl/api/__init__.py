@@ -1,1 +1,1 @@
-"""The vendor: finding its host, proving who we are, listing and downloading."""
+"""The client of the vendor's API: hosts, authentication, rate limits, listing, downloads."""

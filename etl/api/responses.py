@@ -26,7 +26,7 @@ _WEB_PAGE: Final = (
 )
 # How much of a body shows whether it is a web page.
 _START_BYTES: Final = 256
-#: The span over which the least rate of a response is judged.
+#: The least rate of a response is checked over this span.
 MINUTE_S: Final = 60.0
 
 
@@ -54,7 +54,7 @@ class Response:
 async def require_rate(
     chunks: AsyncIterator[bytes], least_rate: float, clock: Callable[[], float]
 ) -> AsyncIterator[bytes]:
-    """Yield the chunks while at least `least_rate` bytes a second arrive, judged once a minute.
+    """Yield the chunks while at least `least_rate` bytes a second arrive, checked once a minute.
 
     Raises FileError (timeout): no other limit ends a response that sends a byte now and then. The
     first minute starts with the first chunk.
