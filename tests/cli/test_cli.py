@@ -77,7 +77,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], env: dict[str, str], said: str) -> None:
-    """Exit code 2 and what is wrong, by its name."""
+    """The exit code is 2, and the message names the wrong value."""
     account = () if "account" in said else ("--account", "a1")
     result = CliRunner().invoke(app, ["run", *account, "--lake", "lake", *arguments], env=env)
     assert result.exit_code == 2, result.output
@@ -86,7 +86,7 @@ def test_wrong_usage(arguments: tuple[str, ...], env: dict[str, str], said: str)
 
 
 def test_nothing_is_sent_on_wrong_usage(serve: Serve) -> None:
-    """Not even a look-up."""
+    """Not even a look-up of the host."""
     emulator = serve(Dataset.of({}))
     arguments = ["run", "--account", "a1", "--base-url", emulator.base_url, "--shard", "9"]
     assert CliRunner().invoke(app, arguments).exit_code == 2
@@ -121,7 +121,7 @@ def test_a_lookback_flag_wins_over_a_configured_begin(serve: Serve, tmp_path: Pa
 
 
 def test_times_finer_than_a_millisecond(serve: Serve, tmp_path: Path) -> None:
-    """They are the vendor's milliseconds; no window is left that is none."""
+    """They are rounded to the vendor's milliseconds, and no request has an empty window."""
     url = serve(Dataset.of({})).base_url
     window = ("--from", "2022-06-01T00:00:00.0002Z", "--to", "2022-06-02T00:00:00.0007Z")
     command = [COMMAND, "run", "--account", "a1", "--base-url", url, *window, "--report", "-"]
@@ -130,7 +130,7 @@ def test_times_finer_than_a_millisecond(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_knows_ascii_only(serve: Serve, tmp_path: Path) -> None:
-    """A lake's name in other letters is shown somehow, and ends nothing."""
+    """A lake's name in other letters is shown escaped, and the run is ok."""
     url = serve(Dataset.of({})).base_url
     command = [COMMAND, "run", "--account", "a1", "--base-url", url, *WINDOW, "--lake", "lü"]
     done = subprocess.run(
@@ -163,7 +163,7 @@ def test_the_version(command: list[str]) -> None:
 
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>/dev/full", "2>&-", "| true", "0<&-"])
 def test_streams_that_take_nothing(streams: str, serve: Serve, tmp_path: Path) -> None:
-    """What cannot be shown or logged does not stop the job, nor change how it ends."""
+    """Output that cannot be written does not stop the job and does not change its exit code."""
     path = "/year=2022/month=6/day=1/hour=6/accountId=a1/x.json.gz"
     url = serve(Dataset.of({path: b'{"segmentId": "a"}'})).base_url
     command = f"{COMMAND} run --account a1 --base-url {url} --report r.json {' '.join(WINDOW)}"
@@ -205,7 +205,7 @@ def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["import etl", "from etl.cli import main; main()"])
 def test_what_is_heavy_waits_until_it_is_needed(code: str) -> None:
-    """Neither the package nor `--version` imports what a run needs."""
+    """Neither the package nor `--version` imports the libraries of a run."""
     heavy = ("pyarrow", "aiohttp", "pydantic", "rich", "altair")
     script = f"""
 import atexit, os, sys
@@ -221,7 +221,7 @@ atexit.register(end)
 
 
 def test_the_server_is_asked_before_arrow_is_loaded() -> None:
-    """What a run imports before its first request is without what decodes and encodes."""
+    """Before its first request a run imports nothing that decodes or encodes."""
     before = "etl.cli.run, etl.cli.command, etl.config.sources, etl.cli.execution"
     script = f"import sys, {before}; print([m for m in sys.modules if m.startswith('pyarrow')])"
     arguments = [sys.executable, "-c", script]
@@ -241,7 +241,7 @@ def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
 def app():
     import pyarrow as pa
-    b"x" * 30_000_000  # from now on the C library keeps what is smaller, if left alone
+    b"x" * 30_000_000  # after this the C library by default keeps smaller blocks
     over, seen = threading.Event(), []
     def use(used):
         {rows}

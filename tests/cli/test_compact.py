@@ -89,7 +89,7 @@ def test_a_row_group_is_an_hour(lake: Path, tmp_path: Path) -> None:
 
 
 def test_late_files_make_a_further_part(lake: Path, tmp_path: Path) -> None:
-    """What is there already is neither read again by readers nor written again."""
+    """The existing parts are not written again."""
     copy = tmp_path / "copy"
     compact(lake, copy)
     before = {part: part.read_bytes() for part in copy.rglob("*.parquet")}
@@ -231,7 +231,7 @@ def test_a_damaged_part_of_the_copy_leaves_its_day_out(lake: Path, tmp_path: Pat
 
 
 def test_a_source_that_the_lake_holds_twice_is_copied_once(lake: Path, tmp_path: Path) -> None:
-    """`verify` says that the lake is wrong; the copy need not be."""
+    """`verify` reports the lake, and the copy has the rows once."""
     write_part(lake, directory(6), [("a", 20)])
     assert 0 == compact(lake, tmp_path / "copy").code
     assert 1 == max(sources(tmp_path / "copy").values())
@@ -312,7 +312,7 @@ def test_an_empty_lake_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_the_report_is_written_to_a_file(lake: Path, tmp_path: Path) -> None:
-    """The same document as on standard output, also where it is partial."""
+    """It is the document on standard output, also after a partial copy."""
     damage_footer(lake / directory(6) / "part-00000.parquet")
     ended = compact(lake, tmp_path / "copy", "--report", str(tmp_path / "report.json"))
     assert ended.report == json.loads((tmp_path / "report.json").read_text())

@@ -49,7 +49,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
         group: Any = COMMANDS[()]
         while words and words[0] in getattr(group, "commands", {}):
             group = group.commands[words.pop(0)]
-        group.make_context("aht-etl", words)  # raises where a flag or a value is none
+        group.make_context("aht-etl", words)  # raises if a flag or a value is wrong
 
 
 @each_command
@@ -91,7 +91,7 @@ def test_flags_say_what_they_are_without_in_each_command() -> None:
 
 
 def test_the_reference_is_the_programs_own() -> None:
-    """`python -m etl.cli.reference > configs/docs/reference.md` writes what is there already."""
+    """`python -m etl.cli.reference > configs/docs/reference.md` writes the same page."""
     there = (ROOT / "configs" / "docs" / "reference.md").read_text()
     assert reference() == there, "run: python -m etl.cli.reference > configs/docs/reference.md"
     for columns in ("30", "300"):

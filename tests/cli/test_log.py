@@ -21,7 +21,7 @@ def _restore() -> Iterator[None]:
 
 
 def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """On standard error, where it is not a terminal; nothing on standard output."""
+    """On standard error if it is no terminal; nothing on standard output."""
     log.configure("auto", "info", Redactor())
     structlog.get_logger().debug("not.shown")
     structlog.get_logger().info("file.loaded", path="/a\nb", rows=3)
@@ -82,7 +82,7 @@ def test_foreign_text_cannot_write_to_the_console(capsys: pytest.CaptureFixture[
 
 
 def test_a_console_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without colours where there is no terminal."""
+    """Without colours if standard error is no terminal."""
     log.configure("console", "info", Redactor())
     structlog.get_logger().warning("file.failed", kind="timeout")
     err = capsys.readouterr().err

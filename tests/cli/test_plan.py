@@ -53,7 +53,7 @@ def test_a_thousand_problems(tmp_path: Path) -> None:
 
 
 def test_no_estimate_is_said(tmp_path: Path) -> None:
-    """Where there is no basis."""
+    """If the lake holds nothing and no run was long enough."""
     text = to_text(made(PATHS[:1], tmp_path / "lake"), "auto", 80, ascii_only=False)
     assert "size: no estimate" in text
     assert "time: no estimate" in text
