@@ -160,7 +160,7 @@ def _secret_files(folder: str | None) -> dict[str, str]:
         except UnicodeDecodeError:
             wrong.append(f"secret file {file}: is not UTF-8 text; write it as UTF-8")
         except IsADirectoryError:
-            wrong.append(f"secret file {file}: is a folder; one file a key must stand in its place")
+            wrong.append(f"secret file {file}: is a folder; it must be a file that holds the value")
         except OSError as error:
             reason = error.strerror
             if file.is_symlink() and not file.exists():
