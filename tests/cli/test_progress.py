@@ -185,7 +185,7 @@ async def test_a_pause_is_a_fact() -> None:
 
 async def test_events_where_there_is_no_terminal(serve: Serve, tmp_path: Path) -> None:
     """With the same facts as the display; none where they are not wanted."""
-    job = job_for(serve(DATA, latency_s=0.02).base_url, tmp_path / "lake")
+    job = job_for(serve(DATA, latency_s=0.1).base_url, tmp_path / "lake")
 
     @asynccontextmanager
     async def watch(state: RunState, stop: Stop) -> AsyncIterator[None]:

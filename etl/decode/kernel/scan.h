@@ -60,7 +60,7 @@ enum aht_flags {
 
 /* Append rows to the batch, from `position` on, until the text ends, a buffer is full or a value is
  * left. The scanner takes an object only if Python's json module and the column rules
- * (etl/decode/patient.py) give exactly this row. In `extras` a nested object keeps both of two equal
+ * (etl/decode/reader.py) give exactly this row. In `extras` a nested object keeps both of two equal
  * keys, as it was written; JSON readers take the last.
  */
 enum aht_stop aht_scan(struct aht_batch *batch, const uint8_t *text, int64_t length, int32_t flags);
