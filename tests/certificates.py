@@ -1,4 +1,4 @@
-"""Certificates that an invented authority vouches for."""
+"""Certificates that a test CA signs."""
 
 import ssl
 from datetime import datetime
@@ -10,7 +10,7 @@ import trustme
 def certified(
     folder: Path, name: str, not_after: datetime | None = None
 ) -> tuple[ssl.SSLContext, Path]:
-    """Return what a server shows for this name, and the file of the CA that vouches for it."""
+    """Return the server's certificate for this name, and the file with the CA that signed it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name, not_after=not_after).configure_cert(context)

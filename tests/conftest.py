@@ -1,4 +1,4 @@
-"""Running the installed command as its users do: as a process."""
+"""Fixtures that run the installed command as users do: as a process."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from etl.pipeline.progress import logged
 from etl.pipeline.stop import Stop
 
 COMMAND = str(Path(sys.executable).with_name("aht-etl"))
-#: The vendor's delays are seconds; nothing in a test waits for them.
+#: The vendor's delays last seconds. Tests use short ones.
 QUICK = {
     "AHT_ETL_RETRY__SERVER_DELAYS": "[0.01, 0.02, 0.03]",
     "AHT_ETL_RETRY__THROTTLE_DELAY": "0.05",
@@ -35,7 +35,7 @@ QUICK = {
 
 @dataclass
 class Ended:
-    """How a process ended."""
+    """The outcome of a process."""
 
     code: int
     out: str
@@ -44,19 +44,19 @@ class Ended:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment with only these settings in it."""
+    """Return this process's environment, with these settings and no others."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AHT_ETL_")}
     return {**clean, **QUICK, **more}
 
 
 def keys_of(emulator: Emulator) -> dict[str, str]:
-    """Return the variables with which a run is accepted."""
+    """Return the variables with the keys that the emulator accepts."""
     keys = {f"AHT_ETL_AUTH__{name.upper()}": value for name, value in emulator.keys.items()}
     return {**keys, "AHT_ETL_API__DOMAIN_URL": emulator.base_url}
 
 
 class Runner:
-    """Starts `aht-etl run` against an emulator, by default over the demo's two days."""
+    """Starts `aht-etl run` against an emulator, by default for the demo's two days."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ class Runner:
 
 
 def load(emulator: Emulator, lake: Path, /, **more: Any) -> dict[str, Any]:
-    """Run the job inside this process, over the same two days; return its report.
+    """Run the job inside this process, for the same two days; return its report.
 
     `more` are sections of the settings.
     """
@@ -112,7 +112,7 @@ def load(emulator: Emulator, lake: Path, /, **more: Any) -> dict[str, Any]:
 
 
 def check_report(report: dict[str, Any], code: int, *, into_lake: bool = True) -> None:
-    """Every listed path is accounted for, whatever the end."""
+    """Check that the report counts every listed path once, however the run ended."""
     files = dict(report["files"])
     assert files.pop("listed") == sum(files.values())
     assert report["exit_code"] == code
@@ -131,27 +131,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # No deadline: how long an example takes depends on what else the machine does.
+    # No deadline: the time of an example depends on the load of the machine.
     settings.register_profile("short", deadline=None)
     settings.register_profile("long", max_examples=10_000, deadline=None)
     settings.load_profile("long" if config.getoption("--long") else "short")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    # Gzip holds the time, so its bytes, and even how many there are, differ between processes.
+    # A gzip header holds the time, so the bytes and their number differ between processes.
     return argname if isinstance(val, bytes) else None
 
 
 @pytest.fixture(autouse=True)
 def _own_logs() -> Iterator[None]:
-    """Forget the log that a command configured in this process, before the next test."""
+    """Reset the logging that a command configured in this process, before the next test."""
     yield
     structlog.reset_defaults()
 
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
-    """How many runs a test of random moments kills."""
+    """Return how many runs a test kills at random moments."""
     return 200 if request.config.getoption("--long") else 8
 
 
@@ -165,7 +165,7 @@ Serve = Callable[..., Emulator]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serve datasets until the test ends; of any age, unless told otherwise."""
+    """Serve datasets until the test ends. By default the emulator keeps files of any age."""
     running = []
 
     def start(dataset: Dataset, **options: Any) -> Emulator:

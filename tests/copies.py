@@ -1,4 +1,4 @@
-"""A lake's coarse copy: making it by the command, reading it as its users do, and its truth."""
+"""A lake's coarse copy: make it with the command, read it as users do, check its rows."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def arguments(lake: Path | str, copy: Path | str, *more: str) -> list[str]:
 
 
 def compact(lake: Path | str, copy: Path | str, *more: str, **env: str) -> Ended:
-    """Copy what is over, however young; return how it ended, with its report."""
+    """Copy all days that are over, without a settling time; return the outcome and the report."""
     done = subprocess.run(
         arguments(lake, copy, "--settle", "0s", "--json", *more),
         env=environment(**env),
@@ -56,7 +56,7 @@ def copy_here(lake: Path, copy: Path) -> Copied:
 
 
 def check_report(report: dict[str, Any], code: int) -> None:
-    """Every file is accounted for, whatever the end."""
+    """Check that the report counts every file once, however the command ended."""
     files = dict(report["files"])
     assert files.pop("listed") == sum(files.values())
     assert min(files.values()) >= 0
@@ -78,14 +78,14 @@ def receipts(root: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def sources(root: Path) -> Counter[str]:
-    """Return every receipt below a folder, as text, and how often it is there."""
+    """Return every receipt below a folder, as text, and how often it occurs."""
     return Counter(
         json.dumps(source, sort_keys=True) for part in receipts(root).values() for source in part
     )
 
 
 def truth(files: Iterable[tuple[str, int]]) -> Counter[Row]:
-    """Return every row of these files, each a path and its rows, as a copy should have it."""
+    """Return every row that a copy of these files must have; a file is a path and its rows."""
     rows: Counter[Row] = Counter()
     for path, count in files:
         partition = BreakdownPath.parse(path).partition
@@ -97,7 +97,7 @@ def truth(files: Iterable[tuple[str, int]]) -> Counter[Row]:
 
 
 def files_of(lake: Path) -> list[tuple[str, int]]:
-    """Return the files of a lake, each a path and its rows."""
+    """Return the files of a lake; a file is a path and its rows."""
     return [(each["path"], each["rows"]) for part in receipts(lake).values() for each in part]
 
 
@@ -124,7 +124,7 @@ def through_pyarrow(copy: Path) -> Counter[Row]:
 
 
 def assert_equal(lake: Path, copy: Path) -> None:
-    """Compare the copy with the truth, row by row, through two engines; and its receipts."""
+    """Compare the copy's rows (read by two engines) and its receipts with the lake's."""
     wanted = truth(files_of(lake))
     assert wanted == through_duckdb(copy)
     assert wanted == through_pyarrow(copy)

@@ -1,4 +1,4 @@
-"""Reading the documents for people, and running what they show."""
+"""Helpers that read the pages of the documentation and run their commands."""
 
 import os
 import re
@@ -18,19 +18,19 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """Return what is below a heading, up to the next of its rank or higher."""
+    """Return the text below a heading, up to the next heading of its level or higher."""
     match = re.search(rf"^(#+) {re.escape(title)}\n", text, re.MULTILINE)
     assert match is not None, title
     return re.split(rf"^#{{1,{len(match[1])}}} ", text[match.end() :], flags=re.MULTILINE)[0]
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Return the blocks of code in a language."""
+    """Return the code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def column(text: str, number: int) -> list[str]:
-    """Return what the first table has in code in one of its columns, without its heading."""
+    """Return the text in code font in one column of the first table, without the table's head."""
     found = re.search(r"^\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert found is not None
     cells = (row.split("|")[number] for row in found[1].splitlines())
@@ -38,7 +38,7 @@ def column(text: str, number: int) -> list[str]:
 
 
 def in_shell(commands: str, folder: Path, **more: str) -> str:
-    """Run commands as a reader would, with `aht-etl` on the path; return what they print."""
+    """Run commands as a reader would, with `aht-etl` on the PATH; return their output."""
     path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],

@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of decoding: `python -m tests.fuzz -runs=100000`, libFuzzer's options.
+"""Fuzz decoding, guided by coverage: `python -m tests.fuzz -runs=100000` (libFuzzer's options).
 
-Whatever the bytes are, plain or packed, decoding ends in rows and bad rows, the same as an
-independent reader's, or in a FileError: never in anything else.
+For any bytes, plain or gzip, decoding gives the same rows and bad rows as an independent reader,
+or raises a FileError. It never fails in another way.
 """
 
 import gzip
@@ -43,7 +43,7 @@ def one(data: bytes) -> None:
 
 
 def main() -> None:
-    """Fuzz; libFuzzer ends the process, with a file of the bytes if they break a promise."""
+    """Start fuzzing. libFuzzer ends the process and writes failing input to a file."""
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(SEEDS):
             Path(corpus, f"text-{number}").write_bytes(b"\x05" + seed)

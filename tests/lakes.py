@@ -1,4 +1,4 @@
-"""Reading a whole lake as its users do, and the truth that it should hold."""
+"""Read a whole lake as users do, and compute the rows that it must hold."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ Row = tuple[Any, ...]
 
 
 def rows_of(files: Iterable[EmulatedFile]) -> Counter[Row]:
-    """Return every row of the files, as a lake that holds them should have it."""
+    """Return every row that a lake with these files must have."""
     rows: Counter[Row] = Counter()
     for file in files:
         raw = file.content
@@ -50,7 +50,7 @@ def rows_of(files: Iterable[EmulatedFile]) -> Counter[Row]:
 
 
 def expected(dataset: Dataset, *, now_ms: int | None = None) -> Counter[Row]:
-    """Return every row of a dataset, or of its files that have arrived."""
+    """Return every row of a dataset, or only of the files that have arrived."""
     return rows_of(
         file
         for file in dataset.files.values()
@@ -85,7 +85,7 @@ def through_duckdb(lake: Path) -> Counter[Row]:
 
 
 def receipts(lake: Path) -> list[dict[str, Any]]:
-    """Return all receipts of all parts, each with its part's name and number of rows."""
+    """Return all receipts of all parts, each with the part's name and number of rows."""
     found = []
     for part in sorted(lake.rglob("*.parquet")):
         metadata = pq.read_metadata(part)
@@ -97,7 +97,7 @@ def receipts(lake: Path) -> list[dict[str, Any]]:
 
 
 def assert_lake_holds(lake: Path, dataset: Dataset, *, now_ms: int | None = None) -> None:
-    """Compare the whole lake with the truth, row by row, through two engines."""
+    """Compare all rows of the lake, as two engines read them, with the expected ones."""
     truth_ = expected(dataset, now_ms=now_ms)
     assert truth_ == through_pyarrow(lake)
     assert truth_ == through_duckdb(lake)
@@ -110,7 +110,7 @@ def assert_lake_holds(lake: Path, dataset: Dataset, *, now_ms: int | None = None
 
 
 def counted(rows: list[dict[str, Any]]) -> Counter[Row]:
-    """Count rows that were read, partition columns among them."""
+    """Count equal rows, including their partition columns."""
     found: Counter[Row] = Counter()
     for row in rows:
         if row["extras"] is not None:

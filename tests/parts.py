@@ -1,4 +1,4 @@
-"""Lakes made by hand: parts of invented files, as the job would have written them."""
+"""Lakes without a run: parts of invented files, as the job would have written them."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ ACCOUNT = "12345678"
 
 
 def directory(hour: int, *, day: int = 1, month: str = "6", account: str = ACCOUNT) -> str:
-    """Return an hour's folder."""
+    """Return the folder of an hour."""
     return f"year=2022/month={month}/day={day}/hour={hour}/accountId={account}"
 
 
 def rows_of(path: str, count: int) -> list[dict[str, Any]]:
-    """Return the rows of an invented file: no two files have the same."""
+    """Return the rows of an invented file. No two files have the same rows."""
     start = int(hashlib.sha256(path.encode()).hexdigest()[:6], 16)
     return [
         {
@@ -42,7 +42,7 @@ def rows_of(path: str, count: int) -> list[dict[str, Any]]:
 
 
 def write_part(root: Path, folder: str, files: Iterable[tuple[str, int]], number: int = -1) -> Path:
-    """Write a part of files, each a name and its rows, under the next number or the one given."""
+    """Write a part of files (names and rows) under the next number or the given one."""
     receipts, rows = [], []
     for name, count in files:
         path = f"/{folder}/{name}.json.gz"
@@ -56,7 +56,7 @@ def write_part(root: Path, folder: str, files: Iterable[tuple[str, int]], number
     part = part_folder / f"part-{number:05d}.parquet"
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in SCHEMA]
     table = pa.Table.from_arrays(columns, schema=SCHEMA)
-    # Its name appears when it is whole, as a commit's does.
+    # As in a commit, the final name appears only when the file is whole.
     staged = root / "_staging" / f".{uuid.uuid4().hex}.tmp"
     staged.parent.mkdir(exist_ok=True)
     with pq.ParquetWriter(staged, SCHEMA, store_schema=False, write_page_checksum=True) as writer:
@@ -68,7 +68,7 @@ def write_part(root: Path, folder: str, files: Iterable[tuple[str, int]], number
 
 
 def rewrite(part: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Change the rows of a part, and keep its receipts."""
+    """Change the rows of a part and keep its receipts."""
     with pq.ParquetFile(part) as file:
         table, metadata = change(file.read()), file.metadata.metadata or {}
     table = table.replace_schema_metadata(None)

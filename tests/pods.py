@@ -1,20 +1,20 @@
-"""What Kubernetes shows of a container that ended with an error."""
+"""The message that Kubernetes shows for a container that ended with an error."""
 
 import json
 
-# As the kubelet does for `terminationMessagePolicy: FallbackToLogsOnError`.
+# The kubelet's limits for `terminationMessagePolicy: FallbackToLogsOnError`.
 _LINES = 80
 _BYTES = 2048
 
 
 def message(log: str) -> str:
-    """Return the message of a pod: the end of its container's log."""
+    """Return the message of a pod, which is the end of its container's log."""
     lines = "".join(log.splitlines(keepends=True)[-_LINES:])
     return lines.encode()[-_BYTES:].decode(errors="ignore")
 
 
 def last_line(log: str) -> str:
-    """Return the last line of a log; a pod's message has to hold all of it."""
+    """Return the last line of a log, after a check that a pod's message holds all of it."""
     line = log.splitlines()[-1]
     assert line in message(log)
     return line

@@ -1,4 +1,4 @@
-"""Programs of others that tests run for real: of Prometheus, builders and runners of containers."""
+"""External programs that tests run: Prometheus, and tools that build and run containers."""
 
 import os
 import re
@@ -14,20 +14,20 @@ _PACKAGES: Final = {"promtool": "prometheus"}
 
 
 def program(name: str) -> str:
-    """Return the program's file; skip the test where it is not installed, fail it in CI."""
+    """Return the program's path. If it is not installed, skip the test; in CI, fail it."""
     found = shutil.which(name)
     if found is None:
-        _do_without(f"{name} is not installed (Debian's package {_PACKAGES.get(name, name)})")
+        _skip_or_fail(f"{name} is not installed (Debian's package {_PACKAGES.get(name, name)})")
     return found
 
 
 def as_root() -> None:
-    """Skip the test where the user is not root, fail it in CI."""
+    """Skip the test if the user is not root; in CI, fail it."""
     if os.geteuid() != 0:
-        _do_without("only root can do this")
+        _skip_or_fail("only root can do this")
 
 
-def _do_without(reason: str) -> NoReturn:
+def _skip_or_fail(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -35,7 +35,7 @@ def _do_without(reason: str) -> NoReturn:
 
 @contextmanager
 def listening(name: str, *arguments: str) -> Iterator[str]:
-    """Run one of Prometheus's servers on a free port; yield its URL."""
+    """Run one of the Prometheus servers on a free port; yield its URL."""
     process = subprocess.Popen(
         [program(name), "--web.listen-address=127.0.0.1:0", *arguments],
         stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""A real terminal for a command: a pty with an emulator that keeps what its user would see."""
+"""Run a command on a pty, with a terminal emulator that records what a user would see."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ import pyte
 
 @dataclass
 class Seen:
-    """What a terminal showed: at each moment, and at the end with all that had scrolled away."""
+    """The screens that a terminal showed, and its final text with the lines that scrolled away."""
 
     code: int
     moments: list[list[str]]
@@ -25,14 +25,14 @@ class Seen:
 
     @property
     def text(self) -> str:
-        """All of it, with the terminal's own line breaks taken out."""
+        """The whole text, without the line breaks that the terminal added."""
         return "".join(self.lines)
 
 
 def on_terminal(
     arguments: Sequence[str], env: dict[str, str], cwd: Path, *, columns: int = 80, rows: int = 24
 ) -> Seen:
-    """Run a command with standard output and error on a terminal of this size, to its end."""
+    """Run a command to its end, with standard output and error on a terminal of this size."""
     screen = pyte.HistoryScreen(columns, rows, history=100_000, ratio=1.0)
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
@@ -61,6 +61,6 @@ def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
     except OSError as error:
-        if error.errno == errno.EIO:  # nobody has the other end open any more
+        if error.errno == errno.EIO:  # no process has the other end open any more
             return b""
         raise

@@ -1,4 +1,4 @@
-"""Every snippet of the readers' documents runs as it stands, and reads what the lake holds."""
+"""Every snippet on the analyst's page runs unchanged and reads the rows of the lake."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def unit(segment: str, sequence: int | None, millis: int, inserted: int = 0) -> 
     }
 
 
-#: By hour: paths are padded in two of them. Segment `a`, 1 comes twice, and is corrected.
+#: By hour. Two of them have padded paths. Segment `a`, 1 comes twice, the second time corrected.
 FILES = {
     f"/year=2022/month=6/day=7/hour=6/accountId={ACCOUNT}/1.json.gz": [
         unit("a", 1, 1000),
@@ -58,7 +58,7 @@ ROWS = sorted(
 
 
 def snippets(document: str, title: str, language: str) -> list[str]:
-    """Return the code blocks of a language below a heading, or below a line that is its name."""
+    """Return the code blocks of a language below a heading, or below a line with that text."""
     section = re.split(r"\n#+ ", document.partition(f"\n{title}\n")[2])[0]
     found: list[str] = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     assert found, title
@@ -67,7 +67,7 @@ def snippets(document: str, title: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a lake with padded paths beside others, bad rows and what else may lie there."""
+    """Make a lake with padded and unpadded paths, bad rows, and other files that may lie there."""
     folder = tmp_path_factory.mktemp("reading")
     content = {
         path: gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -89,7 +89,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _there(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_the_lakes_folder(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(loaded)
 
 
@@ -103,14 +103,14 @@ def units() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def in_python(code: str) -> Any:
-    """Run a snippet; return what it calls `units`."""
+    """Run a snippet; return its variable `units`."""
     found: dict[str, Any] = {}
     exec(code, found)
     return found["units"]
 
 
 def check(table: pa.Table) -> None:
-    """Compare rows and types of the partition columns with what was loaded."""
+    """Compare the rows and the types of the partition columns with the loaded data."""
     columns = ("segmentId", "handleTimeMillis", *PARTITION)
     assert sorted(zip(*(table[name].to_pylist() for name in columns), strict=True)) == ROWS
     assert all(pa.types.is_integer(table.schema.field(name).type) for name in PARTITION[:-1])
@@ -119,7 +119,7 @@ def check(table: pa.Table) -> None:
 
 
 def test_the_first_query_for_duckdb(units: duckdb.DuckDBPyConnection) -> None:
-    """It counts every row once, padded hours in their day, and nothing but the lake's."""
+    """It counts every row of the lake once, padded hours in their day, and nothing else."""
     (query,) = snippets(ANALYST, "### Average handle time per segment and day", "sql")
     assert [row[:4] for row in units.sql(query.strip("; \n")).fetchall()] == [
         (2022, 6, 7, 3),
@@ -128,22 +128,22 @@ def test_the_first_query_for_duckdb(units: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_the_view_for_duckdb(units: duckdb.DuckDBPyConnection) -> None:
-    """It has every row, numbers as integers and account ids as text."""
+    """The view has every row, numbers as integers and account ids as text."""
     check(units.sql("SELECT * FROM units").to_arrow_table())
 
 
 def test_the_snippet_for_polars() -> None:
-    """It has every row, though there are bad rows in files of another kind."""
+    """It reads every row, although the lake also has files of bad rows."""
     check(in_python(snippets(ANALYST, "### Polars", "python")[0]).collect().to_arrow())
 
 
 def test_the_snippet_for_pandas() -> None:
-    """It has every row; account ids keep their zeros."""
+    """It reads every row. Account ids keep their leading zeros."""
     check(pa.Table.from_pandas(in_python(snippets(ANALYST, "### pandas", "python")[0])))
 
 
 def test_the_snippet_for_pyarrow(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has every row, and its filter takes padded hours too; so does the folder as a whole."""
+    """It reads every row, and its filter selects padded hours too. So does the whole folder."""
     (code,) = snippets(ANALYST, "### pyarrow", "python")
     check(in_python(code).to_table())
     assert capsys.readouterr().out == "6\n"
@@ -152,7 +152,7 @@ def test_the_snippet_for_pyarrow(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_query_for_clickhouse() -> None:
-    """It counts every row once, in a process of its own: chdb brings an Arrow of its own."""
+    """It counts every row once. It runs in another process, because chdb brings its own Arrow."""
     pytest.importorskip("chdb", reason="chdb is not installed: it is 534 MB large")
     (query,) = snippets(ANALYST, "### ClickHouse", "sql")
     rows = query.replace(
@@ -179,26 +179,28 @@ for text in json.load(sys.stdin):
     assert sorted((row[0], int(row[1]), *row[2:]) for row in all_rows) == ROWS
 
 
-def test_the_demos_query() -> None:
-    """What the demo offers to try counts the same rows."""
+def test_the_query_of_the_demo() -> None:
+    """The query that the demo prints counts the same rows."""
     with duckdb.connect() as connection:
         assert connection.sql(QUERY.format(lake="lake")).fetchall() == [(7, 6, 3, 0), (8, 1, 1, 0)]
 
 
 def test_every_snippet_names_the_glob_and_the_types() -> None:
-    """No document reads the lake in another way, nor does the demo's query."""
+    """All pages and the demo's query read the lake in the same way."""
     types = "{'year': INT, 'month': INT, 'day': INT, 'hour': INT, 'accountId': VARCHAR}"
     files = (ROOT / "README.md", *ROOT.joinpath("configs").rglob("*.md"))
     for text in (*(file.read_text() for file in files), QUERY.format(lake="lake")):
         words = " ".join(text.split())
         assert words.count("**/*.parquet") == words.count("year=*/**/*.parquet")
-        of_copy = types.replace(" 'hour': INT,", "")  # there the hour is a column of the files
+        of_copy = types.replace(
+            " 'hour': INT,", ""
+        )  # the hour is a column there
         named = words.count(f"hive_types = {types}") + words.count(f"hive_types = {of_copy}")
         assert words.count("hive_types = ") == named
 
 
-def test_the_key_of_a_row(units: duckdb.DuckDBPyConnection) -> None:
-    """Rows that two files have are found and counted once; those without a key all stay."""
+def test_duplicate_rows_are_found_by_their_key(units: duckdb.DuckDBPyConnection) -> None:
+    """Rows that occur in two files are counted once. Rows without a key all stay."""
     doubles, _, handled = snippets(ANALYST, "### Deduplicate", "sql")
     assert units.sql(doubles.strip("; \n")).fetchall() == [(1, 1, 2)]
     kept = units.sql("SELECT segmentId, handleTimeMillis FROM distinct_units").fetchall()

@@ -1,4 +1,4 @@
-"""The archive's page is true: its commands run, in their order; its rules are what stores take."""
+"""The page about the archive: its commands run in their order; its rules fit the stores."""
 
 import json
 import re
@@ -31,16 +31,16 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_commands_run_one_after_another(serve: Serve, tmp_path: Path) -> None:
-    """Landed, loaded, built anew, proved: nothing fails, and all rows are there.
+    """Fill the archive, load, rebuild, verify: no command fails, and the lake has all rows.
 
-    The segment that the page takes out is nobody's, which `erase` says.
+    The segment that the page erases does not exist, and `erase` reports that.
     """
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     emulator = serve(DATA)
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     assert len(lines) > 8
     for line in lines:
-        # The vendor's month is the emulator's.
+        # The page's month is replaced by the days of the emulator.
         command = line.replace("--lookback 30d", "--from 2022-06-01 --to 2022-06-03")
         command = command.replace("aht-etl ", f"{COMMAND} ", 1)
         env = environment(
@@ -62,14 +62,14 @@ def test_its_commands_run_one_after_another(serve: Serve, tmp_path: Path) -> Non
         assert file.content == (tmp_path / f"raw{path}").read_bytes()
 
 
-def test_its_configuration_is_one() -> None:
-    """The key that it tells to set is there."""
+def test_its_configuration_is_valid() -> None:
+    """The example sets the key that the page describes."""
     (text,) = blocks("yaml")
     assert {"raw": {"uri": "./raw"}} == yaml.safe_load(text)
 
 
-def test_its_rules_are_json_of_the_archive_alone() -> None:
-    """Each store's rules: what is kept under `raw/` goes to a colder class that can be read."""
+def test_its_rules_apply_to_the_archive_only() -> None:
+    """Each store's rules move only files under `raw/`, to a colder class that can be read."""
     s3, google, azure = (json.loads(text) for text in blocks("json"))
     assert {"raw/"} == {
         rule["Filter"].get("Prefix") or rule["Filter"]["And"]["Prefix"] for rule in s3["Rules"]
@@ -82,8 +82,8 @@ def test_its_rules_are_json_of_the_archive_alone() -> None:
     assert "tierToCool" in definition["actions"]["baseBlob"]
 
 
-def test_its_findings_are_those_of_the_archive() -> None:
-    """The table names each kind that `verify --deep` adds."""
+def test_its_table_has_the_findings_of_the_archive() -> None:
+    """The table names each kind of finding that `verify --deep` adds."""
     table = PAGE.partition("| finding |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert {

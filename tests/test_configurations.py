@@ -1,4 +1,4 @@
-"""The example configurations in `configs` have every key, and explain it."""
+"""The example configurations in `configs` have every key and explain it."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def test_every_key_is_in_the_daily_configuration_with_a_comment() -> None:
-    """It is the reference that people copy from."""
+    """Users copy their configuration from this file."""
     content = yaml.safe_load((ROOT / "configs" / "daily.yaml").read_text())
     there = {
         f"{name}.{key}" if isinstance(value, dict) else name
@@ -38,9 +38,9 @@ def test_every_key_is_in_the_daily_configuration_with_a_comment() -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_example_configurations_load_and_explain_each_key(file: Path) -> None:
-    """Each is valid as it stands, and above each key stands what it does.
+    """Each file is valid unchanged, and a comment above each key says what it does.
 
-    An unedited file asks for nobody's account.
+    Without an edit, a file names no account (demo.yaml: the emulator's).
     """
     account = load({}, file, {}).account
     assert account == (DEFAULT_ACCOUNT if file.name == "demo.yaml" else None)
@@ -51,8 +51,8 @@ def test_example_configurations_load_and_explain_each_key(file: Path) -> None:
         above = line
 
 
-def test_defaults_in_the_daily_configuration() -> None:
-    """What it does not name as a choice is the program's default."""
+def test_the_daily_configuration_has_the_defaults() -> None:
+    """Each value is the program's default, unless its comment says otherwise."""
     daily = load({}, ROOT / "configs" / "daily.yaml", {}).model_dump()
     default = Settings().model_dump()
     differs = {

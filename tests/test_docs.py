@@ -1,4 +1,4 @@
-"""`aht-etl docs`: the pages in the terminal, also from an installed package."""
+"""`aht-etl docs` shows the pages in the terminal, also from an installed package."""
 
 import os
 import re
@@ -28,8 +28,8 @@ def docs(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_page_all_are_listed() -> None:
-    """With their titles."""
+def test_without_a_page_it_lists_all_pages() -> None:
+    """The list has the titles."""
     out = docs().stdout
     assert [line.split()[0] for line in out.splitlines()[: len(NAMES)]] == NAMES
     assert re.search(r"^operations +Operations$", out, re.MULTILINE)
@@ -37,14 +37,14 @@ def test_without_a_page_all_are_listed() -> None:
 
 @pytest.mark.parametrize("name", ["operations", "reference"])
 def test_a_pipe_gets_markdown(name: str) -> None:
-    """The page as it is."""
+    """The output is the unchanged page."""
     done = docs(name)
     assert (0, page(name), "") == (done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_terminal_gets_formatted_text(name: str, tmp_path: Path) -> None:
-    """80 columns wide, without Markdown's signs, with links that a reader can follow."""
+    """It fits 80 columns, has no Markdown characters, and its links can be followed."""
     seen = on_terminal([COMMAND, "docs", name], environment(TERM="xterm"), tmp_path)
     assert seen.code == 0
     text = "\n".join(seen.lines)
@@ -53,8 +53,8 @@ def test_a_terminal_gets_formatted_text(name: str, tmp_path: Path) -> None:
     assert not re.search(r"\]\(|^ *(##+ |```|\|--)", text, re.MULTILINE)
 
 
-def test_links_are_commands_and_files() -> None:
-    """To another page, inside the page, to a file, to the web, and what looks like one in code."""
+def test_links_become_commands_and_files() -> None:
+    """Links to pages, to headings, to files and to the web; text in code font is no link."""
     text = "[a](operations.md#exit-codes) [b](#here) [c](../daily.yaml) [d](https://example.com)"
     assert for_terminal(text) == (
         "a (`aht-etl docs operations`) b c (`configs/daily.yaml`) [d](https://example.com)"
@@ -65,7 +65,7 @@ def test_links_are_commands_and_files() -> None:
 
 
 def test_an_unknown_page_is_wrong_usage() -> None:
-    """And the pages are listed."""
+    """The message lists the pages."""
     done = docs("../secrets")
     assert (2, "") == (done.returncode, done.stdout)
     assert "there is no page '../secrets'" in done.stderr
@@ -73,7 +73,7 @@ def test_an_unknown_page_is_wrong_usage() -> None:
 
 
 def test_a_wheel_has_every_page_and_the_licence(tmp_path: Path) -> None:
-    """Its program finds them, far from any checkout."""
+    """The installed program finds them without a checkout."""
     wheel = build(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")

@@ -1,7 +1,7 @@
-"""Documents render as they are meant to, lead somewhere, and what they show can be run.
+"""The pages render correctly, their links work, and their code can run.
 
-The blocks of code: `sh` is run by a test of that page, `shell` needs root, a cluster or a store and
-is only parsed, as is all SQL, YAML, JSON and Python that no test of a page runs.
+A test of the page runs its `sh` blocks. `shell` blocks need root, a cluster or a store, so they are
+only parsed. So are SQL, YAML, JSON and Python blocks that no test of a page runs.
 """
 
 import json
@@ -35,12 +35,12 @@ DOCUMENTS = sorted(
     for file in ROOT.glob(pattern)
 )
 
-#: Documents whose `sh` blocks are run: by the test of the page's name, of README, of the help.
+#: Documents whose `sh` blocks a test runs: that of the page's name, of README, or of the help.
 RUN: Final = {"README", "getting-started", "operations", "archive", "reading", "reference"}
 
 
 def rendered(text: str) -> list[Token]:
-    """Return a text's tokens as GitHub reads it."""
+    """Parse a text as GitHub does, and return the tokens."""
     return MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
 
 
@@ -63,11 +63,11 @@ def anchors(file: Path) -> frozenset[str]:
 
 
 def broken_tables(text: str) -> Iterator[str]:
-    """Yield lines that look like a table and are none, or that have cells too few or too many."""
+    """Yield lines that only look like a table, and rows with too few or too many cells."""
     lines = text.splitlines()
     for token in rendered(text):
         if token.type == "inline":
-            # The cells of a table come without their bars.
+            # The parser gives the cells of a table without the bars between them.
             yield from re.findall(r"^\|.*", token.content, re.MULTILINE)
         if token.type == "table_open" and token.map:
             rows = lines[token.map[0] : token.map[1]]
@@ -76,7 +76,7 @@ def broken_tables(text: str) -> Iterator[str]:
 
 
 def dead_links(file: Path) -> Iterator[str]:
-    """Yield links to files or headings that are not there, and what was meant as a link."""
+    """Yield links to missing files or headings, and text that was meant as a link."""
     for token in rendered(file.read_text()):
         for child in token.children or ():
             if child.type == "text" and re.search(r"\]\(|\]\[", child.content):
@@ -93,42 +93,42 @@ def dead_links(file: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_every_table_is_one(document: Path) -> None:
-    """It has a delimiter row, and each row has as many cells as its head."""
+def test_every_table_renders(document: Path) -> None:
+    """Each table has a delimiter row, and each row has as many cells as the head."""
     assert [] == list(broken_tables((ROOT / document).read_text()))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_every_link_leads_somewhere(document: Path) -> None:
-    """Files exist, and headings in them."""
+def test_every_link_works(document: Path) -> None:
+    """The files and headings that links name exist."""
     assert [] == list(dead_links(ROOT / document))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_every_file_of_the_repository_that_is_named_exists(document: Path) -> None:
-    """`tests/…`, `etl/…` and `configs/…` in code font are files or folders."""
+def test_every_named_file_of_the_repository_exists(document: Path) -> None:
+    """`tests/…`, `etl/…` and `configs/…` in code font name existing files or folders."""
     text = (ROOT / document).read_text()
     named = re.findall(r"`((?:tests|etl|configs)/[\w/.-]+)`", text)
     assert [] == [name for name in named if not (ROOT / name).exists()]
 
 
 def code(document: Path) -> Iterator[tuple[str, str]]:
-    """Yield the language and the text of each block of code."""
+    """Yield the language and the text of each code block."""
     for token in rendered((ROOT / document).read_text()):
         if token.type == "fence":
             yield token.info, token.content
 
 
 def called(text: str) -> Iterator[list[str]]:
-    """Yield the arguments of each call of `aht-etl` in a shell's commands."""
+    """Yield the arguments of each call of `aht-etl` in shell commands."""
     for line in text.replace("\\\n", " ").splitlines():
         for call in re.findall(r"(?:^|[ /(])aht-etl ((?:[^|;&()>#\"]|\"[^\"]*\")*)", line):
             yield shlex.split(re.sub(r"\$share", "1", call))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_every_block_of_code_is_run_or_can_be_parsed(document: Path) -> None:
-    """Calls of the program have flags that it knows."""
+def test_every_code_block_runs_or_can_be_parsed(document: Path) -> None:
+    """Calls of the program use only flags that exist."""
     command: Any = get_command(app)
     for language, text in code(document):
         if language == "sh":
@@ -151,22 +151,22 @@ def test_every_block_of_code_is_run_or_can_be_parsed(document: Path) -> None:
 
 
 def parse(group: Any, words: list[str]) -> None:
-    """Raise where a command, a flag or a value is none."""
+    """Raise if a command, a flag or a value does not exist."""
     while words and words[0] in getattr(group, "commands", {}):
         group = group.commands[words.pop(0)]
     group.make_context("aht-etl", words, resilient_parsing=False)
 
 
 def parsed_sql(text: str) -> bool:
-    """Return whether DuckDB or, for what is its own, ClickHouse's dialect has this."""
+    """Return whether DuckDB, or else ClickHouse's dialect, can parse this."""
     try:
         return bool(duckdb.extract_statements(text))
     except duckdb.ParserException:
         return bool(sqlglot.parse(text, dialect="clickhouse"))
 
 
-def test_each_fact_has_one_home() -> None:
-    """Keys with their defaults, failure kinds, exit codes and what was measured."""
+def test_each_fact_is_on_one_page_only() -> None:
+    """The facts are keys with their defaults, failure kinds, exit codes and measurements."""
     homes = {
         rf"^\| `({'|'.join(re.escape(key) for key, _ in all_keys())})` \| `": "reference",
         rf"^\| `({'|'.join(FailureKind)})` \|": "operations",
@@ -186,14 +186,14 @@ def test_each_fact_has_one_home() -> None:
         assert [home] == found, pattern
 
 
-def test_only_pages_are_documents() -> None:
-    """`configs` itself holds YAML, manifests and monitoring."""
+def test_all_documents_are_in_the_docs_folder() -> None:
+    """`configs` itself has only YAML, manifests and monitoring."""
     there = {document.parent.as_posix() for document in DOCUMENTS}
     assert {".", "configs/docs", "tests/bench"} == there
 
 
-def test_what_is_broken_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables without a delimiter row, a bar in a cell, dead links and anchors, what is no link."""
+def test_broken_tables_and_links_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables without a delimiter row, bars in cells, dead links and anchors, broken link syntax."""
     whole = "| a | b |\n|---|---|\n| 1 | `x\\|y` |\n"
     assert [] == list(broken_tables(whole))
     for before in ("", "text\n", "text\n\n"):

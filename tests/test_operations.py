@@ -1,4 +1,4 @@
-"""The operator's page is true: its commands run, its tables are the program's."""
+"""The operator's page: its commands run, and its tables match the program."""
 
 import gzip
 import os
@@ -55,7 +55,7 @@ DATA = Dataset.of(
 
 
 def section(title: str) -> str:
-    """Return what stands under a heading, up to the next of its rank or higher."""
+    """Return the text under a heading, up to the next heading of its level or higher."""
     match = re.search(rf"^(#+) {re.escape(title)}\n", PAGE, re.MULTILINE)
     assert match is not None, title
     ends = re.compile(rf"^#{{1,{len(match[1])}}} ", re.MULTILINE)
@@ -67,7 +67,7 @@ def blocks(title: str, language: str = "sh") -> list[str]:
 
 
 def cells(title: str, column: int) -> list[str]:
-    """Return what a section's table has in code in one of its columns, without its heading."""
+    """Return the text in code font in one column of a section's table, without the table's head."""
     found = re.search(r"^\|[-|]+\|\n((?:\|.*\n)+)", section(title), re.MULTILINE)
     assert found is not None, title
     rows = [line.split("|")[column] for line in found[1].splitlines()]
@@ -84,7 +84,7 @@ def emulator(serve: Serve) -> Emulator:
 
 @pytest.fixture
 def shell(tmp_path: Path, emulator: Emulator) -> Shell:
-    """Run the page's commands in a folder like the one that it describes."""
+    """Run the page's commands in a folder like the one on the page."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     env = environment(
         AHT_ETL_ACCOUNT="12345678",
@@ -117,7 +117,7 @@ def fill(shell: Shell) -> None:
 
 
 def test_a_first_look(shell: Shell, tmp_path: Path) -> None:
-    """Each of its commands ends well on a lake that is well."""
+    """Each command of the section succeeds on a good lake."""
     fill(shell)
     (commands,) = blocks("First look")
     shell(commands)
@@ -125,7 +125,7 @@ def test_a_first_look(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_an_hour_is_loaded_again(shell: Shell, tmp_path: Path) -> None:
-    """All of it, from the vendor; the old parts are where they were put."""
+    """The whole hour comes from the vendor again, and the old parts are in their new folder."""
     fill(shell)
     before = {r["path"]: r for r in receipts(tmp_path / "lake")}
     part = tmp_path / "lake" / HOUR.format(6) / "part-00000.parquet"
@@ -138,7 +138,7 @@ def test_an_hour_is_loaded_again(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_a_month_is_loaded(shell: Shell, tmp_path: Path) -> None:
-    """In one run, and in four shares at once."""
+    """One run loads it, and so do four shares at once."""
     whole, shares = blocks("Backfill a month")
     shell(whole)
     assert_lake_holds(tmp_path / "lake", DATA)
@@ -148,7 +148,7 @@ def test_a_month_is_loaded(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_is_replaced(shell: Shell, tmp_path: Path) -> None:
-    """What it held is loaded anew."""
+    """Its files are loaded again."""
     fill(shell)
     part = tmp_path / "lake" / HOUR.format(9) / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-5])
@@ -159,8 +159,8 @@ def test_a_damaged_part_is_replaced(shell: Shell, tmp_path: Path) -> None:
     assert_lake_holds(tmp_path / "lake", DATA)
 
 
-def test_looking_for_room(shell: Shell) -> None:
-    """The folders that it names are those that there are."""
+def test_commands_for_a_full_disk(shell: Shell) -> None:
+    """The folders that the section names exist."""
     fill(shell)
     (commands,) = blocks("A full disk")
     assert "lake/_staging" in shell(commands)
@@ -169,7 +169,7 @@ def test_looking_for_room(shell: Shell) -> None:
 def test_the_quarantine_is_read(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By reason with DuckDB, row by row without."""
+    """DuckDB counts the bad rows by reason; other commands show them row by row."""
     fill(shell)
     (query,) = blocks("Bad rows", "sql")
     monkeypatch.chdir(tmp_path)
@@ -181,8 +181,8 @@ def test_the_quarantine_is_read(
     assert 4 == shell(commands).count('"sourcePath"')
 
 
-def test_configurations_on_the_page() -> None:
-    """The program takes them as they stand."""
+def test_configurations_on_the_page_are_valid() -> None:
+    """The program accepts them unchanged."""
     for title in ("A file that stays broken", "Metrics and alerts"):
         flags: dict[str, Any] = yaml.safe_load(blocks(title, "yaml")[0])
         loaded = load(flags, None, {}).model_dump(mode="json")
@@ -190,8 +190,8 @@ def test_configurations_on_the_page() -> None:
             assert keys == {key: loaded[name][key] for key in keys}
 
 
-def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
-    """With the rules beside it."""
+def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
+    """The alert rules are in the same folder."""
     (_, config) = blocks("Metrics and alerts", "yaml")
     (tmp_path / "prometheus.yml").write_text(config)
     shutil.copy(ROOT / "configs" / "monitoring" / "alerts.yaml", tmp_path)
@@ -201,13 +201,13 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_failure_and_every_metric_is_on_the_page() -> None:
-    """And no other."""
+    """The page names no others."""
     assert sorted(FailureKind) == sorted(cells("Kinds of failures", 1))
     assert sorted(metrics.HELP) == sorted(cells("Metrics and alerts", 1))
 
 
 def test_every_exit_code_is_on_the_page() -> None:
-    """Those of the program, each with its status, and the one of a kill."""
+    """The page has each code of the program with its status, and the code of a kill."""
     rows = re.findall(r"^\| ([0-9, ]+) \| `?([a-z–]+)`? \|", section("Exit codes"), re.MULTILINE)
     signals = ", ".join(str(128 + int(number)) for number in (SIGINT, SIGTERM, SIGHUP))
     assert rows == [
@@ -221,7 +221,7 @@ def test_every_exit_code_is_on_the_page() -> None:
 
 
 def test_every_key_of_the_report_is_on_the_page(emulator: Emulator, tmp_path: Path) -> None:
-    """With those below it, as far as they are always there, and no other."""
+    """Nested keys too, if a report always has them. The page names no others."""
     written = load_into(emulator, tmp_path / "lake")
     rows = re.findall(r"^\| (`.*?) \|", section("The report"), re.MULTILINE)
     keys = [re.findall(r"`([a-z0-9_]+)`", row.partition("{")[0]) for row in rows]
@@ -235,6 +235,6 @@ def test_every_key_of_the_report_is_on_the_page(emulator: Emulator, tmp_path: Pa
 
 
 def test_every_finding_is_on_the_page() -> None:
-    """And every note of `verify`, with --deep and --copy."""
+    """So is every note of `verify`, with --deep and --copy."""
     named = re.findall(r"^\| `(\w+)` \|", section("What verify finds"), re.MULTILINE)
     assert sorted(FindingKind) == sorted(named)

@@ -1,4 +1,4 @@
-"""The page about Python: its snippets run."""
+"""The snippets of the page about Python run."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ FIRST, LOGS, TASK = blocks(page("python"), "python")
 
 @pytest.fixture
 def emulator(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """Serve the last day of the snippets' account, to a program in a folder of its own."""
+    """Serve the last day of the snippets' account; work in a temporary folder."""
     now = datetime.now(UTC)
     data = Dataset.generate(1, now - timedelta(days=1), now, account="12345678", rows_per_file=10)
     monkeypatch.chdir(tmp_path)
@@ -25,7 +25,7 @@ def emulator(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
 
 
 def test_the_first_snippet(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """It plans and loads; only the host is another one."""
+    """It plans and loads. The test changes only the host."""
     assert "Settings(account=" in FIRST
     url = f'Settings(api={{"base_url": "{emulator.base_url}"}}, account='
     exec(FIRST.replace("Settings(account=", url), {})
@@ -37,7 +37,7 @@ def test_the_first_snippet(emulator: Emulator, capsys: pytest.CaptureFixture[str
 
 
 def test_the_task(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loads once, and nothing when it is repeated."""
+    """The first call loads all files; a repeated call loads none."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.setenv("AHT_ETL_ACCOUNT", "12345678")
     monkeypatch.setenv("AHT_ETL_API__BASE_URL", emulator.base_url)

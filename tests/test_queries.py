@@ -1,4 +1,4 @@
-"""The analyst's queries: each gives what the loaded rows give when they are counted by hand."""
+"""Each of the analyst's queries gives the same result as a count in Python of the loaded rows."""
 
 import json
 import re
@@ -35,7 +35,7 @@ GENERATED = Dataset.generate(
 
 
 def _with(rows: Iterator[tuple[str, dict[str, Any]]]) -> Dataset:
-    """Add an undocumented field to some rows, and one file with rows of another once more."""
+    """Add an undocumented field to some rows, and a file that repeats rows of another file."""
     files: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path, row in rows:
         files[path].append({**row, "site": 1, "note": {"a": 1}} if row["sequence"] == 1 else row)
@@ -62,7 +62,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(lake: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Answer the query below a heading (the last one that is no view), in UTC."""
+    """Run the query below a heading (the last statement that makes no view), in UTC."""
     monkeypatch.chdir(lake)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -77,7 +77,7 @@ def ask(lake: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def by_day(value: str = "handleTimeMillis") -> dict[tuple[int, int, int], dict[str, list[int]]]:
-    """Return each day's segments with their values."""
+    """Return the segments of each day with their values."""
     days: dict[tuple[int, int, int], dict[str, list[int]]] = {}
     for path, row in ROWS:
         hour = path.partition.hour
@@ -86,14 +86,14 @@ def by_day(value: str = "handleTimeMillis") -> dict[tuple[int, int, int], dict[s
     return dict(sorted(days.items()))
 
 
-def test_there_are_eight_queries_and_more() -> None:
-    """Each has a heading of its own."""
+def test_the_page_has_at_least_eight_queries() -> None:
+    """Each query has its own heading."""
     assert len(TITLES) >= 8
     assert all(blocks(section(PAGE, title), "sql") for title in TITLES)
 
 
 def test_average_handle_time(ask: Any) -> None:
-    """Of segments, not of units."""
+    """The average is per segment, not per unit."""
     wanted = [
         (*day, len(segments), sum(map(sum, segments.values())) / 1000 / len(segments))
         for day, segments in by_day().items()
@@ -104,7 +104,7 @@ def test_average_handle_time(ask: Any) -> None:
 
 
 def test_median_and_percentile(ask: Any) -> None:
-    """Of the segments' sums."""
+    """Both are of the sums per segment."""
     for (year, month, day, middle, p90), (wanted, segments) in zip(
         ask("Median and 90th percentile"), by_day().items(), strict=True
     ):
@@ -114,7 +114,7 @@ def test_median_and_percentile(ask: Any) -> None:
 
 
 def test_complete_or_not(ask: Any) -> None:
-    """The first day has no files before 3 o'clock."""
+    """The first day has no files before 03:00, and the query reports that."""
     hours: dict[Any, set[int]] = defaultdict(set)
     for path, _ in ROWS:
         hour = path.partition.hour
@@ -125,7 +125,7 @@ def test_complete_or_not(ask: Any) -> None:
 
 
 def test_how_late_files_came(ask: Any) -> None:
-    """By the time in their names, against the end of their hour."""
+    """The delay runs from the end of a file's hour to the time in its name."""
     classes: dict[str, list[int]] = {}
     for path, content in Counter(path for path, _ in ROWS).items():
         written = datetime.fromtimestamp(int(str(path).split("sequences.")[1][:13]) / 1000, UTC)
@@ -139,7 +139,7 @@ def test_how_late_files_came(ask: Any) -> None:
 
 
 def test_by_reason(ask: Any) -> None:
-    """Shares add up to one."""
+    """The shares add up to one."""
     reasons: dict[Any, list[int]] = defaultdict(list)
     for _, row in ROWS:
         reasons[row["startReason"], row["endReason"]].append(row["handleTimeMillis"])
@@ -153,7 +153,7 @@ def test_by_reason(ask: Any) -> None:
 
 
 def test_by_local_day(ask: Any) -> None:
-    """Amsterdam is two hours ahead in June."""
+    """In June, Amsterdam is two hours ahead of UTC."""
     zone = ZoneInfo("Europe/Amsterdam")
     days: dict[date, int] = defaultdict(int)
     for _, row in ROWS:
@@ -164,7 +164,7 @@ def test_by_local_day(ask: Any) -> None:
 
 
 def test_busiest_hours(ask: Any) -> None:
-    """The busiest hour is first."""
+    """The busiest hour comes first."""
     found = ask("Busiest hours")
     assert {row[0] for row in found} == {path.partition.hour.hour for path, _ in ROWS}
     assert [row[2] for row in found] == sorted((row[2] for row in found), reverse=True)
@@ -174,13 +174,13 @@ def test_busiest_hours(ask: Any) -> None:
 
 
 def test_undocumented_fields(ask: Any) -> None:
-    """Each with the number of rows that have it."""
+    """The query counts the rows that have each field."""
     count = sum("site" in row for _, row in ROWS)
     assert sorted(ask("Undocumented fields")) == [("note", count), ("site", count)]
 
 
 def test_deduplicate(ask: Any) -> None:
-    """One file's rows come twice; the later ones count."""
+    """The rows of one file occur twice. The later ones count."""
     keys = Counter((row["segmentId"], row["sequence"]) for _, row in ROWS)
     twice = [key for key, count in keys.items() if count > 1]
     assert twice
@@ -193,12 +193,12 @@ def test_deduplicate(ask: Any) -> None:
 
 
 def test_which_part_holds_a_file(ask: Any) -> None:
-    """The one into which the file was loaded."""
+    """The query finds the part into which the run loaded the file."""
     (part,) = ask("Which part holds a file")
     assert re.fullmatch(r"lake/year=2022/month=6/day=1/hour=\d+/.*/part-00000\.parquet", part[0])
 
 
 def test_every_column_is_explained() -> None:
-    """In the order of the lake's columns."""
+    """The page has the columns in the lake's order."""
     rows = re.findall(r"^\| (`.*?) \|", section(PAGE, "What a row is"), re.MULTILINE)
     assert list(COLUMNS) == [name for row in rows for name in re.findall(r"`(\w+)`", row)]

@@ -1,4 +1,4 @@
-"""The page about tables and the coarse copy: its commands and its query run as they are written."""
+"""The page about tables and the coarse copy: its commands and its query run unchanged."""
 
 import re
 import subprocess
@@ -15,10 +15,10 @@ from tests.conftest import COMMAND, Serve, environment, load
 PAGE = Path(__file__).parent.parent.joinpath("configs", "docs", "reading.md").read_text()
 
 
-def test_its_commands_and_its_query_run_as_they_are_written(
+def test_its_commands_and_its_query_run_unchanged(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this order, on a lake called `lake`: a table, a copy, a query of it, its proof."""
+    """In this order, on a lake called `lake`: a table, a copy, a query of the copy, its check."""
     start, end = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 1, 6, tzinfo=UTC)
     load(serve(Dataset.generate(1, start, end, rows_per_file=10)), tmp_path / "lake")
     monkeypatch.chdir(tmp_path)
@@ -46,7 +46,7 @@ def test_its_commands_and_its_query_run_as_they_are_written(
 
 
 def test_every_engine_is_on_the_page() -> None:
-    """With how new hours appear, and how its statement was checked."""
+    """The page says for each how new hours appear, and how its statement was checked."""
     table = PAGE.partition("| `--engine` |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
     assert sorted(Engine) == sorted(re.findall("`([a-z]+)`", " ".join(rows)))

@@ -1,4 +1,4 @@
-"""README is short, and what it shows is what the program does."""
+"""README is short, and its commands and figures match the program."""
 
 import json
 import re
@@ -15,25 +15,25 @@ VENV = "python3 -m venv .venv && .venv/bin/pip install "
 
 
 def test_it_has_150_lines_at_most() -> None:
-    """What else there is to say has a page."""
+    """Everything else is on the pages."""
     assert len(README.splitlines()) <= 150
 
 
-def test_it_leads_to_every_page() -> None:
-    """Each is linked, so that a reader finds it."""
+def test_it_links_to_every_page() -> None:
+    """A reader can reach each page from README."""
     linked = set(re.findall(r"\]\(configs/docs/([a-z-]+\.md)", README))
     assert linked == {file.name for file in PAGES.glob("*.md")}
 
 
 def test_the_two_commands_need_nothing_but_python() -> None:
-    """Each installs into an environment of its own; `.ci/run` runs the second one as written."""
+    """Each installs into its own environment. `.ci/run` runs the second one unchanged."""
     demo, tests, _ = blocks(section(README, "Try it"), "sh")
     assert demo == f"{VENV}. && .venv/bin/aht-etl demo\n"
     assert tests == f"{VENV}-e '.[test]' && .venv/bin/pytest\n"
 
 
 def test_what_to_try_next_and_the_picture_of_status(tmp_path: Path) -> None:
-    """The commands run after the demo, and `status` shows what README shows."""
+    """The commands run after the demo, and README has the real output of `status`."""
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(COMMAND).parent)
     subprocess.run(
@@ -50,7 +50,7 @@ def test_what_to_try_next_and_the_picture_of_status(tmp_path: Path) -> None:
 
 
 def test_a_real_account_is_twelve_lines_that_run(tmp_path: Path, serve: Serve) -> None:
-    """Against an emulator that takes the keys in these files only."""
+    """The emulator accepts only the keys in these files."""
     (text,) = blocks(section(README, "A real account"), "sh")
     assert len(text.splitlines()) <= 12
     now = datetime.now(UTC)
@@ -63,11 +63,11 @@ def test_a_real_account_is_twelve_lines_that_run(tmp_path: Path, serve: Serve) -
     activate, *commands = text.splitlines(keepends=True)
     assert activate == ". .venv/bin/activate\n"
     said = in_shell("".join(commands), tmp_path, AHT_ETL_API__BASE_URL=emulator.base_url)
-    # `check` reads a file, too.
+    # `check` also reads a file.
     assert f"rows of {emulator.count('file', 200) - 1} files read" in said
 
 
-def test_the_sentence_of_speed_is_what_was_measured() -> None:
-    """No figure in it is written by hand."""
+def test_the_sentence_about_speed_matches_the_measurement() -> None:
+    """All its figures come from the benchmark's results."""
     results = json.loads((ROOT / "tests" / "bench" / "results.json").read_text())
     assert f"<!-- bench: sentence -->\n{to_sentence(results)}<!-- end: sentence -->" in README
