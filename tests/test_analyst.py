@@ -192,9 +192,7 @@ def test_every_snippet_names_the_glob_and_the_types() -> None:
     for text in (*(file.read_text() for file in files), QUERY.format(lake="lake")):
         words = " ".join(text.split())
         assert words.count("**/*.parquet") == words.count("year=*/**/*.parquet")
-        of_copy = types.replace(
-            " 'hour': INT,", ""
-        )  # the hour is a column there
+        of_copy = types.replace(" 'hour': INT,", "")  # the hour is a column there
         named = words.count(f"hive_types = {types}") + words.count(f"hive_types = {of_copy}")
         assert words.count("hive_types = ") == named
 
