@@ -158,7 +158,7 @@ class Checkup:
         self._on_start(name)
         try:
             seen = await work()
-        except Exception as error:  # noqa: BLE001 - the boundary of a check: the others go on
+        except Exception as error:  # noqa: BLE001 - the boundary of a check: the others continue
             self._blocking.add(name)
             self._report(name, "failed", describe(error))
             return None

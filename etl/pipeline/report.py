@@ -250,7 +250,7 @@ def _newest_complete_hour(state: RunState) -> datetime | None:
     files and invalid entries do not count. None if there is no such hour or nothing was listed.
     """
     missing = state.outcomes.missing()
-    # From the first unanswered window on nobody knows what exists.
+    # What exists in an unanswered window is unknown.
     until = min([state.started_at, *(window.start for window in state.listing.unanswered)])
     newest = None
     for hour, plans in groupby(state.plan.partitions, lambda plan: plan.partition.hour):

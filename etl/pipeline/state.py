@@ -1,4 +1,4 @@
-"""How far a run is: what is listed and planned, its outcomes so far, the source's traffic."""
+"""The state of a run: listing, plan, outcomes so far, and the source's traffic."""
 
 import time
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Elsewhere:
 
 @dataclass(slots=True)
 class RunState:
-    """What is known of a run. `listing`, `plan` and `limits` are each set once.
+    """The state of a run. `listing`, `plan` and `limits` are each set once.
 
     `limits` is None until requests are sent. `started_s` is on a monotonic clock, so a change of
     the system's clock changes no duration.

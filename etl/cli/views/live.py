@@ -21,10 +21,10 @@ def new_console() -> Console:
 
 
 class Display:
-    """A display that stays below whatever else is written to standard error meanwhile.
+    """A display that stays below everything else that is written to standard error.
 
-    It is drawn when it is told to, vanishes at the end, and leaves the cursor visible all the
-    time: also a process that is killed leaves a terminal that is fit for use.
+    `redraw` draws it; the end of the block removes it. The cursor stays visible, so a process that
+    is killed leaves a usable terminal.
     """
 
     def __init__(self, read: Callable[[], Facts], console: Console | None = None) -> None:
@@ -51,7 +51,7 @@ class Display:
 
 
 class View:
-    """Facts as lines that fit into any width; broken between facts only."""
+    """Facts as lines that fit any width; a line breaks only between facts."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -119,6 +119,6 @@ def _line(text: str, width: int, style: str = "") -> Text:
 
 
 def _filled(facts: Facts, bar: int) -> int:
-    """Return how many columns a bar without colours takes: only what is done is drawn."""
+    """Return the width of a bar without colours: rich draws only the finished part of it."""
     halves = bar * 2 * min(facts.done, facts.to_load) // facts.to_load
     return halves // 2 + halves % 2

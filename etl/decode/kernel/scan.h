@@ -32,7 +32,7 @@ enum aht_place { AHT_OUTSIDE = 0, AHT_ARRAY_BEGIN = 1, AHT_ARRAY_NEXT = 2 };
 enum aht_stop {
     AHT_END = 0,  /* the text ends here, in the middle of a value perhaps: call again with more */
     AHT_FULL = 1, /* a buffer is full: take the rows and call again from here */
-    AHT_LEFT = 2  /* what begins here, after white space, is for the patient reader */
+    AHT_LEFT = 2  /* what begins here, after white space, is for the reader in Python */
 };
 
 struct aht_batch {
