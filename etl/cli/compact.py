@@ -125,13 +125,13 @@ def _until_stopped(
     import asyncio
 
     from etl.model.machine import resource_shortage
-    from etl.pipeline.stop import to_its_end
+    from etl.pipeline.stop import within_grace
 
     async def go() -> None:
         loop = asyncio.get_running_loop()
         SIGNALS.hand_to(stop, loop)
         try:
-            await to_its_end(asyncio.to_thread(work), stop, grace_s)
+            await within_grace(asyncio.to_thread(work), stop, grace_s)
         finally:
             SIGNALS.take_back(loop)
 

@@ -1,7 +1,8 @@
-"""The reader in Python, for what the native scanner leaves: one value at a time, by `json`.
+"""The reader in Python, for values that the native scanner leaves: one at a time, by `json`.
 
-It alone decides which values are bad rows, and why (operations.md, "Bad rows"). It writes each row
-as one line of JSON that the scanner can read, so there is one way into columns.
+It decides which values are bad rows, and why (operations.md, "Bad rows"); etl.decode.file adds
+those that are too long or no UTF-8. It writes each row as one line of JSON that the scanner can
+read, so only the scanner fills columns.
 """
 
 import json

@@ -33,3 +33,8 @@ def duration(seconds: float) -> str:
     if hours < 24:
         return f"{hours} h {minutes:02} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """Return a number with its noun: `1 file`, `2 files`."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"

@@ -38,7 +38,8 @@ class Decoder:
     def place(self, body: Body) -> AbstractAsyncContextManager[None]:
         """Return a context to hold from before a file is decoded until its rows are in a part.
 
-        It limits large files to `at_once`, so their rows take bounded memory.
+        It limits files that are large when downloaded to `at_once`, so their rows take bounded
+        memory. A small file that unpacks to more is limited only while it is decoded.
         """
         return nullcontext() if _is_small(body) else self._places
 

@@ -1,16 +1,13 @@
 """An estimate of a plan's size and duration, from the newest parts in the lake."""
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Final
 
 from etl.lake.layout import is_part
+from etl.lake.receipts import Receipt, read_receipts
 from etl.storage.store import LakeError, Store, StoredFile
 
 # The parts of the newest hours that are read: some days of a busy account.
@@ -44,9 +41,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    run: bytes
+    run: str
     written_at_s: float
-    sources: Sequence[dict[str, Any]]
+    sources: Sequence[Receipt]
 
 
 def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
@@ -69,8 +66,8 @@ def estimate(store: Store, to_load: int, rate: float | None) -> Estimate:
     count = len(sources)
     return Estimate(
         sampled_files=count,
-        bytes=sum(source["bytes"] for source in sources) * to_load // count,
-        rows=sum(source["rows"] for source in sources) * to_load // count,
+        bytes=sum(source.bytes for source in sources) * to_load // count,
+        rows=sum(source.rows for source in sources) * to_load // count,
         seconds=seconds,
     )
 
@@ -130,11 +127,7 @@ def _by_number(name: str) -> tuple[int, str]:
 def _part(store: Store, file: StoredFile) -> _Part | None:
     try:
         with store.open(file.name) as stream:
-            metadata: dict[bytes, bytes] = pq.read_metadata(stream).metadata or {}
-        sources = [
-            {"bytes": int(source["bytes"]), "rows": int(source["rows"])}
-            for source in json.loads(metadata[b"aht_etl.sources"])
-        ]
-    except (LakeError, OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+            receipts = read_receipts(stream)
+    except (LakeError, OSError):
         return None
-    return _Part(metadata.get(b"aht_etl.run", b""), file.modified.timestamp(), sources)
+    return _Part(receipts.run, file.modified.timestamp(), receipts.sources)

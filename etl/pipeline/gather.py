@@ -66,8 +66,8 @@ class Sink:
         self._gathering: dict[str, _Gathering] = {}
 
     @asynccontextmanager
-    async def opened(self, stop: Stop) -> AsyncIterator["Sink"]:
-        """Yield this sink; commit what it has at the end of the block, or discard it on an error.
+    async def opened(self, stop: Stop) -> AsyncIterator[None]:
+        """Commit the gathered files at the end of the block, or discard them on an error.
 
         Within the block, files that wait for another file of their partition for a minute are
         committed without it. An error that ends the run becomes a request to `stop`.
@@ -75,7 +75,7 @@ class Sink:
         watch = asyncio.ensure_future(self._watch_over(stop))
         try:
             try:
-                yield self
+                yield
             finally:
                 watch.cancel()
                 await asyncio.wait({watch})
@@ -186,7 +186,7 @@ class Sink:
 
     async def _commit(self, gathering: _Gathering) -> None:
         if gathering.builder.sources:
-            await _to_its_end(self._commit_now(gathering))
+            await _wait_even_if_cancelled(self._commit_now(gathering))
 
     async def _commit_now(self, gathering: _Gathering) -> None:
         # Taken out first: if the wait for this commit is cancelled, nobody may commit or discard
@@ -231,7 +231,7 @@ class Sink:
         self._outcomes.part_failed(directory, attempts, loaded, str(error).splitlines()[0])
 
     def _renew(self, gathering: _Gathering) -> None:
-        """Discard the gathered rows: some may be missing although their file has a receipt."""
+        """Start an empty part: the old one may hold a file's receipt without all of its rows."""
         gathering.builder.close()
         gathering.builder = self._new_builder()
 
@@ -240,7 +240,7 @@ class Sink:
         return PartBuilder(stage, self._compression, self._run_id)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+async def _wait_even_if_cancelled(work: Coroutine[Any, Any, None]) -> None:
     """Wait for work that cannot be cancelled, for a while also when this wait is cancelled.
 
     A commit that has started will happen, and the report should count it. If an object store does

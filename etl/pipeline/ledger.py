@@ -1,6 +1,6 @@
-"""The ledger of a run: the lake's receipts, or the archive's files in a run that fills that alone.
+"""The ledger of a run: the lake's receipts, or the archive's files in a run that fills only that.
 
-It says which files are loaded already.
+The plan (etl.pipeline.plan) subtracts the files of the ledger from the listed ones.
 """
 
 import asyncio

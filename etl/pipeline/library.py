@@ -54,7 +54,7 @@ def run(
     it is done; `run_async` does not block it.
     """
     job = _job(settings, paths, shard, from_archive=from_archive, archive_only=archive_only)
-    return _to_the_end(partial(_run, job))
+    return _block_on(partial(_run, job))
 
 
 async def run_async(
@@ -90,7 +90,7 @@ def plan(
     without secrets, where no plan can be made: listing refused, lake unreadable.
     """
     job = _job(settings, paths, shard, from_archive=from_archive, archive_only=archive_only)
-    return _to_the_end(partial(_plan, job))
+    return _block_on(partial(_plan, job))
 
 
 async def plan_async(
@@ -163,7 +163,7 @@ async def _plan(job: Job) -> PlanReport:
         raise RunError(job.redactor.text(str(error))) from None
 
 
-def _to_the_end(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _block_on(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

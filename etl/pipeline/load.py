@@ -134,7 +134,7 @@ async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
 
 
 class _Room:
-    """Counts files that are downloaded and not in a part yet; `most` of them stop the downloads."""
+    """Counts files that are downloaded and not in a part yet: at `most` no new download starts."""
 
     def __init__(self, most: int) -> None:
         self.most = most

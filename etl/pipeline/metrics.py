@@ -58,8 +58,8 @@ HELP: Final = {
     "aht_etl_last_run_http_retries": "Requests that were sent again.",
     "aht_etl_last_run_http_throttled": "Requests that were answered 429, too many requests.",
     _NEWEST_HOUR: (
-        "Begin of the newest hour, over when the run began, of which and of all earlier listed "
-        "hours every listed file is in the lake; a run that finds none leaves it."
+        "Start of the newest complete hour: it was over when the run began, and all listed files "
+        "up to its end are in the lake. A run that finds none leaves it."
     ),
     "aht_etl_lag_seconds": (
         "From the newest complete hour's begin to the run's end; NaN for a run that finds none."

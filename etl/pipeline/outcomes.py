@@ -1,4 +1,4 @@
-"""The outcomes of a run's files: each listed path gets one, counted and logged here alone."""
+"""The outcomes of the files to load: each file gets one. They are counted and logged here."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

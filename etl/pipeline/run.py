@@ -18,7 +18,7 @@ from etl.pipeline.plan import make_plan
 from etl.pipeline.report import Report
 from etl.pipeline.source import Source, list_files, open_source
 from etl.pipeline.state import RunState
-from etl.pipeline.stop import Stop, StoppedError, to_its_end
+from etl.pipeline.stop import Stop, StoppedError, within_grace
 from etl.storage.store import Store
 
 #: Watches a run while it lasts: shows it, or logs how far it is.
@@ -50,7 +50,7 @@ async def run(
         try:
             async with watch(state, stop):
                 grace_s = job.settings.shutdown.grace.total_seconds() + _BEYOND_GRACE_S
-                await to_its_end(_load(state, stop), stop, grace_s)
+                await within_grace(_load(state, stop), stop, grace_s)
         except BaseException as failure:
             # obstore raises a BaseException where the machine refuses it a thread.
             if not isinstance(failure, Exception) and resource_shortage(failure) is None:

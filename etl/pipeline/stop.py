@@ -82,7 +82,7 @@ class Stop:
             raise StoppedError
 
 
-async def to_its_end(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float) -> None:
+async def within_grace(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float) -> None:
     """Wait for work, but after a stop request only `grace_s` longer: work that hangs is left."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)

@@ -95,11 +95,6 @@ def number(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def plural(count: int, one: str, several: str | None = None) -> str:
-    """Return a number with its noun: `1 file`, `2 files`."""
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
-
-
 def share(part: int, whole: int) -> str:
     """Return a share in percent; only zero reads as 0 %."""
     percent = 100 * part / whole if whole else 0.0

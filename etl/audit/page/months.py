@@ -11,9 +11,10 @@ from typing import Any, Final
 from etl.audit.comparison import Comparison
 from etl.audit.gaps import is_hidden
 from etl.audit.page.facts import Facts, Hour
-from etl.audit.page.formats import Clock, day_name, duration, plural
+from etl.audit.page.formats import Clock, day_name, duration
 from etl.audit.survey import LATE_AFTER
 from etl.model.paths import DAY, HOUR
+from etl.model.text import plural
 
 _EMPTY: Final = Hour()
 # The longest run of days without files that is shown. The list of gaps names longer ones.

@@ -5,13 +5,13 @@ from math import floor, log10
 from typing import Any, Final
 
 from etl.audit.comparison import Comparison
-from etl.audit.page import formats as words
+from etl.audit.page import formats
 from etl.audit.page.facts import CLASSES, UNKNOWN, Facts
 from etl.audit.page.formats import Clock
 from etl.audit.page.months import Complete, Day, Month, months
 from etl.audit.page.rows import Distribution
 from etl.audit.survey import LATE_AFTER
-from etl.model.text import one_line, size
+from etl.model.text import one_line, plural, size
 from etl.model.version import __version__
 
 # The months that are shown by the hour. Older months are only totals, to keep the page small.
@@ -46,7 +46,8 @@ def view(
     starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
     lateness = _lateness(facts)
     return {
-        "words": words,
+        "formats": formats,
+        "plural": plural,
         "size": size,
         "clock": clock,
         "version": __version__,
@@ -91,8 +92,8 @@ def view(
                 {
                     "name": reason,
                     "count": count,
-                    "text": words.number(count),
-                    "label": f"{reason}: {words.plural(count, 'row')}",
+                    "text": formats.number(count),
+                    "label": f"{reason}: {plural(count, 'row')}",
                 }
                 for reason, count in facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
             ],
@@ -112,13 +113,13 @@ def _verdict(
     unlisted = sum(cell.unlisted for day in days for cell in day.cells)
     if missing := gap_hours - unlisted:
         are = "is" if missing == 1 else "are"
-        whole = words.number(gap_hours + held_hours)
-        wrong.append(f"{words.plural(missing, 'hour')} of {whole} {are} missing")
+        whole = formats.number(gap_hours + held_hours)
+        wrong.append(f"{plural(missing, 'hour')} of {whole} {are} missing")
     if against is not None and against.missing:
         are = "is" if against.missing == 1 else "are"
-        wrong.append(f"{words.plural(against.missing, 'listed file')} {are} not loaded")
+        wrong.append(f"{plural(against.missing, 'listed file')} {are} not loaded")
     if facts.damage:
-        wrong.append(f"{words.plural(len(facts.damage), 'part')} cannot be read")
+        wrong.append(f"{plural(len(facts.damage), 'part')} cannot be read")
     if wrong:
         return Complete.NO, ", ".join(wrong)
     if unlisted:
@@ -157,9 +158,9 @@ def _hours(
                 "mean": round(day.mean_ms / 60_000, 3),
                 "gap": day.complete is Complete.NO,
                 "label": (
-                    f"{day.name}: {words.number(day.total('rows'))} rows, "
-                    f"{words.plural(day.segments, 'segment')} of "
-                    f"{words.duration(day.mean_ms / 1000)} on average; {day.verdict}"
+                    f"{day.name}: {formats.number(day.total('rows'))} rows, "
+                    f"{plural(day.segments, 'segment')} of "
+                    f"{formats.duration(day.mean_ms / 1000)} on average; {day.verdict}"
                 ),
             }
             for month in reversed(all_months)
@@ -211,11 +212,11 @@ def _reasons(distributions: dict[str, Distribution]) -> list[dict[str, Any]]:
 
 def _reason(name: str, found: Distribution, rank: int, rows: int) -> dict[str, Any]:
     mean = found.total_ms / 1000 / found.rows
-    share = words.percent(found.rows, rows)
+    share = formats.percent(found.rows, rows)
     quantiles = {
         f"p{percent}": found.quantile_ms(percent / 100) / 1000 for percent in (10, 25, 50, 75, 90)
     }
-    said = {key: words.duration(seconds) for key, seconds in quantiles.items()}
+    said = {key: formats.duration(seconds) for key, seconds in quantiles.items()}
     return {
         # A logarithmic axis has no zero: nothing shorter than a hundredth of a second is drawn.
         **{key: max(seconds, 0.01) for key, seconds in quantiles.items()},
@@ -223,14 +224,14 @@ def _reason(name: str, found: Distribution, rank: int, rows: int) -> dict[str, A
         "name": name,
         "rows": found.rows,
         "share": share,
-        "total": words.duration(found.total_ms / 1000),
-        "said": {**said, "mean": words.duration(mean)},
+        "total": formats.duration(found.total_ms / 1000),
+        "said": {**said, "mean": formats.duration(mean)},
         "drawn": rank < _ROWS_SHOWN,
         "label": (
-            f"{name}: {words.plural(found.rows, 'row')}, {share} of all; mean "
-            f"{words.duration(mean)}, median {said['p50']}, half between {said['p25']} and "
+            f"{name}: {plural(found.rows, 'row')}, {share} of all; mean "
+            f"{formats.duration(mean)}, median {said['p50']}, half between {said['p25']} and "
             f"{said['p75']}, nine of ten under {said['p90']}; "
-            f"{words.duration(found.total_ms / 1000)} in all"
+            f"{formats.duration(found.total_ms / 1000)} in all"
         ),
     }
 
@@ -243,8 +244,7 @@ def _lateness(facts: Facts) -> list[dict[str, Any]]:
             "count": count,
             "text": f"{count:,}",
             "stress": late,
-            "label": f"{name}: {words.plural(count, 'file')}, "
-            f"{words.share(count, facts.survey.files)}",
+            "label": f"{name}: {plural(count, 'file')}, {formats.share(count, facts.survey.files)}",
         }
         for name, late in classes
         if (count := facts.delays[name]) or name is not UNKNOWN

@@ -122,9 +122,9 @@ class Signals:
             stop.request(signal=self.first)
 
     def take_back(self, loop: "asyncio.AbstractEventLoop") -> None:
-        """Handle signals without the loop, which no longer runs.
+        """Handle signals directly, because the loop is busy or ends.
 
-        After a first signal the report is still written. A later one gives it a moment.
+        A first signal does not stop the report. A later one leaves it a few seconds.
         """
         for number in handled():
             loop.remove_signal_handler(number)

@@ -13,12 +13,11 @@ from rich.text import Text
 
 from etl.audit.comparison import Comparison
 from etl.audit.gaps import Gap
-from etl.audit.page.formats import plural
 from etl.audit.survey import LATE_AFTER, PartitionSurvey, Survey
 from etl.cli.views.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.layout import to_minute
 from etl.model.paths import HOUR
-from etl.model.text import one_line
+from etl.model.text import one_line, plural
 from etl.model.times import rfc3339
 
 _DAYS_SHOWN: Final = 31

@@ -10,10 +10,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.audit.findings import Finding, FindingKind, Verification
-from etl.audit.page.formats import plural
 from etl.cli.process.signals import handled
 from etl.model.events import log
-from etl.model.text import one_line
+from etl.model.text import one_line, plural
 
 if TYPE_CHECKING:
     from etl.cli.views.progress import ProgressMode  # loads the pipeline

@@ -20,8 +20,8 @@ enum {
     AHT_COLUMNS = AHT_STRINGS + AHT_INTEGERS,
     AHT_EXTRAS = 3,       /* the column of unknown fields, as a JSON object */
     AHT_MAX_DEPTH = 500,  /* deeper values are left */
-    AHT_USUAL_DEPTH = 32, /* and these, unless AHT_DISTINCT is set: text without an end, of objects
-                             inside each other, is read again from each line on, this often at most */
+    AHT_USUAL_DEPTH = 32, /* without AHT_DISTINCT, deeper values are left too: it limits how often
+                             nested objects that never end are scanned again, once for each line */
     AHT_MAX_UNKNOWN = 128 /* rows with more unknown fields are left, unless AHT_DISTINCT is set */
 };
 

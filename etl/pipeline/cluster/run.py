@@ -25,7 +25,7 @@ from etl.pipeline.cluster.messages import (
     least_level,
     log_again,
 )
-from etl.pipeline.cluster.shares import account_for, cut, portable, share_out
+from etl.pipeline.cluster.shares import cut, outcomes_by_receipts, portable, share_out
 from etl.pipeline.cluster.worker import exchange, leave, work
 from etl.pipeline.load import deadline
 from etl.pipeline.outcomes import Outcomes
@@ -203,7 +203,7 @@ class _Run:
         if not place.paths:
             return
         counted = self._state.outcomes.parts
-        share = await account_for(self._store, place.paths, self._job.run_id, counted)
+        share = await outcomes_by_receipts(self._store, place.paths, self._job.run_id, counted)
         self._add(place, share, None)
 
     def _add(self, place: _Place, share: Outcomes, attempt: str | None) -> None:

@@ -86,7 +86,7 @@ class OwnPart:
     bad_rows: int
 
 
-async def look(store: Store, paths: Iterable[str], run_id: str) -> tuple[Plan, list[OwnPart]]:
+async def plan_again(store: Store, paths: Iterable[str], run_id: str) -> tuple[Plan, list[OwnPart]]:
     """Plan the paths of whole partitions again; return the plan, and this run's own parts.
 
     In the plan, the files of those parts are loaded already.
@@ -113,14 +113,14 @@ def recover(own: Iterable[OwnPart], outcomes: Outcomes, counted: Iterable[PartWr
             outcomes.recovered(each.part, each.bad_rows)
 
 
-async def account_for(
+async def outcomes_by_receipts(
     store: Store, paths: Sequence[str], run_id: str, counted: Sequence[PartWritten]
 ) -> Outcomes:
     """Return the outcomes of a share whose process did not report, by the lake's receipts.
 
     `counted` are the parts that the run's outcomes have already.
     """
-    plan, own = await look(store, paths, run_id)
+    plan, own = await plan_again(store, paths, run_id)
     outcomes = Outcomes()
     outcomes.expect(plan)
     recover((each for each in own if set(each.paths).issubset(paths)), outcomes, counted)

@@ -27,7 +27,7 @@ from etl.pipeline.cluster.messages import (
     StopRequest,
     collect,
 )
-from etl.pipeline.cluster.shares import look, recover
+from etl.pipeline.cluster.shares import plan_again, recover
 from etl.pipeline.job import Job
 from etl.pipeline.load import load
 from etl.pipeline.resources import threads_for
@@ -146,7 +146,7 @@ class Attempt:
         try:
             # First, whatever the client asks meanwhile: an earlier attempt may have committed
             # parts, and nobody else reports them.
-            state.plan, own = await look(session.store, order.paths, order.run_id)
+            state.plan, own = await plan_again(session.store, order.paths, order.run_id)
             state.outcomes.expect(state.plan)
             recover(own, state.outcomes, ())
             before = state.outcomes.already_loaded
@@ -157,7 +157,7 @@ class Attempt:
             await load(state, source, session.store, self.stop)
             if state.outcomes.already_loaded > before:
                 # By another run, or by an attempt that was given up but still runs.
-                _, own = await look(session.store, order.paths, order.run_id)
+                _, own = await plan_again(session.store, order.paths, order.run_id)
                 recover(own, state.outcomes, state.outcomes.parts)
         except StoppedError:
             pass
