@@ -24,7 +24,7 @@ from etl.lake.receipts import UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
 from etl.model.errors import FileError, RunError, UsageError
 from etl.model.paths import BreakdownPath, Partition
-from etl.storage.store import LakeError, Store, StoredFile, replace_file
+from etl.storage.store import Store, StoredFile, StoreError, replace_file
 
 _ID: Final = re.compile(r'account:[^:\s"\\]+:conversation:[^:\s"\\]+')
 _ESCAPE: Final = re.compile(r"\\u([0-9A-Fa-f]{4})")
@@ -81,7 +81,7 @@ def find(lake: Store, archive: Store, copy: Store | None, wanted: Wanted) -> Era
     """Return what mentions the id. Blocking.
 
     Raises RunError if nothing does, if a run uses the archive, or if other rows would be lost:
-    those of sources that are not archived. Raises LakeError if a file cannot be read.
+    those of sources that are not archived. Raises StoreError if a file cannot be read.
     """
     for name, store in (("lake.uri", lake), ("raw.uri", archive), ("compact.uri", copy)):
         if store is not None and not store.check_readable():
@@ -132,7 +132,7 @@ def erase(
 ) -> None:
     """Change and delete what `find` has found; `done` gets a line for each. Blocking.
 
-    Raises LakeError. The files that would bring the rows back go first, so a second call after an
+    Raises StoreError. The files that would bring the rows back go first, so a second call after an
     interruption finds the rest.
     """
     archive.prepare()
@@ -153,7 +153,7 @@ def erase(
         store.delete(name)
 
 
-def _refuse(_: str, error: LakeError) -> None:
+def _refuse(_: str, error: StoreError) -> None:
     raise error
 
 
@@ -165,7 +165,7 @@ def _files(versions: Versions) -> Iterable[StoredFile]:
 def _read_parts(store: Store, wanted: Wanted) -> _Held:
     layout = read_layout(store)
     for damage in (*layout.unlistable.values(), *layout.damaged_folders):
-        raise LakeError(damage.message)
+        raise StoreError(damage.message)
     held = _Held({}, {})
     for file in (file for files in layout.parts.values() for file in files):
         try:
@@ -177,7 +177,7 @@ def _read_parts(store: Store, wanted: Wanted) -> _Held:
                         held.rows[receipt.path] = held.rows.get(receipt.path, 0) + rows
         except UnreadablePartError as error:
             message = f"{file.name} is {error}; nothing was changed: aht-etl verify says more"
-            raise LakeError(message) from None
+            raise StoreError(message) from None
     return held
 
 

@@ -21,7 +21,7 @@ from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.paths import BreakdownPath
 from etl.model.times import Window
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 
 class ArchiveReader:
@@ -70,7 +70,7 @@ class ArchiveReader:
         return body
 
     def _below(self, folder: str) -> dict[str, Versions]:
-        def stop(_: str, error: LakeError) -> None:
+        def stop(_: str, error: StoreError) -> None:
             # A folder that cannot be listed must not count as empty.
             raise RunError(f"the raw archive: {error}; check raw.uri") from error
 
@@ -80,7 +80,7 @@ class ArchiveReader:
         """Raise RunError if the archive holds nothing: its name may be wrong."""
         try:
             names = self._store.names("")
-        except LakeError as error:
+        except StoreError as error:
             raise RunError(f"the raw archive: {error}; check raw.uri") from error
         if all(name.startswith(("_", ".")) for name in names):
             raise RunError(f"the raw archive {self._store.place} holds nothing; check raw.uri")
@@ -104,7 +104,7 @@ class ArchiveReader:
                 return Body(size, stream, in_memory=False, release=release)
         except FileNotFoundError:
             raise FileError(FailureKind.NOT_FOUND, "not in the raw archive") from None
-        except (LakeError, OSError, RunError) as error:
+        except (StoreError, OSError, RunError) as error:
             raise archive_error(error) from error
 
     def _look_up(self, path: BreakdownPath) -> Versions:
@@ -122,7 +122,7 @@ def open_archive_reader(settings: Settings, traffic: Traffic) -> ArchiveReader:
     assert archive is not None  # noqa: S101 - checked with the job
     try:
         archive.check_readable()
-    except LakeError as error:
+    except StoreError as error:
         raise RunError(f"{error}; check raw.uri") from error
     with suppress(OSError):  # an archive that cannot be written to is enough
         # Until the end: a comparison with the lake must know that more files may be loaded.

@@ -21,10 +21,10 @@ from etl.model.errors import FailureKind, FileError
 from etl.model.events import log
 from etl.storage.store import (
     AlreadyExistsError,
-    LakeError,
-    LakeUnusableError,
     StagedFile,
     Store,
+    StoreError,
+    StoreUnusableError,
     never_there,
 )
 
@@ -68,7 +68,7 @@ class ArchiveWriter:
         self._writing: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
-        """Make sure that the archive can be written. Raises LakeError."""
+        """Make sure that the archive can be written. Raises StoreError."""
         self._store.prepare()
         self._store.clean_up()
         try:
@@ -76,7 +76,7 @@ class ArchiveWriter:
             # two must not report files of an active run as missing.
             self._store.hold()
         except OSError as error:
-            raise LakeError.of("writing to", "raw.uri", error) from error
+            raise StoreError.of("writing to", "raw.uri", error) from error
 
     async def add(self, file: Download) -> bool:
         """Add a file without its transport encodings; return whether it is new. Then it is durable.
@@ -118,19 +118,19 @@ class ArchiveWriter:
             for number, file in enumerate(files):
                 try:
                     staged[number] = self._stage(file, closing)
-                except (LakeError, OSError) as error:
+                except (StoreError, OSError) as error:
                     results[number] = archive_error(error)
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
                 try:
                     if refusal is not None:
                         results[number] = self._after_refusal(one, refusal)
-                except (LakeError, OSError) as error:
+                except (StoreError, OSError) as error:
                     results[number] = archive_error(error)
         return results
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
-        """Write a file that has no name yet. Raises OSError or LakeError."""
+        """Write a file that has no name yet. Raises OSError or StoreError."""
         staged = self._store.stage()
         closing.callback(staged.close)
         outcome = file.outcome
@@ -170,10 +170,10 @@ class ArchiveWriter:
         finally:
             note.close()
 
-    def _after_refusal(self, one: _Staged, refusal: LakeError) -> bool:
+    def _after_refusal(self, one: _Staged, refusal: StoreError) -> bool:
         """Add a file whose creation was refused, unless it has its name nevertheless."""
         new = False
-        if isinstance(refusal, LakeUnusableError):
+        if isinstance(refusal, StoreUnusableError):
             raise refusal
         same = self._is(one, one.name)
         if same is None and isinstance(refusal, AlreadyExistsError):
@@ -186,16 +186,16 @@ class ArchiveWriter:
             beside = version_name(one.name, one.sha256)
             log.warning("archive.differs", path=one.path, kept_as=beside)
             if not self._create(one, beside):
-                raise LakeError(f"creating {beside}: another file has this name")
+                raise StoreError(f"creating {beside}: another file has this name")
             self._withdraw_note(one)
             return True
         raise refusal
 
     def _create(self, one: _Staged, name: str) -> bool:
-        """Give a file this name; return whether it has it then. Raises LakeError."""
+        """Give a file this name; return whether it has it then. Raises StoreError."""
         try:
             self._store.create(one.file, name)
-        except LakeError as refusal:
+        except StoreError as refusal:
             same = self._is(one, name)
             if same is None:
                 raise never_there(name, refusal) from None
@@ -234,7 +234,7 @@ def _copy(pieces: Iterable[bytes], staged: StagedFile) -> str:
 
 
 def sha256_of(store: Store, name: str) -> str:
-    """Return the SHA-256 of a file in a store. Raises OSError or LakeError."""
+    """Return the SHA-256 of a file in a store. Raises OSError or StoreError."""
     with store.open(name) as stream:
         digest = hashlib.sha256()
         while piece := stream.read(_PIECE_BYTES):
@@ -244,6 +244,6 @@ def sha256_of(store: Store, name: str) -> str:
 
 def archive_error(error: Exception) -> FileError:
     """Return the error of a file that the archive refused; raise an error that ends the run."""
-    if isinstance(error, LakeUnusableError):
+    if isinstance(error, StoreUnusableError):
         raise error
     return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

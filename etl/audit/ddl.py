@@ -111,7 +111,7 @@ def read_facts(store: Store, account: str | None, this_year: int) -> Facts:
     """Read the facts about a lake from its names; no file is opened. Blocking.
 
     `account` is added to the accounts of the lake. `this_year` is the year of an empty lake. Raises
-    LakeError if the lake cannot be read, and UsageError if it is empty and no account is given.
+    StoreError if the lake cannot be read, and UsageError if it is empty and no account is given.
     """
     layout = read_layout(store)
     partitions = [*layout.parts, *layout.unlistable]

@@ -13,7 +13,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
 from etl.lake.layout import Selection
 from etl.model.errors import RunError, UsageError
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 T = TypeVar("T")
 
@@ -92,6 +92,6 @@ def _of_the_lake(settings: Settings, look: Callable[[Store], T]) -> T:
     """Read the lake. Raises RunError without the settings' secrets."""
     try:
         return look(open_lake(settings))
-    except LakeError as error:
+    except StoreError as error:
         redactor = Redactor(settings.secret_values())
         raise RunError(redactor.text(str(error))) from None

@@ -12,7 +12,7 @@ from etl.audit.gaps import Gap, Span, expected_spans, find_gaps
 from etl.lake.layout import Damage, Selection, read_layout
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import Store, StoredFile, StoreError
 
 #: The vendor promises complete data 24 hours after a segment closes. Later files are late.
 LATE_AFTER: Final = timedelta(hours=24)
@@ -194,7 +194,7 @@ class Survey:
 def survey(store: Store, selection: Selection, now: datetime) -> Survey:
     """Read names, sizes and footers of the lake, no rows. Blocking; nothing is written.
 
-    No files are expected after `now`. A lake that does not exist holds nothing. Raises LakeError
+    No files are expected after `now`. A lake that does not exist holds nothing. Raises StoreError
     if its root cannot be read.
     """
     layout = read_layout(store)
@@ -258,7 +258,7 @@ def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
             found = read_receipts(stream)
     except FileNotFoundError:
         return None  # an operator deleted it
-    except LakeError as error:
+    except StoreError as error:
         damaged = isinstance(error, UnreadablePartError)
         damage = Damage(file.name, f"{file.name} is {error}" if damaged else str(error))
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)

@@ -22,7 +22,7 @@ from etl.lake.layout import Layout, Selection, part_number, read_layout, to_minu
 from etl.lake.receipts import read_receipts
 from etl.model.machine import cores
 from etl.model.paths import Partition
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import Store, StoredFile, StoreError
 
 _AHEAD: Final = 4
 
@@ -36,7 +36,7 @@ def verify(
     """Verify the selected partitions on all cores. Blocking; nothing is written.
 
     Each thread reads one part, and has one row group of it in memory. `on_part` gets the bytes that
-    are done, and all bytes. Raises LakeError if the root of the lake or of the archive cannot be
+    are done, and all bytes. Raises StoreError if the root of the lake or of the archive cannot be
     read.
     """
     layout = read_layout(store)
@@ -136,7 +136,7 @@ def _note_missing_numbers(
     try:
         # A listing is not a snapshot: it may show a new part and not the one just before it.
         names = [*names, *store.names(partition.directory)]
-    except LakeError:
+    except StoreError:
         return  # it could be listed a moment ago: somebody is deleting it
     found = (part_number(name.rpartition("/")[2]) for name in names)
     numbers = {number for number in found if number is not None}
@@ -183,7 +183,7 @@ def _add_stray(store: Store, file: StoredFile, selection: Selection, result: Ver
             sources = read_receipts(stream).sources
     except FileNotFoundError:
         return
-    except LakeError:
+    except StoreError:
         message = "is no part, and the job leaves it alone, but readers of the lake read it too"
         result.note(FindingKind.FOREIGN, file.name, message)
         return

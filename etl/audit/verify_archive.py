@@ -28,7 +28,7 @@ from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.paths import is_skipped
 from etl.model.times import Window
 from etl.storage.scratch import CANNOT_WRITE, scratch_folder
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 # An object store does not show whether a run is active: no run loads files older than this.
 _LONGEST_RUN: Final = timedelta(days=1)
@@ -55,7 +55,7 @@ class ArchiveCheck:
                     finding = self._compare(body, kept_as, receipt)
             except FileNotFoundError:
                 continue
-            except (LakeError, OSError) as error:
+            except (StoreError, OSError) as error:
                 message = f"cannot be read: {error}"
                 finding = Finding(FindingKind.ARCHIVE_DIFFERS, kept_as, message)
             if finding is None:
@@ -97,7 +97,7 @@ class ArchiveCheck:
         return None
 
     def find_not_loaded(self, lake: Store, selection: Selection, result: Verification) -> None:
-        """Find archived files that the lake does not hold. Raises LakeError."""
+        """Find archived files that the lake does not hold. Raises StoreError."""
         absent = list(self._absent(lake, self._archived(selection, result)))
         # Check for an active run first, then read the lake again: without a run, the files that are
         # still absent will not be loaded.
@@ -126,7 +126,7 @@ class ArchiveCheck:
     def _archived(self, selection: Selection, result: Verification) -> Iterator[Versions]:
         """Yield the files of the archive, those of a partition together."""
 
-        def refused(name: str, error: LakeError) -> None:
+        def refused(name: str, error: StoreError) -> None:
             if not name:
                 raise error
             if name.startswith("year="):
@@ -177,7 +177,7 @@ class ArchiveCheck:
                 f"{error.message}"
             )
             return Finding(FindingKind.UNLOADABLE, versions.path.text.removeprefix("/"), message)
-        except (LakeError, OSError) as error:
+        except (StoreError, OSError) as error:
             message = (
                 f"is in the archive and not in the lake, and cannot be read: {error}; repair "
                 "it, or get it back from a backup"
@@ -191,7 +191,7 @@ class ArchiveCheck:
                 versions.path.text.removeprefix("/"), sha256_of(self._archive, name)
             )
             return self._archive.stat(note).bytes > 0
-        except (FileNotFoundError, LakeError):
+        except (FileNotFoundError, StoreError):
             return False
 
 
@@ -199,7 +199,7 @@ def _decode(body: BinaryIO, path: str, limits: DecodeLimits) -> Decoded:
     """Decode an archived file. Raises FileError, or RunError if the disk has no room."""
     try:
         return decode(body, path, limits, scratch=Path(scratch_folder()))
-    except (FileError, LakeError):
+    except (FileError, StoreError):
         raise
     except OSError as error:
         if error.errno in CANNOT_WRITE:

@@ -20,7 +20,7 @@ from etl.lake.rows import SourceRows, source_rows
 from etl.model.dataset import DECODED_SCHEMA
 from etl.model.machine import cores
 from etl.model.paths import Partition
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import Store, StoredFile, StoreError
 
 _AHEAD: Final = 4
 
@@ -35,17 +35,17 @@ def verify_copy(
     """Verify a copy's own parts, then compare each of its sources with the lake's. Blocking.
 
     Days that were not over by `settled_before` may be missing. Loads and copiers may be active.
-    Raises LakeError if one of the two places cannot be read.
+    Raises StoreError if one of the two places cannot be read.
     """
     # The lake first: files that are copied meanwhile are then in both.
     layout = read_layout(lake)
     if layout.is_copy:
-        raise LakeError(f"{lake.place} is a coarse copy and no lake; check lake.uri")
+        raise StoreError(f"{lake.place} is a coarse copy and no lake; check lake.uri")
     days = {day.partition: day for day in days_of(layout) if selection.includes(day.partition)}
     result = verify(copy, selection, None, on_part)
     there = read_layout(copy)
     if there.parts and not there.is_copy:
-        raise LakeError(f"{copy.place} is a lake and no coarse copy; check compact.uri")
+        raise StoreError(f"{copy.place} is a lake and no coarse copy; check compact.uri")
     copied = {day: files for day, files in there.parts.items() if selection.includes(day)}
 
     def compare(partition: Partition) -> list[Finding]:
@@ -123,7 +123,7 @@ def _receipts(
                 found[part] = read_receipts(stream).sources
         except FileNotFoundError:
             continue  # an operator deleted it
-        except LakeError as error:
+        except StoreError as error:
             damages.append(Damage(part.name, str(error)))
     return found
 
@@ -169,7 +169,7 @@ class _LakeRows:
                 self._reading = self._open(held.part)
                 rows = self._next(held.receipt.path)
             yield from rows or ()
-        except (FileNotFoundError, LakeError) as error:
+        except (FileNotFoundError, StoreError) as error:
             self.damage = Damage(held.part.name, str(error))
 
     def _open(self, part: StoredFile) -> Generator[SourceRows, None, None]:
@@ -204,7 +204,7 @@ def _compare_rows(
                     differ.append(receipt.path)
                 if lake_rows.damage is not None:
                     return _not_comparable(lake_rows.damage)
-    except (FileNotFoundError, LakeError):
+    except (FileNotFoundError, StoreError):
         return None  # `verify` finds parts of the copy that are damaged
     if not differ:
         return None

@@ -15,7 +15,7 @@ from etl.lake.layout import bad_rows_name, day_of
 from etl.lake.receipts import Receipt, UnreadablePartError, first_line, read_receipts
 from etl.model.dataset import COPY_SCHEMA, SCHEMA
 from etl.model.paths import BreakdownPath, InvalidPathError
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 _RELOAD: Final = "restore it from a backup, or delete it while no run is active and run again"
 _COPY_AGAIN: Final = (
@@ -67,7 +67,7 @@ def verify_part(
     except UnreadablePartError as error:
         part.find(FindingKind.RECEIPTS, f"{error}: nothing is written to its partition")
         return part
-    except LakeError as error:
+    except StoreError as error:
         part.find(FindingKind.UNREADABLE, str(error))
         return part
     if all(finding.kind is not FindingKind.SCHEMA for finding in part.findings):
@@ -203,7 +203,7 @@ def _check_bad_rows(store: Store, source: Receipt) -> Finding | None:
             lines, wrong = _count_lines(iter(lambda: stream.readline(_LINE_BYTES), b""), source)
     except FileNotFoundError:
         reason = f"is not there, of {source.quarantined:,} bad rows"
-    except (LakeError, OSError) as error:
+    except (StoreError, OSError) as error:
         reason = f"cannot be read: {error}"
     else:
         if wrong is not None:

@@ -15,7 +15,7 @@ from etl.lake.layout import is_part, part_name, part_number
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
 from etl.model.events import log
-from etl.storage.store import AlreadyExistsError, LakeError, LakeUnusableError, Store, never_there
+from etl.storage.store import AlreadyExistsError, Store, StoreError, StoreUnusableError, never_there
 
 # A store may refuse a put although nothing has the name (S3's 409): tried this often.
 _DOUBTFUL_PUTS: Final = 5
@@ -94,9 +94,9 @@ def read_states(
         return [read_state(store, directory, on_part) for directory in directories]
     try:
         names = store.names_of(directories)
-    except LakeUnusableError:
+    except StoreUnusableError:
         raise
-    except LakeError as error:
+    except StoreError as error:
         return [PartitionState(damage=str(error)) for _ in directories]
     with ThreadPoolExecutor(store.readers) as pool:
         return list(pool.map(lambda each: _state(store, each, names[each], on_part), directories))
@@ -106,9 +106,9 @@ def read_state(store: Store, directory: str, on_part: OnPart = lambda *_: None) 
     """Read all receipts of a partition. Blocking; a refusal of the store is reported as damage."""
     try:
         names = store.names(directory)
-    except LakeUnusableError:
+    except StoreUnusableError:
         raise
-    except LakeError as error:
+    except StoreError as error:
         return PartitionState(damage=str(error))
     return _state(store, directory, names, on_part)
 
@@ -129,9 +129,9 @@ def _state(store: Store, directory: str, names: Sequence[str], on_part: OnPart) 
             receipts = _receipts(store, f"{directory}/{name}")
             state.loaded.update(source.path for source in receipts.sources)
             on_part(f"{directory}/{name}", receipts)
-        except LakeUnusableError:
+        except StoreUnusableError:
             raise
-        except LakeError as error:
+        except StoreError as error:
             state.damage = str(error)
         except FileNotFoundError:
             pass  # an operator deleted it
@@ -148,7 +148,7 @@ def commit(
     """Put a part into the lake under the next free number, each source exactly once.
 
     Sources that another run loaded since `state` was read are removed first. Updates `state`.
-    Blocking. Raises LakeError; if it cannot even be read whether a put succeeded, the part may be
+    Blocking. Raises StoreError; if it cannot even be read whether a put succeeded, the part may be
     in the lake nevertheless, and the next run sees it.
     """
     theirs: set[str] = set()
@@ -165,10 +165,10 @@ def commit(
                 left = without(left, known, new_builder())
                 continue
             name = f"{directory}/{part_name(state.next_number)}"
-            refusal: LakeError | None = None
+            refusal: StoreError | None = None
             try:
                 store.create(left.staged, name)
-            except LakeError as error:
+            except StoreError as error:
                 refusal = error
             if refusal is not None:
                 # A put that failed proves nothing: the answer to a successful one may be lost.
@@ -192,9 +192,9 @@ def commit(
             left.staged.close()
 
 
-def _look(store: Store, name: str, refusal: LakeError) -> PartReceipts | None:
+def _look(store: Store, name: str, refusal: StoreError) -> PartReceipts | None:
     """Return the part that has a name after its put was refused; None if nothing has it."""
-    if isinstance(refusal, LakeUnusableError):
+    if isinstance(refusal, StoreUnusableError):
         raise refusal
     try:
         return _receipts(store, name)
@@ -202,7 +202,7 @@ def _look(store: Store, name: str, refusal: LakeError) -> PartReceipts | None:
         return None
     except UnreadablePartError:
         raise
-    except LakeError as error:
+    except StoreError as error:
         # Why nothing was created says more than why the name cannot be read.
         raise (error if isinstance(refusal, AlreadyExistsError) else refusal) from None
 

@@ -26,7 +26,7 @@ from etl.model.errors import RunError
 from etl.model.events import log
 from etl.model.machine import cores
 from etl.model.paths import BreakdownPath, InvalidPathError, Partition
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import Store, StoredFile, StoreError
 
 # The most that a thread needs: a batch that was read, a row group that waits, one being encoded.
 _BYTES_A_THREAD: Final = 64 * 2**20
@@ -120,7 +120,7 @@ class Copier:
         """Return the lake's layout, and make sure that the copy can be written to."""
         try:
             layout = read_layout(self.lake)
-        except LakeError as error:
+        except StoreError as error:
             raise RunError(f"{error}; check lake.uri") from error
         if layout.is_copy:
             raise RunError(f"{self.lake.place} is a coarse copy and no lake; check lake.uri")
@@ -132,7 +132,7 @@ class Copier:
                     "own; check compact.uri (--to)"
                 )
             self.copy.prepare()
-        except LakeError as error:
+        except StoreError as error:
             raise RunError(f"{error}; check compact.uri (--to)") from error
         self.copy.clean_up()
         return layout
@@ -193,8 +193,8 @@ class _DayCopy:
             damage = error.damage
         except OSError as error:
             place = self._copier.copy.staged_in or self._folder
-            damage = Damage(self._folder, str(LakeError.of("writing to", place, error)))
-        except LakeError as error:
+            damage = Damage(self._folder, str(StoreError.of("writing to", place, error)))
+        except StoreError as error:
             damage = Damage(self._folder, str(error))
         else:
             with self._so_far.lock:
@@ -228,7 +228,7 @@ class _DayCopy:
                 _check_places(file, sources)
             except FileNotFoundError:
                 continue  # an operator deleted it
-            except LakeError as error:
+            except StoreError as error:
                 damage = damage or _damage(file, error)
                 continue
             found.append((file, sources))
@@ -275,7 +275,7 @@ class _DayCopy:
         try:
             result = commit(self._copier.copy, self._folder, self._state, encoded, new_builder)
         except UnreadablePartError as error:  # of the copy, not of the lake
-            raise LakeError(str(error)) from None
+            raise StoreError(str(error)) from None
         result.log(self._folder)
         part, so_far = result.written, self._so_far
         if part is None or result.encoded is None:

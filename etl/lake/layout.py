@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
 from etl.model.paths import DAY, HOUR, Partition
-from etl.storage.store import LakeError, Store, StoredFile, replace_file
+from etl.storage.store import Store, StoredFile, StoreError, replace_file
 
 #: The folder of the bad rows; readers of the lake ignore such a name.
 QUARANTINE: Final = "_quarantine"
@@ -118,7 +118,7 @@ def bad_rows_name(source_path: str) -> str:
 
 
 def write_bad_rows(store: Store, source_path: str, bad_rows: BinaryIO) -> None:
-    """Write the file with a source's bad rows. Blocking. Raises LakeError."""
+    """Write the file with a source's bad rows. Blocking. Raises StoreError."""
     replace_file(store, bad_rows_name(source_path), bad_rows)
 
 
@@ -143,12 +143,12 @@ def day_of(partition: Partition) -> Partition:
 def read_layout(store: Store) -> Layout:
     """List all files of a lake; one that does not exist is empty. Blocking.
 
-    Raises LakeError if the root cannot be read. Folders that cannot be read and do not belong to
+    Raises StoreError if the root cannot be read. Folders that cannot be read and do not belong to
     the lake (`lost+found`) are ignored.
     """
     layout = Layout(store.check_readable())
 
-    def refused(name: str, error: LakeError) -> None:
+    def refused(name: str, error: StoreError) -> None:
         if not name:
             raise error
         damage = Damage(name, str(error))
@@ -168,7 +168,7 @@ def read_layout(store: Store) -> Layout:
         elif name.endswith(".parquet"):
             layout.strays.append(file)
         else:
-            refused(file.name, LakeError(f"listing {file.name}: it is no folder"))
+            refused(file.name, StoreError(f"listing {file.name}: it is no folder"))
     _of_one_kind(layout)
     return layout
 

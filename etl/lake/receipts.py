@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 
 from etl.model.version import __version__
 from etl.storage.object_bytes import TAIL_BYTES
-from etl.storage.store import LakeError
+from etl.storage.store import StoreError
 
 _SCHEMA: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"
@@ -16,7 +16,7 @@ _COMMIT: Final = b"aht_etl.commit"
 _RUN: Final = b"aht_etl.run"
 
 
-class UnreadablePartError(LakeError):
+class UnreadablePartError(StoreError):
     """A part that is no Parquet file, or one without receipts."""
 
 

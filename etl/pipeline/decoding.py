@@ -14,7 +14,7 @@ from etl.model.events import log
 from etl.model.machine import resource_shortage
 from etl.pipeline.stop import Stop
 from etl.storage.scratch import CANNOT_WRITE, scratch_error, scratch_folder
-from etl.storage.store import LakeError
+from etl.storage.store import StoreError
 
 if TYPE_CHECKING:
     from etl.decode.decoded import Decoded
@@ -85,7 +85,7 @@ class Decoder:
         """Return the error to report where the file itself is not the cause."""
         if (reason := resource_shortage(error)) is not None:
             return RunError(reason)
-        if isinstance(error, LakeError):  # an archived file, read while it is decoded
+        if isinstance(error, StoreError):  # an archived file, read while it is decoded
             return archive_error(error)
         if isinstance(error, OSError):
             archived = body.release is not None and error.errno not in CANNOT_WRITE

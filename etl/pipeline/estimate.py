@@ -8,7 +8,7 @@ from typing import Final
 
 from etl.lake.layout import is_part
 from etl.lake.receipts import Receipt, read_receipts
-from etl.storage.store import LakeError, Store, StoredFile
+from etl.storage.store import Store, StoredFile, StoreError
 
 # The parts of the newest hours that are read: some days of a busy account.
 _SAMPLED_PARTS: Final = 96
@@ -104,14 +104,14 @@ def _folders(store: Store, folder: str, depth: int) -> Iterator[str]:
         return
     try:
         names = store.names(folder)
-    except LakeError:
+    except StoreError:
         return
     for name in sorted(names, key=_by_number, reverse=True):
         if "=" in name:
             yield from _folders(store, f"{folder}/{name}" if folder else name, depth - 1)
 
 
-def _pass_over(_: str, __: LakeError) -> None:
+def _pass_over(_: str, __: StoreError) -> None:
     return None
 
 
@@ -128,6 +128,6 @@ def _part(store: Store, file: StoredFile) -> _Part | None:
     try:
         with store.open(file.name) as stream:
             receipts = read_receipts(stream)
-    except (LakeError, OSError):
+    except (StoreError, OSError):
         return None
     return _Part(receipts.run, file.modified.timestamp(), receipts.sources)

@@ -16,7 +16,7 @@ from etl.model.machine import resource_shortage
 from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan
 from etl.pipeline.stop import Stop
-from etl.storage.store import LakeError, LakeUnusableError, StagedFile, Store
+from etl.storage.store import StagedFile, Store, StoreError, StoreUnusableError
 
 if TYPE_CHECKING:
     from etl.decode.decoded import Decoded
@@ -99,9 +99,9 @@ class Sink:
                     await asyncio.to_thread(self._add, gathering, decoded)
                 else:
                     self._add(gathering, decoded)
-            except LakeUnusableError:
+            except StoreUnusableError:
                 raise
-            except LakeError as error:
+            except StoreError as error:
                 self._outcomes.failed(decoded.path, FailureKind.LAKE, str(error), attempts)
             except OSError as error:
                 self._give_up(gathering, gathering.builder, error, decoded.path)
@@ -128,7 +128,7 @@ class Sink:
     def _add(self, gathering: _Gathering, decoded: "Decoded") -> None:
         """Add a file to the part. Blocking, unless it has no bad rows and there is room.
 
-        Raises LakeError where the lake refuses the bad rows, which concerns this file alone, and
+        Raises StoreError where the lake refuses the bad rows, which concerns this file alone, and
         OSError.
         """
         receipt = Receipt(
@@ -178,7 +178,7 @@ class Sink:
             async with largest.lock:
                 try:
                     await asyncio.to_thread(largest.builder.flush)
-                except (LakeError, OSError) as error:
+                except (StoreError, OSError) as error:
                     self._give_up(largest, largest.builder, error)
                 except BaseException:
                     self._renew(largest)
@@ -200,7 +200,7 @@ class Sink:
 
         try:
             result = await asyncio.to_thread(finish_and_commit)
-        except (LakeError, OSError) as error:
+        except (StoreError, OSError) as error:
             self._give_up(gathering, builder, error)
             return
         except BaseException:
@@ -216,7 +216,7 @@ class Sink:
         Raises RunError where every other file would meet the same error: the machine lacks
         something, or the store's credentials have expired.
         """
-        reason = str(error) if isinstance(error, LakeUnusableError) else resource_shortage(error)
+        reason = str(error) if isinstance(error, StoreUnusableError) else resource_shortage(error)
         if builder is gathering.builder:
             self._renew(gathering)
         builder.close()
@@ -224,7 +224,7 @@ class Sink:
             raise RunError(reason) from error
         directory = gathering.plan.partition.directory
         if isinstance(error, OSError):
-            error = LakeError.of("writing to", self._store.staged_in or directory, error)
+            error = StoreError.of("writing to", self._store.staged_in or directory, error)
         paths = dict.fromkeys([*(source.path for source in builder.sources), *more])
         loaded = gathering.plan.state.loaded.intersection(paths)
         attempts = {path: gathering.attempts.get(path, 0) for path in paths if path not in loaded}

@@ -15,7 +15,7 @@ from etl.config.settings import open_archive, open_lake
 from etl.lake.commit import PartitionState, read_states
 from etl.model.errors import RunError
 from etl.pipeline.job import Job
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def open_ledger(job: Job) -> Ledger:
         key, read = "lake.uri", read_states
     try:
         await asyncio.to_thread(store.check_readable)
-    except LakeError as error:
+    except StoreError as error:
         raise RunError(f"{error}; check {key}") from error
     return Ledger(store, partial(read, store))
 
@@ -54,7 +54,7 @@ def _read_archived(store: Store, directories: Sequence[str]) -> list[PartitionSt
 def _read_hour(store: Store, directory: str) -> PartitionState:
     state = PartitionState()
 
-    def refused(_: str, error: LakeError) -> None:
+    def refused(_: str, error: StoreError) -> None:
         state.damage = str(error)
 
     for text, copies in versions_by_path(store.walk(refused, directory)).items():
@@ -62,7 +62,7 @@ def _read_hour(store: Store, directory: str) -> PartitionState:
             _, decodable = copies.best(partial(sha256_of, store))
         except FileNotFoundError:
             continue  # an operator deleted it
-        except (LakeError, OSError) as error:
+        except (StoreError, OSError) as error:
             state.damage = str(error)
             continue
         if decodable:

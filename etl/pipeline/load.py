@@ -24,7 +24,7 @@ from etl.pipeline.resources import Memory
 from etl.pipeline.source import Source
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop, StoppedError
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
     from etl.decode.decoded import Decoded
@@ -101,7 +101,7 @@ def _loadable(state: RunState) -> list[PartitionPlan]:
 async def _prepare(key: str, store: Store, prepare: Callable[[], None]) -> None:
     try:
         await asyncio.to_thread(prepare)
-    except LakeError as error:
+    except StoreError as error:
         raise RunError(f"{error}; check {key}, {store.advice}") from error
 
 

@@ -26,7 +26,7 @@ from etl.storage.disk import (
     sync_all,
     sync_folder,
 )
-from etl.storage.store import AlreadyExistsError, LakeError, StagedFile, StoredFile, probe
+from etl.storage.store import AlreadyExistsError, StagedFile, StoredFile, StoreError, probe
 
 #: Readers of the lake skip names that begin with `_`, and its files do not end in `.parquet`.
 _STAGING: Final = "_staging"
@@ -57,18 +57,18 @@ class LocalStore:
         return self.root / _STAGING
 
     def prepare(self) -> None:
-        """Make sure that the store can be written. Raises LakeError."""
+        """Make sure that the store can be written. Raises StoreError."""
         try:
             for folder in make_folders(self.staging):
                 sync_folder(folder.parent)
             self.stage().close()
         except OSError as error:
-            raise LakeError.of("writing to", str(self.root), error) from error
+            raise StoreError.of("writing to", str(self.root), error) from error
 
     def try_out(self) -> str:
         """Do all that a run does, in a folder of its own; remove that and each folder above it.
 
-        Returns what was found. Raises LakeError; nothing is left then either, if the disk allows.
+        Returns what was found. Raises StoreError; nothing is left then either, if the disk allows.
         """
         self.check_readable()
         folders = (self.root.absolute(), *self.root.absolute().parents)
@@ -86,7 +86,7 @@ class LocalStore:
         try:
             _remove(trial.root, new)
         except OSError as error:
-            raise LakeError.of("removing the probe in", str(trial.root), error) from error
+            raise StoreError.of("removing the probe in", str(trial.root), error) from error
         there = next(folder for folder in folders if folder.exists())
         free = ByteSize(shutil.disk_usage(there).free).human_readable(decimal=True, separator=" ")
         found = f"a probe was written, read back and removed, {free} free"
@@ -127,31 +127,31 @@ class LocalStore:
         return False
 
     def check_readable(self) -> bool:
-        """Return whether the root exists. Raises LakeError if it is not a readable folder."""
+        """Return whether the root exists. Raises StoreError if it is not a readable folder."""
         try:
             with os.scandir(self.root):
                 return True
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise LakeError.of("reading", str(self.root), error) from error
+            raise StoreError.of("reading", str(self.root), error) from error
 
     def names(self, folder: str) -> list[str]:
-        """List the names in a folder; a missing folder is empty. Raises LakeError."""
+        """List the names in a folder; a missing folder is empty. Raises StoreError."""
         try:
             with os.scandir(self.root / folder) as entries:
                 return sorted(entry.name for entry in entries)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise LakeError.of("listing", folder, error) from error
+            raise StoreError.of("listing", folder, error) from error
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
-        """List the names in the folders of several partitions. Raises LakeError."""
+        """List the names in the folders of several partitions. Raises StoreError."""
         return {partition: self.names(partition) for partition in partitions}
 
     def walk(
-        self, refused: Callable[[str, LakeError], None], folder: str = ""
+        self, refused: Callable[[str, StoreError], None], folder: str = ""
     ) -> Iterator[StoredFile]:
         """Yield the files in a folder and below, as `Store.walk` describes.
 
@@ -172,7 +172,7 @@ class LocalStore:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                refused(folder, LakeError.of("listing", folder or str(self.root), error))
+                refused(folder, StoreError.of("listing", folder or str(self.root), error))
                 continue
             folders = []
             for entry in listed:
@@ -187,29 +187,29 @@ class LocalStore:
             pending += reversed(folders)
 
     def stat(self, name: str) -> StoredFile:
-        """Return a file's size and time. Raises FileNotFoundError or LakeError."""
+        """Return a file's size and time. Raises FileNotFoundError or StoreError."""
         try:
             return _stored_file(name, (self.root / name).stat())
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise LakeError.of("reading", name, error) from error
+            raise StoreError.of("reading", name, error) from error
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file for reading. Raises FileNotFoundError, or LakeError if it is not a file."""
+        """Open a file for reading. Raises FileNotFoundError, or StoreError if it is not a file."""
         file = self.root / name
         try:
             # Checked first, because opening a pipe would wait for its writer.
             if not stat.S_ISREG(file.stat().st_mode):
-                raise LakeError(f"reading {name}: it is not a file")
+                raise StoreError(f"reading {name}: it is not a file")
             stream = file.open("rb")
         except FileNotFoundError:
             if file.is_symlink():
-                raise LakeError(f"reading {name}: it is a link to nothing") from None
+                raise StoreError(f"reading {name}: it is a link to nothing") from None
             raise
         except OSError as error:
-            raise LakeError.of("reading", name, error) from error
+            raise StoreError.of("reading", name, error) from error
         with stream:
             yield stream
 
@@ -226,9 +226,9 @@ class LocalStore:
         if refusal is not None:
             raise refusal
 
-    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
+    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[StoreError | None]:
         """Create several files; sync each folder once for all of its files."""
-        refusals: list[LakeError | None] = [None] * len(files)
+        refusals: list[StoreError | None] = [None] * len(files)
         by_folder: dict[str, list[int]] = {}
         # In this order: the bytes, the name, the durability of the name. A name must never be
         # visible, not even after a power cut, without all of its bytes.
@@ -247,17 +247,17 @@ class LocalStore:
                 # Its creator may not have synced the name yet: the folder is synced below.
                 refusals[number] = AlreadyExistsError.of("creating", name, error)
             except OSError as error:
-                refusals[number] = LakeError.of("creating", name, error)
+                refusals[number] = StoreError.of("creating", name, error)
         for folder, numbers in by_folder.items():
             try:
                 self._sync_names(self.root / folder)
             except OSError as error:
                 for number in numbers:
-                    refusals[number] = LakeError.of("creating", files[number][1], error)
+                    refusals[number] = StoreError.of("creating", files[number][1], error)
         return refusals
 
     def replace(self, staged: StagedFile, name: str) -> None:
-        """Create a file, or replace the file of that name. Raises LakeError."""
+        """Create a file, or replace the file of that name. Raises StoreError."""
         target = self.root / name
         try:
             (refusal,) = sync_all([staged])
@@ -267,16 +267,16 @@ class LocalStore:
             staged.path.replace(target)
             self._sync_names(target.parent)
         except OSError as error:
-            raise LakeError.of("writing", name, error) from error
+            raise StoreError.of("writing", name, error) from error
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it exists. Raises LakeError."""
+        """Delete a file, if it exists. Raises StoreError."""
         file = self.root / name
         try:
             file.unlink(missing_ok=True)
             sync_folder(file.parent)
         except OSError as error:
-            raise LakeError.of("deleting", name, error) from error
+            raise StoreError.of("deleting", name, error) from error
 
     def _sync_names(self, folder: Path) -> None:
         """Make the names in a folder durable, and the names of the folders that lead to it.

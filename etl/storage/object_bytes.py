@@ -50,7 +50,7 @@ class ObjectFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, perhaps in part. Raises LakeError."""
+        """Fill the buffer, perhaps in part. Raises StoreError."""
         wanted = memoryview(buffer).cast("B")
         start = self._position
         if start >= self._size or not wanted:

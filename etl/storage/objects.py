@@ -26,9 +26,9 @@ from etl.storage.refusals import lake_error, refusal_of
 from etl.storage.scratch import ScratchFile
 from etl.storage.store import (
     AlreadyExistsError,
-    LakeError,
     StagedFile,
     StoredFile,
+    StoreError,
     probe,
     replaced,
 )
@@ -76,7 +76,7 @@ class ObjectStore:
         return f"the temporary folder {tempfile.gettempdir()} (TMPDIR)"
 
     def prepare(self) -> None:
-        """Make sure that the store can be written and does not replace. Raises LakeError."""
+        """Make sure that the store can be written and does not replace. Raises StoreError."""
         if not self._refuses_to_replace(_PROBE) and not self._refuses_to_replace(_PROBE):
             with suppress(BaseError, FileNotFoundError):
                 obstore.delete(self._store, _PROBE)
@@ -93,7 +93,7 @@ class ObjectStore:
     def try_out(self) -> str:
         """Create an object as a part is created, read it back, try to replace it, remove it.
 
-        Returns what was found. Raises LakeError.
+        Returns what was found. Raises StoreError.
         """
         self.check_readable()
         name = f"_check-{uuid.uuid4().hex[:12]}"
@@ -121,7 +121,7 @@ class ObjectStore:
     def check_readable(self) -> bool:
         """Return whether there is an object below the root.
 
-        Raises LakeError if it cannot be listed, for example because the bucket is missing.
+        Raises StoreError if it cannot be listed, for example because the bucket is missing.
         """
         try:
             found = self._again(lambda: obstore.list_with_delimiter(self._store))
@@ -130,14 +130,14 @@ class ObjectStore:
             raise lake_error("listing", self.place, error, self._place) from None
 
     def names(self, folder: str) -> list[str]:
-        """List the names in a folder; a missing folder is empty. Raises LakeError."""
+        """List the names in a folder; a missing folder is empty. Raises StoreError."""
         objects, folders = self._list(folder)
         return sorted(_last(name) for name in (*(file.name for file in objects), *folders))
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
         """List the names in the folders of several partitions, with one request for each day.
 
-        Raises LakeError.
+        Raises StoreError.
         """
         names: dict[str, list[str]] = {partition: [] for partition in partitions}
         # The last two levels of a partition are its hour and its account.
@@ -149,12 +149,12 @@ class ObjectStore:
         return names
 
     def walk(
-        self, refused: Callable[[str, LakeError], None], folder: str = ""
+        self, refused: Callable[[str, StoreError], None], folder: str = ""
     ) -> Iterator[StoredFile]:
         """Yield the files in a folder and below, as `Store.walk` describes."""
         try:
             objects, folders = self._list(folder)
-        except LakeError as error:
+        except StoreError as error:
             refused(folder, error)
             return
         yield from (file for file in objects if folder or not _is_hidden(file.name))
@@ -168,7 +168,7 @@ class ObjectStore:
             try:
                 # One listing for all folders below; its order is not that of a walk.
                 below = sorted(self._below(name), key=_walk_order)
-            except LakeError as error:
+            except StoreError as error:
                 refused(name, error)
                 continue
             start = len(name) + 1
@@ -179,7 +179,7 @@ class ObjectStore:
             )
 
     def stat(self, name: str) -> StoredFile:
-        """Return an object's size and time. Raises FileNotFoundError or LakeError."""
+        """Return an object's size and time. Raises FileNotFoundError or StoreError."""
         try:
             return _stored(self._again(lambda: obstore.head(self._store, name)))
         except FileNotFoundError as error:
@@ -188,7 +188,7 @@ class ObjectStore:
             raise lake_error("reading", name, error, self._place) from None
 
     def open(self, name: str) -> io.BufferedReader:
-        """Open an object for reading; fetch its end. Raises FileNotFoundError or LakeError."""
+        """Open an object for reading; fetch its end. Raises FileNotFoundError or StoreError."""
         try:
             size, tag, tail = self._again(lambda: self._end(name))
         except FileNotFoundError as error:
@@ -201,7 +201,7 @@ class ObjectStore:
                 options: Any = {"range": (start, end), "if_match": tag}
                 return self._again(lambda: obstore.get(self._store, name, options=options).bytes())
             except (PreconditionError, FileNotFoundError):
-                raise LakeError(f"reading {name}: it was replaced meanwhile; try again") from None
+                raise StoreError(f"reading {name}: it was replaced meanwhile; try again") from None
             except BaseError as error:
                 raise lake_error("reading", name, error, self._place) from None
 
@@ -250,24 +250,24 @@ class ObjectStore:
         """Return whether the credentials may create another object."""
         try:
             self._refuses_to_replace(_PROBE)
-        except LakeError:
+        except StoreError:
             return False
         return True
 
     def _is_there(self, name: str) -> bool:
         try:
             self.stat(name)
-        except (FileNotFoundError, LakeError):
+        except (FileNotFoundError, StoreError):
             return False
         return True
 
-    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
+    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[StoreError | None]:
         """Create several objects at once; return the error of each, in their order."""
 
-        def put(file: tuple[StagedFile, str]) -> LakeError | None:
+        def put(file: tuple[StagedFile, str]) -> StoreError | None:
             try:
                 self.create(*file)
-            except LakeError as error:
+            except StoreError as error:
                 return error
             return None
 
@@ -275,7 +275,7 @@ class ObjectStore:
             return list(pool.map(put, files))
 
     def replace(self, staged: StagedFile, name: str) -> None:
-        """Create an object, or replace the object of that name. Raises LakeError."""
+        """Create an object, or replace the object of that name. Raises StoreError."""
         with mapped(staged) as content:
             store = self._connection.for_bytes(len(content))
             try:
@@ -284,7 +284,7 @@ class ObjectStore:
                 raise lake_error("writing", name, error, self._place) from None
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it exists. Raises LakeError."""
+        """Delete an object, if it exists. Raises StoreError."""
         try:
             obstore.delete(self._store, name)
         except FileNotFoundError:
@@ -309,7 +309,7 @@ class ObjectStore:
         return work()
 
     def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:
-        """Return the objects and the folders in a folder, sorted by name. Raises LakeError."""
+        """Return the objects and the folders in a folder, sorted by name. Raises StoreError."""
         try:
             found = self._again(lambda: obstore.list_with_delimiter(self._store, folder or None))
         except (BaseError, FileNotFoundError) as error:
@@ -318,7 +318,7 @@ class ObjectStore:
         return objects, sorted(found["common_prefixes"])
 
     def _below(self, folder: str) -> list[StoredFile]:
-        """Return all objects below a folder. Raises LakeError."""
+        """Return all objects below a folder. Raises StoreError."""
 
         def listed() -> list[StoredFile]:
             pages = obstore.list(self._store, folder, chunk_size=1000)

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from etl.storage.places import Place
-from etl.storage.store import LakeError, LakeUnusableError
+from etl.storage.store import StoreError, StoreUnusableError
 
 _STATUS: Final = re.compile(r"status code: (\d{3})\b")
 _CODE: Final = re.compile(r"<Code>\s*(\w+)\s*</Code>")
@@ -112,9 +112,9 @@ class Refusal:
     #: Whether every other request will fail too: because of credentials, clock or a proxy.
     lasting: bool = False
 
-    def as_error(self, operation: str, name: str) -> LakeError:
+    def as_error(self, operation: str, name: str) -> StoreError:
         """Return the error to raise."""
-        kind = LakeUnusableError if self.lasting else LakeError
+        kind = StoreUnusableError if self.lasting else StoreError
         return kind(f"{operation} {name}: {self.reason}")
 
     @property
@@ -173,7 +173,7 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
     return Refusal(status, code, f"{what}; {advice}" if advice else what, lasting=lasting)
 
 
-def lake_error(operation: str, name: str, error: Exception, place: Place) -> LakeError:
+def lake_error(operation: str, name: str, error: Exception, place: Place) -> StoreError:
     """Return the error to raise for one of obstore's."""
     return refusal_of(error, place).as_error(operation, name)
 

@@ -16,23 +16,23 @@ from etl.model.errors import AhtEtlError, RunError
 _PROBE: Final = b"aht-etl check was here and should have removed this file\n"
 
 
-class LakeError(AhtEtlError):
+class StoreError(AhtEtlError):
     """The store refused an operation: which one, on what, why."""
 
     @classmethod
-    def of(cls, operation: str, name: str, error: OSError) -> "LakeError":
+    def of(cls, operation: str, name: str, error: OSError) -> "StoreError":
         """Return the error for one of the operating system's."""
         return cls(f"{operation} {name}: {error.strerror or error}")
 
 
-class LakeUnusableError(LakeError, RunError):
+class StoreUnusableError(StoreError, RunError):
     """The store refuses every request, for example because its credentials expired.
 
     The run ends.
     """
 
 
-class AlreadyExistsError(LakeError):
+class AlreadyExistsError(StoreError):
     """A file of that name exists; it may even be the one that was to be created."""
 
 
@@ -75,10 +75,10 @@ class Store(Protocol):
         """Where staged files are, if they are not in the store itself."""
 
     def prepare(self) -> None:
-        """Make sure that the store can be written. Raises LakeError."""
+        """Make sure that the store can be written. Raises StoreError."""
 
     def try_out(self) -> str:
-        """Do all that a run does, and leave nothing; return what was found. Raises LakeError."""
+        """Do all that a run does, and leave nothing; return what was found. Raises StoreError."""
 
     def clean_up(self) -> None:
         """Remove the staged files of killed runs, as far as possible; ignores all errors."""
@@ -93,19 +93,19 @@ class Store(Protocol):
         """Return whether any process holds it, or None if that cannot be known."""
 
     def check_readable(self) -> bool:
-        """Return whether the root exists. Raises LakeError if it cannot be read.
+        """Return whether the root exists. Raises StoreError if it cannot be read.
 
         In an object store a root exists if there is an object below it.
         """
 
     def names(self, folder: str) -> list[str]:
-        """List the names in a folder; a missing folder is empty. Raises LakeError."""
+        """List the names in a folder; a missing folder is empty. Raises StoreError."""
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
-        """List the names in the folders of several partitions. Raises LakeError."""
+        """List the names in the folders of several partitions. Raises StoreError."""
 
     def walk(
-        self, refused: Callable[[str, LakeError], None], folder: str = ""
+        self, refused: Callable[[str, StoreError], None], folder: str = ""
     ) -> Iterator[StoredFile]:
         """Yield the files in a folder and below: its own first, by name, then folder by folder.
 
@@ -116,10 +116,10 @@ class Store(Protocol):
         """
 
     def stat(self, name: str) -> StoredFile:
-        """Return a file's size and time. Raises FileNotFoundError or LakeError."""
+        """Return a file's size and time. Raises FileNotFoundError or StoreError."""
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file for reading. Raises FileNotFoundError, or LakeError if it is not a file."""
+        """Open a file for reading. Raises FileNotFoundError, or StoreError if it is not a file."""
 
     def stage(self) -> StagedFile:
         """Start a file. Raises OSError."""
@@ -127,36 +127,36 @@ class Store(Protocol):
     def create(self, staged: StagedFile, name: str) -> None:
         """Give a staged file its name, whole and durable, if no file has that name yet.
 
-        Raises AlreadyExistsError or LakeError. The file may exist even then, because an answer may
+        Raises AlreadyExistsError or StoreError. The file may exist even then, because an answer may
         be lost or a request repeated: look at the name before you draw a conclusion.
         """
 
-    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[LakeError | None]:
+    def create_all(self, files: Sequence[tuple[StagedFile, str]]) -> list[StoreError | None]:
         """Create several files; return the error of each, in their order.
 
         It is faster than one `create` after another. One file's error does not stop the others.
         """
 
     def replace(self, staged: StagedFile, name: str) -> None:
-        """Create a file, whole and durable, or replace the file of that name. Raises LakeError."""
+        """Create a file, whole and durable, or replace the file of that name. Raises StoreError."""
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it exists. Raises LakeError."""
+        """Delete a file, if it exists. Raises StoreError."""
 
 
 def probe(store: Store, name: str) -> None:
     """Create a small file as a part is created, read it back, and try to create it again.
 
-    The caller removes it. Raises LakeError.
+    The caller removes it. Raises StoreError.
     """
     with suppress(AlreadyExistsError):  # the answer to the first request was lost
         _create(store, name)
     try:
         with store.open(name) as file:
             if file.read() != _PROBE:
-                raise LakeError(f"reading {store.place}: the probe came back with other content")
+                raise StoreError(f"reading {store.place}: the probe came back with other content")
     except FileNotFoundError:
-        raise LakeError(f"reading {store.place}: the probe that was written is missing") from None
+        raise StoreError(f"reading {store.place}: the probe that was written is missing") from None
     try:
         _create(store, name)
     except AlreadyExistsError:
@@ -173,29 +173,29 @@ def _create(store: Store, name: str) -> None:
         finally:
             staged.close()
     except OSError as error:
-        raise LakeError.of("writing to", store.staged_in or store.place, error) from error
+        raise StoreError.of("writing to", store.staged_in or store.place, error) from error
 
 
-def replaced(place: str) -> LakeError:
+def replaced(place: str) -> StoreError:
     """Return the error for a store that replaces a file instead of refusing to create it."""
-    return LakeError(
+    return StoreError(
         f"{place}: an existing file was replaced, so two runs could overwrite each other: this "
         "store does not know conditional puts (If-None-Match), or this disk neither hard links nor "
         "exclusive renames; use another one, or a newer version of it"
     )
 
 
-def never_there(name: str, refusal: LakeError) -> LakeError:
+def never_there(name: str, refusal: StoreError) -> StoreError:
     """Return the error to report if a creation failed and no file has that name."""
     if not isinstance(refusal, AlreadyExistsError):
         return refusal
-    return LakeError(
+    return StoreError(
         f"creating {name}: the store says that it exists, but it does not; ask the store's operator"
     )
 
 
 def replace_file(store: Store, name: str, content: BinaryIO) -> None:
-    """Create a file, whole and durable, or replace the file of that name. Raises LakeError."""
+    """Create a file, whole and durable, or replace the file of that name. Raises StoreError."""
     try:
         staged = store.stage()
         try:
@@ -204,4 +204,4 @@ def replace_file(store: Store, name: str, content: BinaryIO) -> None:
         finally:
             staged.close()
     except OSError as error:
-        raise LakeError.of("writing", store.staged_in or name, error) from error
+        raise StoreError.of("writing", store.staged_in or name, error) from error

@@ -18,7 +18,7 @@ from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
 from etl.model.dataset import DECODED_SCHEMA, SCHEMA, SizedBatch
 from etl.storage.local import LocalStore
-from etl.storage.store import AlreadyExistsError, LakeError, StagedFile
+from etl.storage.store import AlreadyExistsError, StagedFile, StoreError
 
 DIRECTORY = "year=2022/month=6/day=1/hour=6/accountId=le1"
 
@@ -184,7 +184,7 @@ def test_many_writers_at_once(store: LocalStore) -> None:
 class LosesAnswers(LocalStore):
     """Puts the file, and reports a failure."""
 
-    def __init__(self, root: Path, refusal: type[LakeError]) -> None:
+    def __init__(self, root: Path, refusal: type[StoreError]) -> None:
         super().__init__(root)
         self.refusal = refusal
 
@@ -193,8 +193,8 @@ class LosesAnswers(LocalStore):
         raise self.refusal("the answer was lost")
 
 
-@pytest.mark.parametrize("refusal", [LakeError, AlreadyExistsError])
-def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[LakeError]) -> None:
+@pytest.mark.parametrize("refusal", [StoreError, AlreadyExistsError])
+def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[StoreError]) -> None:
     """The commit id shows that a put that seemed to fail has succeeded."""
     result = put(LosesAnswers(store.root, refusal), PartitionState(), {"/a": 3})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
@@ -220,7 +220,7 @@ def test_a_refusal_with_nothing_there_is_asked_again(store: LocalStore) -> None:
     result = put(refusing, PartitionState(), {"/a": 3})
     assert result.name == f"{DIRECTORY}/part-00000.parquet"
     refusing.refusals = 100
-    with pytest.raises(LakeError, match="the store says that it exists, but it does not"):
+    with pytest.raises(StoreError, match="the store says that it exists, but it does not"):
         put(refusing, PartitionState({"/a"}, 1), {"/b": 1})
     assert staged(store) == []
 
@@ -295,9 +295,9 @@ def test_leftovers_go_unless_somebody_writes_them(store: LocalStore) -> None:
 def test_a_lake_that_is_no_folder(tmp_path: Path) -> None:
     """A lake that cannot be used is an error before anything is fetched."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(LakeError, match="file"):
+    with pytest.raises(StoreError, match="file"):
         LocalStore(tmp_path / "file").check_readable()
-    with pytest.raises(LakeError, match="file"):
+    with pytest.raises(StoreError, match="file"):
         LocalStore(tmp_path / "file").prepare()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from etl.model.errors import RunError
 from etl.model.machine import cores, resource_shortage
-from etl.storage.store import LakeError
+from etl.storage.store import StoreError
 
 
 def written(root: Path, files: dict[str, str]) -> Path:
@@ -86,7 +86,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.ENFILE, "too many"), "fs.file-max"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (Exception("Unknown error: Failed to launch worker thread: Resource"), "pids.max"),
-        (caused(LakeError("writing a: b"), OSError(errno.EMFILE, "too many")), "ulimit -n"),
+        (caused(StoreError("writing a: b"), OSError(errno.EMFILE, "too many")), "ulimit -n"),
     ],
 )
 def test_a_shortage_names_the_limit_and_what_to_set(error: Exception, named: str) -> None:

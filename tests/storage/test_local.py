@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from etl.storage.local import LocalStore
-from etl.storage.store import LakeError
+from etl.storage.store import StoreError
 
 
 def walked(root: Path) -> tuple[list[str], list[str]]:
     """Return the names of the files that a walk yields, and of the folders that it cannot read."""
     refused: list[str] = []
 
-    def refuse(name: str, error: LakeError) -> None:
+    def refuse(name: str, error: StoreError) -> None:
         assert name in str(error)
         refused.append(name)
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from etl.storage.objects import ObjectStore
-from etl.storage.store import AlreadyExistsError, LakeError
+from etl.storage.store import AlreadyExistsError, StoreError
 from tests.storage.conftest import Bucket
 from tests.storage.proxy import CONFLICT, Fault, puts
 
@@ -31,7 +31,7 @@ def walked(store: ObjectStore, folder: str = "") -> list[str]:
     return [file.name for file in store.walk(_raise, folder)]
 
 
-def _raise(_: str, error: LakeError) -> None:
+def _raise(_: str, error: StoreError) -> None:
     raise error
 
 
@@ -201,7 +201,7 @@ def test_an_object_that_is_replaced_while_it_is_read(s3: Bucket) -> None:
     put(store, "f", b"a" * 5_000_000)
     with store.open("f") as stream:
         put(store, "f", b"b" * 5_000_000, replace=True)
-        with pytest.raises(LakeError, match="replaced meanwhile"):
+        with pytest.raises(StoreError, match="replaced meanwhile"):
             stream.read()
 
 
@@ -220,7 +220,7 @@ def test_a_conflict_is_tried_again(s3: Bucket) -> None:
     s3.proxy.faults.append(Fault(puts, 2, answer=CONFLICT))
     put(store, "a.parquet", b"x")
     s3.proxy.faults.append(Fault(puts, 100, answer=CONFLICT))
-    with pytest.raises(LakeError, match="409 ConditionalRequestConflict") as caught:
+    with pytest.raises(StoreError, match="409 ConditionalRequestConflict") as caught:
         put(store, "b.parquet", b"x")
     assert not isinstance(caught.value, AlreadyExistsError)
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from etl.emulator import Dataset
-from etl.storage.store import LakeError
+from etl.storage.store import StoreError
 from tests.conftest import Runner, Serve
 from tests.storage.conftest import SECRETS, Bucket
 from tests.storage.proxy import DENIED, Fault, puts
@@ -121,7 +121,7 @@ def test_answers_that_mean_no(
     s3.proxy.faults.append(Fault(concerns, ALWAYS, answer=answer))
     store = s3.store(patient=False)
     look = store.prepare if concerns is writes else store.check_readable
-    with pytest.raises(LakeError) as caught:
+    with pytest.raises(StoreError) as caught:
         look()
     message = str(caught.value)
     assert said in message
@@ -143,7 +143,7 @@ def test_a_store_without_conditional_puts(run: Runner, serve: Serve, s3: Bucket)
     s3.proxy.faults.append(Fault(writes, ALWAYS, strip=("if-none-match",)))
     assert "does not know conditional puts (If-None-Match)" in refused(run, serve, s3)
     assert [] == s3.objects()
-    with pytest.raises(LakeError, match="conditional puts"):
+    with pytest.raises(StoreError, match="conditional puts"):
         s3.store().try_out()
     assert [] == s3.objects()
 

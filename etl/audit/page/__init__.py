@@ -20,7 +20,7 @@ from pathlib import Path
 from etl.audit.comparison import Comparison
 from etl.audit.survey import Survey
 from etl.model.errors import UsageError
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 
 def require_page(file: Path) -> None:
@@ -51,7 +51,7 @@ def write_page(
     lake makes a page that says so. `now` is the present of the page; days and hours are those of
     `zone`. With `against`, the page shows which files the API lists and the lake lacks.
 
-    Raises UsageError, before anything is read, as `require_page` does; LakeError for a coarse copy;
+    Raises UsageError, before anything is read, as `require_page` does; StoreError for a coarse copy;
     OSError if `file` cannot be written.
     """
     require_page(file)
@@ -62,7 +62,7 @@ def write_page(
     from etl.storage.disk import write_whole  # noqa: PLC0415
 
     if survey.is_copy:
-        raise LakeError(f"{lake.place} is a coarse copy: the page is drawn of the lake itself")
+        raise StoreError(f"{lake.place} is a coarse copy: the page is drawn of the lake itself")
     clock = Clock(zone)
     facts = gather(lake, survey, clock)
     write_whole(document(view(facts, against, lake.place, now, clock)), file)

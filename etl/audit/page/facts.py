@@ -19,7 +19,7 @@ from etl.audit.survey import LATE_AFTER, PartitionSurvey, PartSurvey, Survey, de
 from etl.lake.layout import QUARANTINE, Damage, Selection, to_partition
 from etl.model.machine import cores
 from etl.model.text import one_line
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 #: The classes of delays: a delay falls in the first class whose end it does not exceed.
 CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
@@ -230,7 +230,7 @@ def _read_quarantine(store: Store, selection: Selection) -> Quarantine:
                     found.by_reason[counted_as(reason, found.by_reason)] += 1
         except FileNotFoundError:
             pass  # an operator deleted it
-        except (LakeError, OSError) as error:
+        except (StoreError, OSError) as error:
             found.damage.append(str(error))
     return found
 

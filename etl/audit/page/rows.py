@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from etl.lake.receipts import first_line
 from etl.model.text import one_line
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 COLUMNS: Final = ("startReason", "endReason", "handleTimeMillis")
 NO_REASON: Final = "(no reason)"
@@ -189,7 +189,7 @@ def read_rows(store: Store, name: str) -> PartRows | None:
                     found.segments.add(names.to_pylist())
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, LakeError, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, StoreError, OSError, KeyError, ValueError) as error:
         damage = f"its rows cannot be read: {first_line(error)}"
         return PartRows(found.version, damage=damage)
     return found

@@ -32,7 +32,7 @@ from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.source import Source
 from etl.pipeline.state import Elsewhere, RunState
 from etl.pipeline.stop import Stop
-from etl.storage.store import LakeError, Store
+from etl.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
     import distributed
@@ -161,7 +161,7 @@ class _Run:
         self._receive(outcome.progress)
         try:
             await asyncio.to_thread(self._look_for, outcome)
-        except (LakeError, OSError):
+        except (StoreError, OSError):
             where = f"{self._store.place} is another folder on the worker {outcome.progress.worker}"
             reason = f"{where} than here; lake.uri must be a place that all workers share"
             self._stop.request(error=RunError(reason))

@@ -13,7 +13,7 @@ from etl.audit.page.formats import Clock
 from etl.audit.survey import delay_of, survey, written_at
 from etl.lake.layout import Selection
 from etl.storage.local import LocalStore
-from etl.storage.store import LakeError
+from etl.storage.store import StoreError
 from tests.audit.page.conftest import NOW, directory, put, row
 
 HOUR = datetime(2022, 6, 1, 6, tzinfo=UTC)
@@ -145,7 +145,7 @@ def test_a_lake_that_is_none_is_an_error(tmp_path: Path) -> None:
     """A lake that does not exist is empty; a file is refused in one line."""
     assert not facts_of(tmp_path / "none").hours
     (tmp_path / "file").write_text("")
-    with pytest.raises(LakeError, match=r"reading .*file: Not a directory"):
+    with pytest.raises(StoreError, match=r"reading .*file: Not a directory"):
         facts_of(tmp_path / "file")
 
 
