@@ -32,16 +32,16 @@ class Decoder:
     def __init__(self, limits: DecodeLimits, stop: Stop, *, at_once: int) -> None:
         self._limits = limits
         self._stop = stop
-        self._places = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(at_once)
         self._scanners: list[Scanner] = []  # free ones, to be used again
 
-    def place(self, body: Body) -> AbstractAsyncContextManager[None]:
+    def slot(self, body: Body) -> AbstractAsyncContextManager[None]:
         """Return a context to hold from before a file is decoded until its rows are in a part.
 
         It limits files that are large when downloaded to `at_once`, so their rows take bounded
         memory. A small file that unpacks to more is limited only while it is decoded.
         """
-        return nullcontext() if _is_small(body) else self._places
+        return nullcontext() if _is_small(body) else self._slots
 
     async def decode(self, path: str, body: Body) -> "Decoded":
         """Decode a file. Raises FileError; RunError where the machine lacks something."""
@@ -53,7 +53,7 @@ class Decoder:
         except FileError as error:
             if error.kind is not FailureKind.TOO_LARGE:
                 raise
-        async with self._places:
+        async with self._slots:
             return await asyncio.to_thread(self._decode, path, body, self._limits)
 
     def _decode(self, path: str, body: Body, limits: DecodeLimits) -> "Decoded":

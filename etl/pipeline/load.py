@@ -224,7 +224,7 @@ class _Loader:
                 await self._stop.interruptible(self._download(path)) as body,
                 self._room.taken(),
             ):
-                async with self._decoder.place(body):
+                async with self._decoder.slot(body):
                     # Inside the attempt: a damaged file is requested again.
                     decoded = await self._decode(path, body, last=attempt.last)
                     with _closed_on_error(decoded):

@@ -59,7 +59,7 @@ async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
 
     async def load(number: int) -> int:
         large = body(LARGE)
-        async with decoder.place(large):
+        async with decoder.slot(large):
             return (await decoder.decode(f"/{number}", large)).rows
 
     assert [2000] * 12 == await asyncio.gather(*map(load, range(12)))

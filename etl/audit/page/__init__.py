@@ -51,7 +51,7 @@ def write_page(
     lake makes a page that says so. `now` is the present of the page; days and hours are those of
     `zone`. With `against`, the page shows which files the API lists and the lake lacks.
 
-    Raises UsageError, before anything is read, as `require_page` does; StoreError for a coarse copy;
+    Raises UsageError, before anything is read, as `require_page` does; StoreError for a copy;
     OSError if `file` cannot be written.
     """
     require_page(file)
