@@ -1,8 +1,8 @@
-"""Runs `aht-etl` and kills it, for good, right before its N-th effect on the disk.
+"""Run `aht-etl` and kill the process right before its N-th effect on the disk.
 
-Arguments: N, then the command's own. Effects are what changes the lake or makes it last: making a
-folder, creating, linking, renaming, removing, syncing a file. Killed before the next effect is
-killed behind the last one.
+Arguments: N, then those of the command. Effects are the calls that change the lake or make a change
+durable: make a folder; create, link, rename, remove or sync a file. A kill before an effect is also
+a kill after the effect before it.
 """
 
 import io

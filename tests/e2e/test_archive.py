@@ -1,4 +1,4 @@
-"""With `raw.uri` the downloaded files are kept byte for byte."""
+"""With `raw.uri`, a run keeps the downloaded files byte for byte."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ def archived(raw: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("encoding", ["as_is", "declared", "on_top", "plain"])
 def test_every_file_is_kept_byte_for_byte(run: Runner, serve: Serve, encoding: str) -> None:
-    """With any transport encoding; the lake is the same as without an archive."""
+    """This holds for any transport encoding. The lake is the same as without an archive."""
     raw = run.folder / "raw"
     assert run(serve(DATA, encoding=encoding), AHT_ETL_RAW__URI=str(raw)).code == 0
     content = {path: file.content for path, file in DATA.files.items()}
@@ -45,7 +45,7 @@ def test_every_file_is_kept_byte_for_byte(run: Runner, serve: Serve, encoding: s
 
 
 def test_a_flag_names_the_archive(run: Runner, serve: Serve) -> None:
-    """`--raw`, stronger than the variable: a run fills it, `verify --deep` compares with it."""
+    """`--raw` wins over the variable. A run fills this archive; `verify --deep` reads it."""
     window = ("--from", "2022-06-01", "--to", "2022-06-03")
     env = {"AHT_ETL_RAW__URI": str(run.folder / "other")}
     assert run(serve(DATA), *window, "--raw", "raw", **env).code == 0
@@ -61,8 +61,8 @@ def test_a_flag_names_the_archive(run: Runner, serve: Serve) -> None:
     assert json.loads(verified.stdout)["ok"]
 
 
-def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
-    """A second run changes nothing; another file of the same path gets another name."""
+def test_a_file_without_valid_rows_is_kept(run: Runner, serve: Serve) -> None:
+    """A second run changes nothing. Another file with the same path gets another name."""
     raw = run.folder / "raw"
     path, junk, other = f"{HOUR}a.json.gz", gzip.compress(b"{no\n" * 3), gzip.compress(b"{nor\n")
     for content in (junk, junk, other, other):
@@ -87,8 +87,8 @@ def test_what_is_no_rows_is_kept_too(run: Runner, serve: Serve) -> None:
         (b"busy, try later", "corrupt"),
     ],
 )
-def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, kind: str) -> None:
-    """After the last attempt it is kept as received; the good file that comes later counts."""
+def test_a_damaged_file_is_kept(run: Runner, serve: Serve, damaged: bytes, kind: str) -> None:
+    """After the last attempt it is kept as received. A later good file is used instead."""
     raw = run.folder / "raw"
     path, good = f"{HOUR}a.json.gz", gzip.compress(b'{"segmentId":"a"}\n')
     ended = run(serve(Dataset.of({path: damaged})), AHT_ETL_RAW__URI=str(raw))
@@ -107,15 +107,15 @@ def test_what_stays_damaged_is_kept(run: Runner, serve: Serve, damaged: bytes, k
     assert (0, 1) == (ended.code, ended.report["rows"]["loaded"])
 
 
-def test_an_empty_answer_is_no_file(run: Runner, serve: Serve) -> None:
-    """There is nothing to keep."""
+def test_an_empty_answer_is_not_kept(run: Runner, serve: Serve) -> None:
+    """An answer without bytes makes no file in the archive."""
     raw = run.folder / "raw"
     ended = run(serve(Dataset.of({f"{HOUR}a.json.gz": b""})), AHT_ETL_RAW__URI=str(raw))
     assert ("truncated", {}) == (ended.report["failures"][0]["kind"], archived(raw))
 
 
-def test_by_other_limits_it_is_rows_after_all(run: Runner, serve: Serve) -> None:
-    """The note of a file that can now be decoded is withdrawn; the file is kept once."""
+def test_a_file_that_failed_loads_with_other_limits(run: Runner, serve: Serve) -> None:
+    """If the file can now be decoded, its note goes away. The archive keeps it once."""
     raw = run.folder / "raw"
     half = gzip.compress(b'{"segmentId":"a"}\n{no\n')
     emulator = serve(Dataset.of({f"{HOUR}a.json.gz": half}))
@@ -136,8 +136,8 @@ def test_a_bomb_in_a_transport_encoding_is_not_unpacked(run: Runner, serve: Serv
     assert bomb == archived(raw)[path]
 
 
-def test_an_archive_that_refuses(run: Runner, serve: Serve) -> None:
-    """A file that could not be kept is not loaded; an archive that is no folder ends the run."""
+def test_an_archive_that_cannot_be_written(run: Runner, serve: Serve) -> None:
+    """A file that cannot be kept is not loaded. An archive that is no folder ends the run."""
     raw = run.folder / "raw"
     (raw / "year=2022").parent.mkdir()
     (raw / "year=2022").write_text("in the way")
@@ -151,14 +151,14 @@ def test_an_archive_that_refuses(run: Runner, serve: Serve) -> None:
 
 
 def test_an_archive_in_the_lake_is_wrong_usage(run: Runner, serve: Serve) -> None:
-    """Readers of the lake would read its files."""
+    """Otherwise readers of the lake could read the archive's files."""
     ended = run(serve(DATA), AHT_ETL_RAW__URI=str(run.lake / "raw"))
     assert (2, False) == (ended.code, run.lake.exists())
 
 
 @pytest.mark.parametrize("at", [8, 17, 25, 33, 41, 60])
 def test_killed_at_an_effect(run: Runner, serve: Serve, at: int) -> None:
-    """Each file in the lake is whole in the archive; the next run completes both."""
+    """Each file in the lake is complete in the archive. The next run completes both."""
     raw = run.folder / "raw"
     emulator = serve(DATA)
     arguments = run.arguments(emulator, report=str(run.folder / "report.json"))
@@ -176,7 +176,7 @@ def test_killed_at_an_effect(run: Runner, serve: Serve, at: int) -> None:
     if list(run.lake.rglob("part-*.parquet")):
         assert {receipt["path"] for receipt in receipts(run.lake)} <= kept.keys()
     assert 0 == run(emulator, AHT_ETL_RAW__URI=str(raw)).code
-    # What the lake held was not fetched again, and had been kept before.
+    # Files in the lake are not fetched again. The killed run kept them before it loaded them.
     assert content == archived(raw)
     assert_lake_holds(run.lake, DATA)
     assert [] == list((raw / "_staging").iterdir())

@@ -1,4 +1,4 @@
-"""`aht-etl check`: each thing that may be wrong, and the message for it."""
+"""`aht-etl check`: each possible error and its message."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Check]:
         keys = keys_of(emulator) if emulator else {}
         window = () if "--to" in more else WINDOW
         arguments = ["check", "--json", "--account", "le79344075", *base, *window, *more]
-        if "SSL_CERT_FILE" in env:  # read once in a process
+        if "SSL_CERT_FILE" in env:  # a process reads it only once
             done = subprocess.run(
                 [COMMAND, *arguments],
                 env=environment(**env),
@@ -106,7 +106,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Check]:
 
 
 @pytest.mark.parametrize("auth", ["none", "oauth1", "oauth2"])
-def test_all_is_well(check: Check, serve: Serve, tmp_path: Path, auth: str) -> None:
+def test_everything_works(check: Check, serve: Serve, tmp_path: Path, auth: str) -> None:
     """Every check is ok, one file is downloaded, and no folder is left."""
     emulator = serve(DATA, auth=auth)
     checked = check(emulator, "--lake", "a/b/lake", AHT_ETL_RAW__URI="raw")
@@ -120,7 +120,7 @@ def test_all_is_well(check: Check, serve: Serve, tmp_path: Path, auth: str) -> N
     assert [] == list(tmp_path.iterdir())
 
 
-def test_the_host_is_looked_up(check: Check, serve: Serve) -> None:
+def test_it_looks_up_the_host(check: Check, serve: Serve) -> None:
     """Without `api.base_url`, the check looks the host up at the Domain API, as a run does."""
     emulator = serve(DATA)
     checked = check(None, AHT_ETL_API__DOMAIN_URL=emulator.base_url)
@@ -128,7 +128,7 @@ def test_the_host_is_looked_up(check: Check, serve: Serve) -> None:
     assert f"looked up at {emulator.base_url}" in checked.said["host"]
 
 
-def test_a_lake_is_left_as_it_was(check: Check, serve: Serve, tmp_path: Path) -> None:
+def test_it_does_not_change_the_lake(check: Check, serve: Serve, tmp_path: Path) -> None:
     """The check changes no file in it, also while a run uses it."""
     for name in ("_staging/.1.tmp", "year=2022/part-00000.parquet"):
         file = tmp_path / "lake" / name
@@ -188,7 +188,7 @@ def test_a_token_that_is_refused(check: Check, serve: Serve) -> None:
     assert 0 == emulator.count("listing")
 
 
-def test_what_the_listing_answered_is_said(check: Check, serve: Serve) -> None:
+def test_it_shows_the_answer_to_the_listing(check: Check, serve: Serve) -> None:
     """A 200, a 206, or a 404 that can be the vendor's mean that the keys are accepted."""
     emulator = serve(DATA, auth="oauth1")
     said = "OAuth 1.0a: the keys are accepted (the listing answered {})".format
@@ -201,17 +201,17 @@ def test_what_the_listing_answered_is_said(check: Check, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(("ahead", "named"), [(3600, True), (-3600, True), (5, False)])
-def test_a_clock_that_is_wrong_is_named_though_all_is_well(
+def test_a_wrong_clock_is_reported_even_if_all_checks_pass(
     check: Check, serve: Serve, ahead: int, named: bool
 ) -> None:
-    """A server may refuse signatures of a wrong time."""
+    """A server may refuse a signature with a wrong time."""
     headers = {"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)}
     empty = Fault("listing", "status", status=404, body=b"{}", headers=headers, times=None)
     checked = check(serve(DATA, faults=(empty,)))
     assert (0, named) == (checked.code, "this machine's clock is" in checked.said["authentication"])
 
 
-def test_a_proxy_that_is_not_used_is_said(
+def test_it_names_a_proxy_that_is_not_used(
     check: Check, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message says why a variable does not count; with `api.use_proxy` it does."""
@@ -271,7 +271,7 @@ def test_certificates(
         ("127.0.0.1", timedelta(days=3), "ok", ", which is soon"),
     ],
 )
-def test_certificates_that_do_not_fit(
+def test_certificates_that_are_not_valid(
     check: Check,
     serve: Serve,
     tmp_path_factory: pytest.TempPathFactory,
@@ -280,7 +280,7 @@ def test_certificates_that_do_not_fit(
     outcome: str,
     said: str,
 ) -> None:
-    """Another host's and an expired one are not trusted; one that expires soon is reported."""
+    """A certificate of another host or an expired one fails. One that expires soon is reported."""
     until = datetime.now(UTC) + life
     context, authority = certified(tmp_path_factory.mktemp("ca"), name, until)
     url = serve(DATA, tls=context).base_url
@@ -379,7 +379,7 @@ def test_nothing_listed_at_all(check: Check, serve: Serve) -> None:
     assert (8, 8) == (emulator.count("listing"), emulator.count("listing", 404))
 
 
-def test_a_start_that_is_set_is_the_limit(check: Check, serve: Serve) -> None:
+def test_it_lists_nothing_before_the_configured_start(check: Check, serve: Serve) -> None:
     """The check lists nothing before `--from`."""
     emulator = serve(Dataset.of({}))
     checked = check(emulator, "--from", "2022-06-01T12:00:00Z", "--to", "2022-06-02")
@@ -407,7 +407,7 @@ def test_a_file_that_cannot_be_downloaded(
     checked = check(emulator, AHT_ETL_FETCH__TIMEOUT="0.3s")
     assert (1, {**OUTCOME, "file": "failed"}) == (checked.code, checked.outcomes)
     ((path, count),) = emulator.file_requests().items()
-    # A request on a kept connection that was closed is sent again.
+    # A request on a kept connection that the server closed is sent again.
     assert (2 if fault["kind"] == "reset_before" else 1) == count
     assert checked.said["file"].startswith(f"{path}: {said}")
 
@@ -450,7 +450,7 @@ def test_a_listing_that_fails(
 
 
 def test_a_server_that_quotes_the_keys(check: Check, serve: Serve) -> None:
-    """Quoted keys are hidden (the fixture checks it)."""
+    """The output hides keys that the server quotes. The fixture checks it."""
     body = (
         b'{"causes": ["emulator-consumer-secret-0001"], "message": "Authorization: Bearer abc123"}'
     )
@@ -507,7 +507,7 @@ def on_a_terminal(
         try:
             while more := os.read(ours, 2**16):
                 shown += more
-        except OSError:  # a terminal's end on Linux
+        except OSError:  # on Linux, the end of a pty is an error
             pass
     os.close(ours)
     return shown.decode()

@@ -1,4 +1,4 @@
-"""Copiers that are killed, run side by side and told to end, while the copy is read and grows."""
+"""Copiers are killed, run in parallel and get signals, while readers read the growing copy."""
 
 import json
 import random
@@ -32,7 +32,7 @@ from tests.parts import directory, write_part
 
 
 def lake_of(root: Path, days: int, parts: int) -> None:
-    """Write a lake of so many days, each of so many parts of one or two files."""
+    """Write a lake with this number of days and of parts per day; a part has one or two files."""
     for day in range(1, days + 1):
         for number in range(parts):
             files = [(f"{number}-{n}", 3 + (7 * number + n) % 40) for n in range(1 + number % 2)]
@@ -41,7 +41,7 @@ def lake_of(root: Path, days: int, parts: int) -> None:
 
 @pytest.mark.parametrize("first", range(4))
 def test_killed_between_any_two_effects(tmp_path: Path, first: int) -> None:
-    """Readers see whole files, each once, and the next call does the rest."""
+    """Readers see complete files, each once. The next call copies the rest."""
     lake = tmp_path / "lake"
     lake_of(lake, 2, 2)
     at = first + 1
@@ -91,12 +91,12 @@ def by_pyarrow(copy: Path) -> Counter[str]:
 
 
 class Reading(threading.Thread):
-    """Reads the copy in a loop, and holds what it sees against the truth."""
+    """Reads the copy in a loop and compares the rows with the expected ones."""
 
     def __init__(self, look: Callable[[Path], "Counter[str]"], copy: Path) -> None:
         super().__init__()
         self._look, self._copy = look, copy
-        #: Rows of each file that there may be; files are added before they are in the lake.
+        #: Rows of each file that the copy may have. A file is added before it is in the lake.
         self.truth: dict[str, int] = {}
         self.ended = threading.Event()
         self.wrong: list[Any] = []
@@ -107,7 +107,7 @@ class Reading(threading.Thread):
         while not self.ended.is_set() and not self.wrong:
             try:
                 found = self._look(self._copy)
-            except Exception as error:  # noqa: BLE001 - a test fails by it
+            except Exception as error:  # noqa: BLE001 - the test fails with it
                 self.wrong.append(error)
                 return
             self.wrong += [each for each in found.items() if self.truth.get(each[0]) != each[1]]
@@ -119,7 +119,7 @@ class Reading(threading.Thread):
 def test_three_copiers_are_killed_while_the_copy_is_read_and_grows(
     tmp_path: Path, kills: int
 ) -> None:
-    """No reader sees a row twice, misses one of a file that it sees, or loses one it has seen."""
+    """No reader sees a row twice, sees a file without some of its rows, or loses a row later."""
     lake, copy = tmp_path / "lake", tmp_path / "copy"
     lake_of(lake, 4, 30)
     readers = [Reading(look, copy) for look in (by_duckdb, by_pyarrow)]
@@ -133,7 +133,7 @@ def test_three_copiers_are_killed_while_the_copy_is_read_and_grows(
     try:
         while killed < kills:
             while len(running) < 3:
-                # Small parts: many commits for a kill to fall between.
+                # Small parts mean many commits, so kills hit between them.
                 env = environment(AHT_ETL_LAKE__TARGET_PART_SIZE="4kB")
                 running.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
             time.sleep(chance.uniform(0.3, 1.2))
@@ -164,11 +164,11 @@ def test_three_copiers_are_killed_while_the_copy_is_read_and_grows(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_a_report(tmp_path: Path, number: signal.Signals) -> None:
-    """What is committed stays, nothing is left staged, and the next call does the rest."""
+    """Committed parts stay, no staged file is left, and the next call copies the rest."""
     lake, copy, report = tmp_path / "lake", tmp_path / "copy", tmp_path / "report.json"
     lake_of(lake, 3, 40)
     command = arguments(lake, copy, "--settle", "0s", "--report", str(report))
-    # Each file makes a part: 180 commits, of which the signal comes behind the first.
+    # Each file makes a part, so there are 180 commits. The signal comes after the first.
     process = subprocess.Popen(
         command,
         env=environment(AHT_ETL_LAKE__TARGET_PART_SIZE="1B"),

@@ -1,4 +1,4 @@
-"""Killed, overlapped, interrupted: the lake is right at every moment, and the next run goes on."""
+"""Killed, overlapping and interrupted runs: the lake is always correct, and runs can continue."""
 
 import gzip
 import json
@@ -50,7 +50,7 @@ DAY = Dataset.generate(6, START, datetime(2022, 6, 2, tzinfo=UTC), rows_per_file
 
 
 def assert_lake_is_sound(lake: Path, dataset: Dataset) -> None:
-    """Compare what is in the lake: whole files, each once; engines read nothing else."""
+    """Check that the lake has complete files, each once, and that engines read nothing else."""
     if not list(lake.rglob("*.parquet")):
         return
     loaded = [source["path"] for source in receipts(lake)]
@@ -61,7 +61,7 @@ def assert_lake_is_sound(lake: Path, dataset: Dataset) -> None:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    """Wait for something that will happen; fail after a minute."""
+    """Wait until the condition is true; fail after a minute."""
     ends_at = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < ends_at
@@ -70,7 +70,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("first", [1, 2])
 def test_killed_between_any_two_effects(run: Runner, serve: Serve, first: int) -> None:
-    """After each kill the lake reads without a doubled row, and the next run completes it."""
+    """After each kill, no row is in the lake twice, and the next run completes the lake."""
     emulator = serve(SMALL)
     for at in range(first, 100, 2):
         run.lake = run.folder / f"lake-{at}"
@@ -90,13 +90,13 @@ def test_killed_between_any_two_effects(run: Runner, serve: Serve, first: int) -
         assert_lake_holds(run.lake, SMALL)
         assert not list((run.lake / "_staging").iterdir())
         assert len(list((run.lake / "_quarantine").rglob("*.ndjson"))) == 1
-    # Fewer would mean that effects are no longer seen.
+    # If there are fewer, the test no longer sees the effects.
     assert at > 25
 
 
 @pytest.mark.timeout(1800)
 def test_killed_at_random_moments(run: Runner, serve: Serve, kills: int) -> None:
-    """Wherever a kill strikes, the lake is sound; whenever a run is let go on, it is whole."""
+    """After every kill the lake is correct. After every run that ends, it is complete."""
     emulator = serve(DAY, latency_s=0.005)
     rng = random.Random(4)
     for kill in range(kills):
@@ -105,7 +105,7 @@ def test_killed_at_random_moments(run: Runner, serve: Serve, kills: int) -> None
         )
         answers = emulator.count("file") + rng.randrange(1, 12)
         wait_until(partial(_answered, emulator, answers, process))
-        time.sleep(rng.random() / 50)  # into the middle of whatever comes next
+        time.sleep(rng.random() / 50)  # to kill in the middle of the next step
         process.kill()
         process.communicate()
         assert_lake_is_sound(run.lake, DAY)
@@ -118,9 +118,9 @@ def test_killed_at_random_moments(run: Runner, serve: Serve, kills: int) -> None
 
 @pytest.mark.parametrize("part_size", ["128MiB", "1kB"])
 def test_three_runs_at_once(run: Runner, serve: Serve, part_size: str) -> None:
-    """Each file ends in the lake once; each run claims only what it committed itself.
+    """Each file is in the lake once, and each run reports only the files that it committed itself.
 
-    Whether a partition is one part or each run cuts it into many of its own.
+    This holds for one part per partition, and for many parts of each run.
     """
     emulator = serve(DAY, latency_s=0.01)
     processes = [
@@ -141,8 +141,8 @@ def test_three_runs_at_once(run: Runner, serve: Serve, part_size: str) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_three_runs_at_once_with_kills_among_them(run: Runner, serve: Serve, kills: int) -> None:
-    """Two are killed at some moment; what they leave behind hinders nobody."""
+def test_three_runs_at_once_of_which_two_are_killed(run: Runner, serve: Serve, kills: int) -> None:
+    """Two are killed at random moments. Their leftovers do not disturb other runs."""
     emulator = serve(DAY, latency_s=0.01)
     rng = random.Random(9)
     for _ in range(kills // 3):
@@ -159,7 +159,7 @@ def test_three_runs_at_once_with_kills_among_them(run: Runner, serve: Serve, kil
 
 
 def test_the_lake_reads_at_every_moment_of_a_run(run: Runner, serve: Serve) -> None:
-    """An engine that reads while a run writes sees whole files only."""
+    """An engine that reads while a run writes sees only complete files."""
     process = run.start(serve(DAY, latency_s=0.02), AHT_ETL_FETCH__CONCURRENCY="2")
     looks = 0
     while process.poll() is None:
@@ -175,10 +175,10 @@ def test_the_lake_reads_at_every_moment_of_a_run(run: Runner, serve: Serve) -> N
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
-def test_a_signal_ends_the_run_with_what_was_downloaded_in_the_lake(
+def test_a_signal_ends_the_run_after_it_commits_its_downloads(
     run: Runner, serve: Serve, number: int, code: int
 ) -> None:
-    """The report says what is in the lake; the next run does the rest and nothing twice."""
+    """The report agrees with the lake. The next run loads the rest and nothing twice."""
     emulator = serve(DAY, latency_s=0.02)
     process = run.start(emulator, AHT_ETL_FETCH__CONCURRENCY="2")
     wait_until(lambda: emulator.count("file", 200) >= 20)
@@ -203,7 +203,7 @@ def test_a_signal_ends_the_run_with_what_was_downloaded_in_the_lake(
 
 @pytest.mark.parametrize("where", ["listing", "file", "domain"])
 def test_a_signal_while_the_server_hangs(run: Runner, serve: Serve, where: str) -> None:
-    """Waiting for the network ends at once, wherever it is."""
+    """Every wait for the network ends at once."""
     emulator = serve(DATA, faults=(Fault(where, "hang", times=None),))  # type: ignore[arg-type]
     process = run.start(emulator, AHT_ETL_API__DOMAIN_URL=emulator.base_url)
     if where == "domain":
@@ -225,8 +225,8 @@ def test_a_signal_while_the_server_hangs(run: Runner, serve: Serve, where: str) 
     assert (143, "interrupted") == (ended.code, ended.report["status"])
 
 
-def test_a_signal_while_paths_are_awaited(run: Runner, serve: Serve) -> None:
-    """Standard input that says nothing keeps nobody; there is a report of nothing."""
+def test_a_signal_while_the_run_waits_for_paths(run: Runner, serve: Serve) -> None:
+    """A run that waits for standard input ends at once, with an empty report."""
     process = run.start(serve(DATA), "--paths", "-")
     wait_until(lambda: _handles_sigterm(process))
     process.send_signal(signal.SIGTERM)
@@ -239,7 +239,7 @@ def test_a_signal_while_paths_are_awaited(run: Runner, serve: Serve) -> None:
 
 
 def test_a_signal_during_a_wait(run: Runner, serve: Serve) -> None:
-    """A retry's delay and a Retry-After are not waited out."""
+    """The run does not wait for the end of a retry delay or a Retry-After."""
     faults = (
         Fault("file", "status", status=503, times=2),
         Fault("file", "status", status=429, headers={"Retry-After": "3600"}, times=None),
@@ -251,14 +251,14 @@ def test_a_signal_during_a_wait(run: Runner, serve: Serve) -> None:
     assert run.end(process).code == 143
 
 
-def test_the_same_signal_twice_is_once(run: Runner, serve: Serve) -> None:
-    """A wrapper delivers it to the process and to its group; what is downloaded is committed."""
+def test_the_same_signal_twice_counts_once(run: Runner, serve: Serve) -> None:
+    """A wrapper may signal both the process and its group. Downloaded files are committed."""
     emulator = serve(DAY, latency_s=0.02)
     process = run.start(emulator, AHT_ETL_FETCH__CONCURRENCY="2")
     wait_until(lambda: emulator.count("file", 200) >= 20)
     for _ in range(2):
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.05)  # else the kernel delivers one
+        time.sleep(0.05)  # without a pause, the kernel merges both into one
     ended = run.end(process)
     assert (143, "interrupted") == (ended.code, ended.report["status"])
     assert ended.report["files"]["loaded"] >= 18
@@ -267,7 +267,7 @@ def test_the_same_signal_twice_is_once(run: Runner, serve: Serve) -> None:
 
 
 def test_a_later_signal_ends_at_once_with_a_report(run: Runner, serve: Serve) -> None:
-    """It does not wait for the grace or for a disk that hangs."""
+    """It waits neither for the grace nor for a disk that hangs."""
     emulator = serve(SMALL)
     hangs = "import os, time; os.link = lambda *_, **__: time.sleep(300)"
     arguments = run.arguments(emulator, report=f"{run.folder}/report.json")[1:]
@@ -288,7 +288,7 @@ def test_a_later_signal_ends_at_once_with_a_report(run: Runner, serve: Serve) ->
 
 
 def test_an_error_that_ends_a_run_sets_the_same_deadline(run: Runner, serve: Serve) -> None:
-    """A disk that hangs keeps nobody: the report says why the run failed."""
+    """A disk that hangs does not delay the end. The report says why the run failed."""
     emulator = serve(SMALL, faults=(Fault("file", "status", HOUR.format(2, "1"), status=401),))
     code = (
         "import os, time; os.link = lambda *_, **__: time.sleep(300)\n"
@@ -308,8 +308,8 @@ def test_an_error_that_ends_a_run_sets_the_same_deadline(run: Runner, serve: Ser
     assert "authentication was refused in mid-run" in ended.report["error"]
 
 
-def test_a_signal_that_is_ignored_stays_so(run: Runner, serve: Serve) -> None:
-    """Under `nohup` a terminal that closes ends nothing."""
+def test_a_signal_that_is_ignored_stays_ignored(run: Runner, serve: Serve) -> None:
+    """Under `nohup`, a run continues when its terminal closes."""
     emulator = serve(DATA, latency_s=0.02)
     arguments = run.arguments(emulator, report=f"{run.folder}/report.json")
     process = subprocess.Popen(
@@ -322,8 +322,8 @@ def test_a_signal_that_is_ignored_stays_so(run: Runner, serve: Serve) -> None:
     assert_lake_holds(run.lake, DATA)
 
 
-def test_a_second_signal_ends_a_report_that_nobody_reads(run: Runner, serve: Serve) -> None:
-    """While the report is written, signals are heard too."""
+def test_a_second_signal_ends_a_blocked_report(run: Runner, serve: Serve) -> None:
+    """Signals also work while the run writes its report."""
     pipe = run.folder / "pipe"
     os.mkfifo(pipe)
     arguments = run.arguments(serve(SMALL), report=str(pipe))
@@ -337,14 +337,14 @@ def test_a_second_signal_ends_a_report_that_nobody_reads(run: Runner, serve: Ser
 
 
 def ended_by(process: subprocess.Popen[Any], number: int) -> bool:
-    """Send one more signal, until it is heard."""
+    """Repeat a signal until the process ends."""
     process.send_signal(number)
     time.sleep(0.05)
     return process.poll() is not None
 
 
 def test_a_temporary_folder_that_is_full(run: Runner, serve: Serve) -> None:
-    """What fits into memory is loaded; what does not fails alone, and the reason is said."""
+    """Files that fit into memory are loaded. Others fail alone, and the message says why."""
     big = {HOUR.format(1, "big"): gzip.compress(random.Random(1).randbytes(300_000), 0)}
     small = {path: file.content for path, file in SMALL.files.items() if "/hour=2/" in path}
     emulator = serve(Dataset.of({**small, **big}))
@@ -364,15 +364,15 @@ def test_a_temporary_folder_that_is_full(run: Runner, serve: Serve) -> None:
     assert "the temporary folder" in failure["message"]
 
 
-def test_a_signal_before_anything_is_set_up(run: Runner, serve: Serve) -> None:
-    """From its first moment on the process ends with the promised code."""
+def test_a_signal_during_the_start(run: Runner, serve: Serve) -> None:
+    """From the start on, the process ends with the documented code."""
     emulator = serve(DATA, latency_s=0.1)
     for moment_s in (0, 0.05, 0.1, 0.2, 0.3, 0.4):
         process = run.start(emulator)
-        time.sleep(moment_s)  # whatever moment this is: the end is the same
+        time.sleep(moment_s)  # the outcome is the same at any moment
         process.send_signal(signal.SIGTERM)
         ended = run.end(process)
-        # Before the program's own first line, the kernel's way of ending is the only one.
+        # Before the program's own first line, only the kernel can handle the signal.
         assert (ended.code, ended.report.get("status")) in {
             (143, "interrupted"),
             (-signal.SIGTERM, None),
@@ -380,7 +380,7 @@ def test_a_signal_before_anything_is_set_up(run: Runner, serve: Serve) -> None:
 
 
 def _handles_sigterm(process: subprocess.Popen[str]) -> bool:
-    """Tell whether Python's own handler is set: SIGTERM's bit in the mask of caught signals."""
+    """Return whether Python's handler is set: SIGTERM's bit in the mask of caught signals."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
@@ -390,8 +390,8 @@ def _answered(emulator: Emulator, answers: int, process: subprocess.Popen[str]) 
     return emulator.count("file") >= answers or process.poll() is not None
 
 
-def test_grace_over(run: Runner, serve: Serve) -> None:
-    """What cannot be committed in time is left to the next run; the exit code stays."""
+def test_the_grace_runs_out(run: Runner, serve: Serve) -> None:
+    """The next run loads what could not be committed in time. The exit code is the same."""
     emulator = serve(DAY, latency_s=0.02)
     process = run.start(emulator, AHT_ETL_SHUTDOWN__GRACE="0.001s", AHT_ETL_FETCH__CONCURRENCY="2")
     wait_until(lambda: emulator.count("file", 200) >= 10)
@@ -405,7 +405,7 @@ def test_grace_over(run: Runner, serve: Serve) -> None:
 
 
 def test_a_lake_that_cannot_be_written(run: Runner, serve: Serve) -> None:
-    """A folder where none can be made ends the run with 1 and a line that names it."""
+    """If the folder cannot be made, the run ends with 1 and one line that names the folder."""
     run.folder.joinpath("file").write_text("")
     run.lake = run.folder / "file" / "lake"
     emulator = serve(DATA)
@@ -414,11 +414,11 @@ def test_a_lake_that_cannot_be_written(run: Runner, serve: Serve) -> None:
     assert "lake.uri" in ended.report["error"]
 
 
-def test_a_disk_that_takes_no_more(run: Runner, serve: Serve) -> None:
-    """Parts that do not fit fail their files with kind `lake`; later runs make good."""
+def test_a_full_disk(run: Runner, serve: Serve) -> None:
+    """The files of parts that do not fit fail with kind `lake`. Later runs load them."""
     emulator = serve(DAY)
     arguments = run.arguments(emulator, report="-")
-    # No file may grow beyond 8 KiB: some parts fit, others do not, as on a disk that is full.
+    # No file may grow beyond 8 KiB. As on a full disk, some parts fit and others do not.
     done = subprocess.run(
         ["prlimit", "--fsize=8192", *arguments],
         env=environment(AHT_ETL_LAKE__COMPRESSION="none"),
@@ -442,7 +442,7 @@ def test_a_disk_that_takes_no_more(run: Runner, serve: Serve) -> None:
 
 
 def test_bad_rows_that_cannot_be_kept(run: Runner, serve: Serve) -> None:
-    """A file whose bad rows have no place is not loaded: they would be lost."""
+    """A file is not loaded if its bad rows cannot be written; they would be lost."""
     run.lake.mkdir()
     (run.lake / "_quarantine").write_text("in the way")
     emulator = serve(SMALL)
@@ -456,7 +456,7 @@ def test_bad_rows_that_cannot_be_kept(run: Runner, serve: Serve) -> None:
 
 @pytest.mark.parametrize("given", [(), ("--lake", "other lake")])
 def test_the_demo_says_what_to_do_next(given: tuple[str, ...], tmp_path: Path) -> None:
-    """Three commands at its end, each of which works as it is shown."""
+    """It ends with three commands, and each works as printed."""
     done = subprocess.run(
         [COMMAND, "demo", *given],
         env=environment(),
@@ -488,7 +488,7 @@ def test_the_demo_says_what_to_do_next(given: tuple[str, ...], tmp_path: Path) -
     ids=["a folder of others", "a read-only root"],
 )
 def test_the_demo_finds_a_place_to_write(mounts: str, place: str, tmp_path: Path) -> None:
-    """As in a container: the temporary folder, or memory; and it says where."""
+    """As in a container, it uses the temporary folder or memory, and says where."""
     as_root()
     work, temporary = tmp_path / "work", tmp_path / "temporary"
     work.mkdir()
@@ -502,7 +502,7 @@ def test_the_demo_finds_a_place_to_write(mounts: str, place: str, tmp_path: Path
         check=False,
     )
     if "mount" in done.stderr or "unshare" in done.stderr:
-        pytest.skip("nothing can be mounted here")
+        pytest.skip("this machine does not allow mounts")
     assert 0 == done.returncode, done.stderr
     folder = Path(place.format(temporary=temporary))
     assert f"The lake is in {folder / 'demo-lake'}\n" in done.stdout
@@ -511,7 +511,7 @@ def test_the_demo_finds_a_place_to_write(mounts: str, place: str, tmp_path: Path
 
 
 def test_commands_by_hand(tmp_path: Path) -> None:
-    """`demo` loads two days and, repeated, nothing; `emulator` serves until it is interrupted."""
+    """`demo` loads two days, and nothing when repeated. `emulator` serves until a signal."""
     for loaded in (True, False):
         done = subprocess.run(
             [COMMAND, "demo", "--report", "report.json"],

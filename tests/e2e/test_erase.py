@@ -1,4 +1,4 @@
-"""`aht-etl erase` removes a segment from archive and lake, and nothing else, for good."""
+"""`aht-etl erase` removes a segment, and nothing else, from the archive and the lake for good."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ SEGMENT = next(row["segmentId"] for path, row in GENERATED.rows() if path.starts
 ROW = json.dumps({"segmentId": SEGMENT, "sequence": 1}).encode()
 OTHER = b'{"segmentId":"other"}'
 SPECIAL = {
-    # In every shape, in a field that nobody documented, in a bad row, behind escapes.
+    # In every shape, in an undocumented field, in a bad row, with escapes.
     "lines": b"\n".join([OTHER, ROW, OTHER]),
     "array": b"[" + b", ".join([OTHER, ROW]) + b"]",
     "spread": json.dumps(json.loads(ROW), indent=1).encode() + b"\n" + OTHER,
@@ -89,7 +89,7 @@ def mentions(folder: Path, wanted: str) -> list[str]:
 
 
 def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
-    """From lake, bad rows and archive; other rows stay, and later runs change nothing."""
+    """It is gone from lake, bad rows and archive. Other rows stay. Later runs change nothing."""
     raw = run.folder / "raw"
     emulator = serve(DATA)
     assert 3 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
@@ -106,7 +106,7 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     assert [] == mentions(run.folder / "raw", SEGMENT)
     assert [] == mentions(run.lake, SEGMENT)
     loadable = {p: f for p, f in DATA.files.items() if p not in (MALFORMED, DAMAGED)}
-    del loadable[f"{HOUR}lines.json.gz"]  # the one beside it counts now
+    del loadable[f"{HOUR}lines.json.gz"]  # erase replaced this file
     left = {
         row: count
         for row, count in expected(Dataset(loadable)).items()
@@ -116,13 +116,13 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
         rows = engine(run.lake)
         rest = {row: n for row, n in rows.items() if row in left}
         assert left == rest
-        # Of what was damaged, what could be read is what is left of it.
+        # Of the damaged file, only the readable rows are left.
         more = {(row[0], row[9].rpartition("/")[2], n) for row, n in (rows - Counter(left)).items()}
         assert {("other", "lines.json.gz", 1), ("other", "damaged.json.gz", 99)} == more
 
     proved = command(run.folder, "verify", "--lake", "lake", "--deep", "--json")
     assert ([], 0) == (json.loads(proved.stdout)["findings"], proved.returncode)
-    # What cannot be loaded is fetched by each run, unless it is told not to.
+    # Each run fetches files that cannot be loaded again, unless fetch.skip names them.
     run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw", AHT_ETL_FETCH__SKIP=json.dumps([MALFORMED]))
     assert rows == through_pyarrow(run.lake)
     ended = erase(run.folder, SEGMENT)
@@ -130,8 +130,8 @@ def test_a_segment_is_gone_for_good(run: Runner, serve: Serve) -> None:
     assert (1, "", nothing) == (ended.returncode, ended.stdout, ended.stderr)
 
 
-def test_what_is_not_archived_is_not_deleted(run: Runner, serve: Serve) -> None:
-    """Its other rows would be lost."""
+def test_a_file_without_an_archived_copy_is_not_deleted(run: Runner, serve: Serve) -> None:
+    """Otherwise the file's other rows would be lost."""
     assert 3 == run(serve(DATA), *WINDOW).code
     before = through_pyarrow(run.lake)
     (run.folder / "raw").mkdir()
@@ -165,10 +165,10 @@ NEIGHBOURS = Dataset.of(
         ("account:1:conversation:aa-10", ["1", "1", "bad 1"]),
     ],
 )
-def test_a_segment_is_not_its_neighbour(
+def test_only_the_named_segment_is_removed(
     run: Runner, serve: Serve, wanted: str, left: list[str]
 ) -> None:
-    """Segment 1 is not segment 10, also with escapes; a conversation is all its segments."""
+    """Segment 1 is not segment 10, also with escapes. A conversation means all its segments."""
     assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
     ended = erase(run.folder, wanted)
     assert (0, "") == (ended.returncode, ended.stderr)
@@ -190,7 +190,7 @@ def test_a_segment_is_not_its_neighbour(
     assert left == sorted(name.replace("\\u0030", "0") for name in found) + bad
 
 
-def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
+def test_the_hours_to_load_again_are_printed_first(run: Runner, serve: Serve) -> None:
     """All hours to load are printed before the first deletion; --dry-run prints only them."""
     assert 3 == run(serve(DATA), *WINDOW, AHT_ETL_RAW__URI="raw").code
     before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
@@ -208,8 +208,8 @@ def test_what_will_go_is_said_before_it_goes(run: Runner, serve: Serve) -> None:
     assert {"written again", "deleted"} == {line.partition(":")[0] for line in done}
 
 
-def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
-    """Then nothing is changed, and the message says so."""
+def test_a_segment_that_does_not_exist(run: Runner, serve: Serve) -> None:
+    """Nothing changes, and the message says so."""
     assert 0 == run(serve(GENERATED), *WINDOW, AHT_ETL_RAW__URI="raw").code
     ended = erase(run.folder, "account:1:conversation:2-0")
     assert (
@@ -223,8 +223,8 @@ def test_nothing_is_known_of_it(run: Runner, serve: Serve) -> None:
     )
 
 
-def test_a_place_that_is_not_there(tmp_path: Path) -> None:
-    """The message names it: a typing error must not look like "nothing found"."""
+def test_a_lake_or_archive_that_does_not_exist(tmp_path: Path) -> None:
+    """The message names it. A typing error must not look like "nothing found"."""
     (tmp_path / "lake").mkdir()
     ended = erase(tmp_path, "--raw", "rw", SEGMENT)
     assert (1, True) == (ended.returncode, "/rw does not exist or is empty" in ended.stderr)
@@ -244,14 +244,14 @@ def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Anything less than a conversation is refused: an empty text is in every row."""
+    """Text shorter than a conversation is refused, because an empty text is in every row."""
     ended = erase(tmp_path, *arguments)
     assert (2, "") == (ended.returncode, ended.stdout)
     assert "Traceback" not in ended.stderr
 
 
-def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
-    """Its days are copied again from the lake, and verify compares the two."""
+def test_a_segment_is_removed_from_the_copy_too(run: Runner, serve: Serve) -> None:
+    """Its days are copied again from the lake, and `verify` compares lake and copy."""
     emulator = serve(GENERATED)
     assert 0 == run(emulator, *WINDOW, AHT_ETL_RAW__URI="raw").code
     coarse = ("compact", "--lake", "lake", "--settle", "0s")
@@ -269,7 +269,7 @@ def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
     other = segments("lake") - {SEGMENT}
     tried = erase(run.folder, "--dry-run", "--copy", "coarse", SEGMENT)
     assert (0, True) == (tried.returncode, " 1 parts of the copy" in tried.stdout)
-    # Erased from the lake alone, it is still found in the copy.
+    # If it is erased from the lake only, the copy still has it.
     for flags in ((), ("--copy", "coarse")):
         ended = erase(run.folder, *flags, SEGMENT)
         assert (0, "") == (ended.returncode, ended.stderr)
@@ -284,8 +284,8 @@ def test_a_segment_is_gone_from_the_copy_too(run: Runner, serve: Serve) -> None:
     assert (1, "") == (ended.returncode, ended.stdout)
 
 
-def test_rows_of_any_array_are_rows(run: Runner, serve: Serve) -> None:
-    """Elements of each array of a file are rows; the text of other rows does not change."""
+def test_rows_in_any_array_are_found(run: Runner, serve: Serve) -> None:
+    """The elements of each array in a file are rows. The text of other rows does not change."""
     other = b'{"segmentId": "x", "of": [1e3, 7.10, "\\u00e9"]}'
     arrays = b'[%b]\n[\n %b,\n {"segmentId": "%b"} ,{"segmentId":"y"}]' % (
         OTHER,
@@ -301,7 +301,7 @@ def test_rows_of_any_array_are_rows(run: Runner, serve: Serve) -> None:
 
 
 def test_a_run_that_is_active_is_not_disturbed(run: Runner, serve: Serve) -> None:
-    """While a run holds the archive, nothing is changed."""
+    """While a run uses the archive, `erase` changes nothing."""
     assert 0 == run(serve(NEIGHBOURS), *WINDOW, AHT_ETL_RAW__URI="raw").code
     before = through_pyarrow(run.lake)
     active = LocalStore(run.folder / "raw")

@@ -1,4 +1,4 @@
-"""What goes wrong on the wire: survived where it passes, named where it lasts, nothing half."""
+"""Faults of the network and the server: a passing one is survived, a lasting one is reported."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ DATA = Dataset.generate(11, START, END, rows_per_file=30)
 PATHS = [path for path, file in DATA.files.items() if file.rows]
 ALL = len(DATA.files)
 
-# Each fault with the kind under which it is reported if it lasts, and the requests it takes then.
+# Each fault, the failure kind if it lasts, and the number of requests in that case.
 FAULTS: dict[str, tuple[dict[str, Any], str, int]] = {
     "500": ({"kind": "status", "status": 500}, "http", 4),
     "502": ({"kind": "status", "status": 502}, "http", 4),
@@ -80,7 +80,7 @@ SHORT = {"AHT_ETL_FETCH__TIMEOUT": "0.3s", "AHT_ETL_RETRY__THROTTLE_ATTEMPTS": "
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_passing_fault_is_survived(run: Runner, serve: Serve, name: str) -> None:
-    """Once on a file and once on the listing: all is loaded, and the retries are counted."""
+    """It occurs once on a file and once on the listing. All is loaded; the retries are counted."""
     what, _, _ = FAULTS[name]
     on_listing = what["kind"] not in {"bad_trailer", "bad_middle"}
     faults = [Fault("file", path=PATHS[0], **what)]
@@ -99,9 +99,9 @@ def test_a_passing_fault_is_survived(run: Runner, serve: Serve, name: str) -> No
 
 @pytest.mark.parametrize("name", [*FAULTS, *FINAL])
 def test_a_lasting_fault_fails_its_file_alone(run: Runner, serve: Serve, name: str) -> None:
-    """All others are loaded, the file is named with its kind; the next run makes good.
+    """All others are loaded. The report names the file and the kind, and the next run loads it.
 
-    At level debug too, nothing that was sent to prove who is calling is to be seen.
+    No key, token or signature appears in the output, not even at level debug.
     """
     what, kind, attempts = {**FAULTS, **FINAL}[name]
     fault = Fault("file", path=PATHS[0], times=None, **what)
@@ -126,7 +126,7 @@ def test_a_lasting_fault_fails_its_file_alone(run: Runner, serve: Serve, name: s
 
 
 def secrets_in(ended: Ended, emulator: Emulator) -> list[str]:
-    """Return what of the keys, tokens and signatures that were sent is in a run's output."""
+    """Return the sent keys, tokens and signatures that a run's output contains."""
     output = ended.out + ended.err + json.dumps(ended.report)
     secrets = {value for name, value in emulator.keys.items() if "consumer_key" not in name}
     for request in emulator.requests:
@@ -135,7 +135,7 @@ def secrets_in(ended: Ended, emulator: Emulator) -> list[str]:
     return [secret for secret in secrets if secret and secret in output]
 
 
-# The 404 of a listing is an empty window; damaged like a gzip, it is no JSON.
+# A 404 of a listing is an empty window, and a listing that is damaged like a gzip is no JSON.
 OF_LISTINGS = [*FAULTS, *(name for name in FINAL if name != "404"), "401"]
 
 
@@ -143,7 +143,7 @@ OF_LISTINGS = [*FAULTS, *(name for name in FINAL if name != "404"), "401"]
 def test_a_listing_that_fails_is_never_an_empty_window(
     run: Runner, serve: Serve, name: str
 ) -> None:
-    """The run ends with 1 and one line that says why; nothing was fetched, nothing written."""
+    """The run ends with 1 and one line that says why. It fetches and writes nothing."""
     what = {"kind": "status", "status": 401} if name == "401" else {**FAULTS, **FINAL}[name][0]
     emulator = serve(DATA, faults=(Fault("listing", times=None, **what),))
     ended = run(emulator, "--from", "2022-06-01", "--to", "2022-06-02", **SHORT)
@@ -155,7 +155,7 @@ def test_a_listing_that_fails_is_never_an_empty_window(
 
 @pytest.fixture
 def nobody() -> Iterator[Callable[[str], str]]:
-    """Return URLs of servers that cannot be had."""
+    """Return URLs of servers that cannot be reached."""
     server = socket.socket()
     server.bind(("127.0.0.1", 0))
     certificate = trustme.CA().issue_cert("localhost", "127.0.0.1")
@@ -184,8 +184,10 @@ def nobody() -> Iterator[Callable[[str], str]]:
         ("certificate", "localhost shows a certificate that is not trusted: "),
     ],
 )
-def test_nobody_there(run: Runner, nobody: Callable[[str], str], name: str, said: str) -> None:
-    """A listing ends the run, a file fails with kind `connection`; the reason is said."""
+def test_an_unreachable_server(
+    run: Runner, nobody: Callable[[str], str], name: str, said: str
+) -> None:
+    """A listing ends the run. A file fails with kind `connection`. The message says why."""
     paths = run.folder / "paths"
     paths.write_text(PATHS[0])
     for more, code in (((), 1), (("--paths", str(paths)), 3)):
@@ -200,7 +202,7 @@ def test_nobody_there(run: Runner, nobody: Callable[[str], str], name: str, said
         check_report(report, code)
         reason = report["error"] or report["failures"][0]["message"]
         assert (code, True) == (done.returncode, said in reason)
-        # Nobody is trusted the next time who is not now.
+        # A retry cannot make a certificate trusted.
         attempts = 1 if name == "certificate" else 4
         assert code == 1 or ("connection", attempts) == (
             report["failures"][0]["kind"],
@@ -209,7 +211,7 @@ def test_nobody_there(run: Runner, nobody: Callable[[str], str], name: str, said
 
 
 def test_authentication_that_fails_in_mid_run_ends_it(run: Runner, serve: Serve) -> None:
-    """What was downloaded is committed, the rest is not attempted, the exit code is 1."""
+    """Downloaded files are committed, the rest is not attempted, and the exit code is 1."""
     fault = Fault("file", "status", status=401, path=PATHS[-1], times=None)
     emulator = serve(DATA, faults=(fault,))
     ended = run(emulator, AHT_ETL_FETCH__CONCURRENCY="1")
@@ -223,16 +225,16 @@ def test_authentication_that_fails_in_mid_run_ends_it(run: Runner, serve: Serve)
     assert_lake_holds(run.lake, DATA)
 
 
-def test_a_revoked_token_is_renewed_once_for_all(run: Runner, serve: Serve) -> None:
-    """A 401 in mid-run gets one new token, which serves all workers."""
+def test_a_revoked_token_is_renewed_once_for_all_workers(run: Runner, serve: Serve) -> None:
+    """After a 401 in mid-run, the run gets one new token, which all workers use."""
     emulator = serve(DATA, auth="oauth2", faults=(Fault("file", "status", status=401, times=1),))
     ended = run(emulator)
     assert (0, 2) == (ended.code, emulator.count("token"))
     assert_lake_holds(run.lake, DATA)
 
 
-def test_wrong_keys_end_the_run_with_what_to_do(run: Runner, serve: Serve) -> None:
-    """A 401 of the listing names the permission that the key needs."""
+def test_wrong_keys_end_the_run_with_advice(run: Runner, serve: Serve) -> None:
+    """If the listing answers 401, the message names the permission that the key needs."""
     emulator = serve(DATA, auth="oauth1")
     window = ("--from", "2022-06-01", "--to", "2022-06-02")
     ended = run(emulator, *window, AHT_ETL_AUTH__CONSUMER_SECRET="another-secret")
@@ -241,8 +243,8 @@ def test_wrong_keys_end_the_run_with_what_to_do(run: Runner, serve: Serve) -> No
 
 
 @pytest.mark.parametrize("limit", [{"max_concurrent": 3}, {"rate": 20}])
-def test_a_limited_server_is_lived_with(run: Runner, serve: Serve, limit: dict[str, Any]) -> None:
-    """429s slow the run down; they fail nothing."""
+def test_a_rate_limit_slows_the_run_only(run: Runner, serve: Serve, limit: dict[str, Any]) -> None:
+    """429s slow the run down, but no file fails."""
     emulator = serve(DATA, latency_s=0.02, **limit)
     ended = run(emulator)
     assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
@@ -251,7 +253,7 @@ def test_a_limited_server_is_lived_with(run: Runner, serve: Serve, limit: dict[s
 
 
 def test_the_concurrency_is_never_exceeded(run: Runner, serve: Serve) -> None:
-    """`fetch.concurrency` counts requests in flight, whatever they are for."""
+    """`fetch.concurrency` limits all requests in flight, whatever their purpose."""
     emulator = serve(DATA, latency_s=0.02)
     assert (
         run(emulator, "--from", "2022-05-25", "--to", "2022-06-02", "--concurrency", "3").code == 0
@@ -259,16 +261,16 @@ def test_the_concurrency_is_never_exceeded(run: Runner, serve: Serve) -> None:
     assert emulator.most_at_once == 3
 
 
-def test_a_dripping_answer_is_waited_for(run: Runner, serve: Serve) -> None:
-    """The time limit is for silence, not for slowness."""
+def test_a_slow_answer_is_no_timeout(run: Runner, serve: Serve) -> None:
+    """The timeout counts the time without a byte, not the total time."""
     emulator = serve(DATA, faults=(Fault("file", "drip", path=PATHS[0], delay_s=0.0005),))
     ended = run(emulator, AHT_ETL_FETCH__TIMEOUT="0.3s")
     assert (0, 0) == (ended.code, ended.report["http"]["retries"])
     assert_lake_holds(run.lake, DATA)
 
 
-def test_a_file_that_unpacks_to_too_much_fails_alone(run: Runner, serve: Serve) -> None:
-    """More than `limits.max_file_size` is a failure of that file, not of the run."""
+def test_a_file_that_unpacks_to_too_many_bytes_fails_alone(run: Runner, serve: Serve) -> None:
+    """Beyond `limits.max_file_size`, only that file fails, not the run."""
     ended = run(serve(DATA), AHT_ETL_LIMITS__MAX_FILE_SIZE="6kB")
     kinds = {failure["kind"] for failure in ended.report["failures"]}
     assert (3, {"too_large"}) == (ended.code, kinds)
@@ -276,7 +278,7 @@ def test_a_file_that_unpacks_to_too_much_fails_alone(run: Runner, serve: Serve) 
 
 
 def test_no_secret_in_any_output(run: Runner, serve: Serve) -> None:
-    """At level debug and with a server that shows what it was sent, nothing leaks."""
+    """Nothing leaks, even at level debug and with a server that quotes the requests."""
     for scheme in ("oauth1", "oauth2"):
         echo = (
             b'{"causes": ["emulator-consumer-secret-0001", "Authorization: Bearer abcdef123456"]}'

@@ -1,4 +1,4 @@
-"""What another server than the vendor's answers, and files of another account, from outside."""
+"""Answers of servers that are not the vendor's, and files of another account."""
 
 import json
 import socket
@@ -33,10 +33,10 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("what", ELSEWHERE)
-def test_a_window_that_is_not_answered_costs_no_other(
+def test_an_unanswered_window_does_not_affect_others(
     run: Runner, serve: Serve, what: dict[str, object]
 ) -> None:
-    """The rest is loaded, the run is partial, the window is named, and the next run asks again."""
+    """The rest is loaded, the run is partial and names the window, and the next run retries it."""
     query = f"fromMillis={to_millis(DAYS[1])}"
     fault = Fault("listing", times=None, query=query, **what)  # type: ignore[arg-type]
     emulator = serve(DATA, auth="oauth1", faults=(fault,))
@@ -48,7 +48,7 @@ def test_a_window_that_is_not_answered_costs_no_other(
         report["listing"]["unanswered_windows"],
         report["listing"]["empty_windows"],
     )
-    # A file of midnight is listed by the day before as well.
+    # The window of the day before also lists a file of midnight.
     assert 0 <= report["files"]["loaded"] - (ALL - OF_THE_SECOND) <= 2
     assert report["newest_complete_hour"] == "2022-06-01T23:00:00Z"
     assert (3 + 3, 3) == (report["listing"]["requests"], report["http"]["retries"])
@@ -61,7 +61,7 @@ def test_a_window_that_is_not_answered_costs_no_other(
 
 
 def test_a_stray_answer_is_survived(run: Runner, serve: Serve) -> None:
-    """One 404 of a proxy that is restarted loses nothing."""
+    """One 404 of a restarting proxy loses no file."""
     faults = tuple(Fault("listing", **what) for what in ELSEWHERE)  # type: ignore[arg-type]
     ended = run(serve(DATA, faults=faults), *WINDOW)
     assert (0, []) == (ended.code, ended.report["listing"]["unanswered_windows"])
@@ -69,7 +69,7 @@ def test_a_stray_answer_is_survived(run: Runner, serve: Serve) -> None:
 
 
 def test_every_404_is_an_empty_window_if_that_is_set(run: Runner, serve: Serve) -> None:
-    """At once, and each is said."""
+    """There is no retry. The report and the log name the window."""
     query = f"fromMillis={to_millis(DAYS[1])}"
     fault = Fault("listing", "status", status=404, body=b"gone", query=query, times=None)
     ended = run(serve(DATA, faults=(fault,)), *WINDOW, AHT_ETL_API__ANY_404_IS_EMPTY="true")
@@ -84,10 +84,10 @@ def test_every_404_is_an_empty_window_if_that_is_set(run: Runner, serve: Serve) 
         (("status", "--against", "api"), "The API did not answer for 2022-06-02 00:00 to"),
     ],
 )
-def test_what_else_is_listed_names_what_is_not_answered(
+def test_other_commands_name_unanswered_windows(
     run: Runner, serve: Serve, tmp_path: Path, command: tuple[str, ...], said: str
 ) -> None:
-    """A plan or a comparison with the API is not whole then."""
+    """A plan, or a comparison with the API, is then incomplete."""
     emulator = serve(DATA)
     assert run(emulator, "--from", "2022-06-01", "--to", "2022-06-02").code == 0
     query = f"fromMillis={to_millis(DAYS[1])}"
@@ -130,7 +130,7 @@ def a_web_server(folder: Path) -> Iterator[str]:
 
 
 def test_any_web_server_is_not_the_api(tmp_path: Path) -> None:
-    """The run fails and says what answered; a check says the same and accepts no keys."""
+    """The run fails and says what answered. A check says the same and accepts no keys."""
     report = tmp_path / "report.json"
     with a_web_server(tmp_path) as url:
         common = ("--account", "a1", "--base-url", url, *WINDOW, "--lake", str(tmp_path / "lake"))
@@ -154,8 +154,8 @@ def test_any_web_server_is_not_the_api(tmp_path: Path) -> None:
     assert "404, but not the vendor's" in checks["listing"]["message"]
 
 
-def test_another_account_is_said_once_and_loaded(run: Runner, serve: Serve) -> None:
-    """It may be the same one with a prefix: a warning, no error."""
+def test_files_of_another_account_are_loaded_with_one_warning(run: Runner, serve: Serve) -> None:
+    """It may be the same account with a prefix, so it is a warning and no error."""
     ended = run(serve(DATA), *WINDOW, "--account", "79344075")
     assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
     assert [DEFAULT_ACCOUNT] == ended.report["quality"]["other_accounts"]
@@ -163,8 +163,8 @@ def test_another_account_is_said_once_and_loaded(run: Runner, serve: Serve) -> N
     assert ("79344075", [DEFAULT_ACCOUNT]) == (said["asked"], said["listed"])
 
 
-def test_the_account_that_was_asked_for_is_not_said(run: Runner, serve: Serve) -> None:
-    """Nothing is odd about it."""
+def test_files_of_the_requested_account_cause_no_warning(run: Runner, serve: Serve) -> None:
+    """This is the normal case."""
     ended = run(serve(DATA), *WINDOW)
     assert ([], 0) == (
         ended.report["quality"]["other_accounts"],
@@ -174,7 +174,7 @@ def test_the_account_that_was_asked_for_is_not_said(run: Runner, serve: Serve) -
 
 @contextmanager
 def speaking_no_tls() -> Iterator[str]:
-    """Answer whatever comes with a line of another protocol."""
+    """Answer each connection with a line of another protocol."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
 
         def serve() -> None:
@@ -208,8 +208,8 @@ def failed(url: str, folder: Path, **env: str) -> dict[str, object]:
     return report
 
 
-def test_a_plain_text_port_is_told_at_once(tmp_path: Path) -> None:
-    """It will not speak TLS the next time either."""
+def test_a_port_without_tls_is_reported_without_retries(tmp_path: Path) -> None:
+    """A retry cannot help."""
     with speaking_no_tls() as url:
         report = failed(url, tmp_path)
     assert "127.0.0.1 does not speak TLS on port" in str(report["error"])
@@ -226,10 +226,8 @@ def test_a_plain_text_port_is_told_at_once(tmp_path: Path) -> None:
         ("SSL_CERT_DIR", None, "there is no such folder"),
     ],
 )
-def test_certificates_that_are_not_there(
-    tmp_path: Path, name: str, content: str | None, said: str
-) -> None:
-    """Nobody would be trusted; the variable is named, and nothing is sent."""
+def test_missing_certificates(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+    """Without them no server is trusted. The message names the variable, and nothing is sent."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)

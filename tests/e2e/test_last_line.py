@@ -1,4 +1,4 @@
-"""Every exit code but 0 has a last line on standard error that says why and what to do."""
+"""With every exit code except 0, the last line on standard error says why and what to do."""
 
 import gzip
 import json
@@ -61,9 +61,9 @@ NO_RETRY = {"AHT_ETL_RETRY__SERVER_DELAYS": "[]"}
 def test_the_last_line_on_standard_error_says_why(
     arguments: tuple[str, ...], code: int, said: str, tmp_path: Path
 ) -> None:
-    """It is a JSON object like the log, or text for an unknown flag or command; text on a terminal.
+    """It is JSON like the log; on a terminal, or for an unknown flag or command, it is text.
 
-    In a pod it is also the last line of the log, which holds standard output as well.
+    In a pod it is also the last line of the log, which has standard output too.
     """
     env = environment(**NO_RETRY)
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_the_last_line_on_standard_error_says_why(
 
 
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
-    """Exit code 2, like other wrong usage."""
+    """The exit code is 2, as for other wrong usage."""
     env = environment(AHT_ETL_FETCH__RAT="1")
     done = subprocess.run(
         [COMMAND, "run"], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -96,7 +96,7 @@ def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
 
 
 def test_a_partial_run_says_why_in_its_last_line(serve: Serve, run: Runner, tmp_path: Path) -> None:
-    """Exit code 3: how many files failed, of which kinds, what the next run does, the first one."""
+    """With exit code 3, it has the number and kinds of failures, the first one, what comes next."""
     emulator = serve(MIXED)
     ended = run(emulator, *WINDOW)
     said = json.loads(last_line(ended.err))
@@ -161,7 +161,7 @@ def test_entries_that_are_no_paths_are_not_tried_again(serve: Serve, run: Runner
 
 
 def test_a_signal_is_named(serve: Serve, run: Runner) -> None:
-    """With how many files were loaded and how many are left."""
+    """The line says how many files were loaded and how many are left."""
     emulator = serve(DATA, latency_s=0.05)
     process = run.start(emulator)
     wait_until(lambda: emulator.count("file") >= 3)
@@ -176,7 +176,7 @@ def test_a_signal_is_named(serve: Serve, run: Runner) -> None:
 
 
 def test_a_second_signal_is_named(serve: Serve, run: Runner) -> None:
-    """The run does not wait for its report: here it goes into a pipe that nobody reads."""
+    """The run does not wait for its report, which here goes into a pipe that nobody reads."""
     pipe = run.folder / "pipe"
     os.mkfifo(pipe)
     process = subprocess.Popen(
@@ -196,7 +196,7 @@ def test_a_second_signal_is_named(serve: Serve, run: Runner) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_a_signal_ends_says_so(number: signal.Signals, tmp_path: Path) -> None:
-    """Also one without a job: the emulator."""
+    """This also holds for commands that run no job, such as the emulator."""
     process = subprocess.Popen(
         [COMMAND, "emulator", "--port", "0", "--files-per-hour", "0"],
         env=environment(),
@@ -215,7 +215,7 @@ def test_a_command_that_a_signal_ends_says_so(number: signal.Signals, tmp_path: 
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    """With the flag that chooses another."""
+    """The line also names the flag that chooses another port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = subprocess.run(
             [sys.executable, "-m", "etl", "emulator", "--port", str(taken.getsockname()[1])],
@@ -230,7 +230,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 def test_a_command_that_crashes(tmp_path: Path) -> None:
-    """Only the error's class is shown, since its text may hold a secret; the trace is in a file."""
+    """It shows only the error's class; the text may hold a secret. A file has the traceback."""
     code = "import etl.cli; etl.cli.app = lambda: {}['hush-hush']; etl.cli.main()"
     ended = subprocess.run(
         [Path(COMMAND).with_name("python"), "-c", code],
@@ -250,7 +250,7 @@ def test_a_command_that_crashes(tmp_path: Path) -> None:
 
 
 def test_a_run_that_crashes(serve: Serve, run: Runner, tmp_path: Path) -> None:
-    """The last line names the file of the trace; neither holds a secret."""
+    """The last line names the file with the traceback. Neither holds a secret."""
     emulator = serve(DATA, auth="oauth1")
     secret = emulator.keys["consumer_secret"]
     folder = tmp_path / "broken"

@@ -1,4 +1,4 @@
-"""What a run logs: one event a file, one a part, one summary; nothing twice."""
+"""A run logs one event per file, one per part and one summary, each once."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ def events(ended: Ended) -> list[dict[str, Any]]:
 
 
 def test_one_event_a_file_a_part_and_a_run(run: Runner, serve: Serve) -> None:
-    """All with the run's id; the summary agrees with the report."""
+    """All events have the run's id. The summary agrees with the report."""
     faults = (
         Fault("file", "status", path=FIRST, status=404, times=None),
         Fault("file", "status", status=503),
@@ -52,8 +52,8 @@ def test_one_event_a_file_a_part_and_a_run(run: Runner, serve: Serve) -> None:
     assert ended.report["rows"]["loaded"] == summary["rows"]
 
 
-def test_by_default_a_file_that_loads_is_silent(run: Runner, serve: Serve) -> None:
-    """A quiet run logs its windows without files, its plan, its parts and its summary."""
+def test_by_default_loaded_files_are_not_logged(run: Runner, serve: Serve) -> None:
+    """At the default level, a run logs its windows without files, its plan, parts and summary."""
     ended = run(serve(DATA), *_WINDOW)
     names = [event["event"] for event in events(ended)]
     assert [
@@ -66,8 +66,8 @@ def test_by_default_a_file_that_loads_is_silent(run: Runner, serve: Serve) -> No
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_why_a_run_failed_is_said_once(run: Runner, serve: Serve, log_format: str) -> None:
-    """By the last line, after the summary; without a traceback."""
+def test_the_reason_of_a_failure_is_logged_once(run: Runner, serve: Serve, log_format: str) -> None:
+    """The last line, after the summary, has the reason, without a traceback."""
     refused = serve(DATA, faults=(Fault("listing", "status", status=400, times=None),))
     ended = run(refused, "--log-format", log_format, *_WINDOW)
     *_, summary, last = ended.err.splitlines()
@@ -78,11 +78,11 @@ def test_why_a_run_failed_is_said_once(run: Runner, serve: Serve, log_format: st
 
 
 def test_a_file_that_breaks_a_decoder(run: Runner, serve: Serve, tmp_path: Path) -> None:
-    """It fails alone, in one line; the traceback is there for those who ask for debug."""
+    """Only this file fails, with one line. The traceback is logged at level debug."""
     broken = Dataset.of({FIRST: gzip.compress(b'{"segmentId": "a"}')})
     folder = tmp_path / "broken"
     folder.mkdir()
-    # Python reads it when it starts: every decoding of this process meets an error of our making.
+    # Python imports it at start-up. It makes every decoding in that process fail.
     (folder / "sitecustomize.py").write_text(
         "from etl.decode.decoded import Decoded\n"
         "def broken(*_, **__): raise RuntimeError('of our making')\n"

@@ -1,4 +1,4 @@
-"""`aht-etl plan`: what `run` would do, and nothing done."""
+"""`aht-etl plan` shows what `run` would do, and changes nothing."""
 
 import json
 import os
@@ -20,7 +20,7 @@ HOUR = "/year=2022/month=6/day=1/hour={}/accountId=le79344075/{}.json.gz"
 
 
 def plan(emulator: Emulator, run: Runner, *more: str, stdin: str = "", **env: str) -> Ended:
-    """Run the command; where it gives JSON, that is the report."""
+    """Run the command. If it prints JSON, the report is that JSON."""
     done = subprocess.run(
         [
             *(COMMAND, "plan", "--account", "le79344075", "--base-url", emulator.base_url),
@@ -45,8 +45,8 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_it_says_what_run_then_does(run: Runner, serve: Serve) -> None:
-    """Hour by hour, at first, in between and at the end; nothing is fetched, no lake is made."""
+def test_the_plan_is_what_the_run_does(run: Runner, serve: Serve) -> None:
+    """They agree hour by hour, before and after each run. The plan fetches and writes nothing."""
     emulator = serve(DATA, auth="oauth1")
     planned = plan(emulator, run, *WINDOW, "--json")
     assert (0, "", 0, False) == (
@@ -81,8 +81,8 @@ def test_it_says_what_run_then_does(run: Runner, serve: Serve) -> None:
     assert (run.lake / first["partition"]).is_dir()
 
 
-def test_what_a_run_would_not_load(run: Runner, serve: Serve) -> None:
-    """Invalid, skipped and damaged are told apart; the answer is whole, so it is a success."""
+def test_files_that_a_run_would_not_load(run: Runner, serve: Serve) -> None:
+    """It distinguishes invalid, skipped and damaged. It is complete, so the exit code is 0."""
     emulator = serve(DATA)
     run(emulator, "--from", "2022-06-01", "--to", "2022-06-01T04:00:00Z")
     parts = sorted(run.lake.rglob("part-*.parquet"))
@@ -135,7 +135,7 @@ def test_what_a_run_would_not_load(run: Runner, serve: Serve) -> None:
 
 
 def test_shares(run: Runner, serve: Serve) -> None:
-    """Disjoint and complete, as those of a run."""
+    """They are disjoint and complete, like those of a run."""
     emulator = serve(DATA)
     shares = [
         plan(emulator, run, *WINDOW, "--json", "--shard", f"{i}/3").report["partitions"]
@@ -157,7 +157,7 @@ def test_shares(run: Runner, serve: Serve) -> None:
 def test_a_plan_that_cannot_be_made(
     run: Runner, serve: Serve, fault: Fault | None, env: dict[str, str], said: str
 ) -> None:
-    """Exit code 1, one line that says why on standard error, nothing on standard output."""
+    """The exit code is 1, standard error has one line that says why, standard output is empty."""
     emulator = serve(DATA, auth="oauth1", faults=(fault,) if fault else ())
     if "AHT_ETL_LAKE__URI" in env:
         run.lake = Path(env["AHT_ETL_LAKE__URI"])
@@ -176,9 +176,9 @@ def test_a_plan_that_cannot_be_made(
 def test_a_signal_ends_it(
     run: Runner, serve: Serve, number: int, code: int, command: tuple[str, ...]
 ) -> None:
-    """At once, wherever it waits; `status` too, which asks the same."""
+    """It ends at once, wherever it waits. So does `status` with the API."""
     emulator = serve(DATA, faults=(Fault("listing", "hang", times=None),))
-    run.lake.mkdir()  # there is no status of a lake that is not there
+    run.lake.mkdir()  # without a lake, `status` is an error
     process = subprocess.Popen(
         [
             *(COMMAND, *command, "--account", "le79344075", "--base-url", emulator.base_url),
@@ -196,8 +196,8 @@ def test_a_signal_ends_it(
     assert "before the end; " in json.loads(err.splitlines()[-1])["reason"]
 
 
-def test_its_width_and_its_letters(run: Runner, serve: Serve) -> None:
-    """Those of the terminal."""
+def test_its_width_and_characters_fit_the_terminal(run: Runner, serve: Serve) -> None:
+    """It uses the width of the terminal, and only characters that the terminal can show."""
     env = {"COLUMNS": "60", "PYTHONIOENCODING": "ascii"}
     paths = [HOUR.format(hour, "a") for hour in range(3)]
     ended = plan(serve(DATA), run, "--paths", "-", stdin="\n".join(paths), **env)
@@ -207,6 +207,6 @@ def test_its_width_and_its_letters(run: Runner, serve: Serve) -> None:
 
 
 def test_nothing_is_listed(run: Runner, serve: Serve) -> None:
-    """Said in words; no lake is made."""
+    """The plan says so in words. It makes no lake."""
     ended = plan(serve(Dataset.of({})), run, *WINDOW)
     assert (0, True, False) == (ended.code, "nothing is listed" in ended.out, run.lake.exists())

@@ -1,4 +1,4 @@
-"""`--from-archive` and `--archive-only`: a lake without the vendor, an archive without a lake."""
+"""`--from-archive` loads without the vendor. `--archive-only` fills an archive without a lake."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ ALL = Dataset(
 
 
 def command(folder: Path, name: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder that has the archive, `raw`, without a network or an account."""
+    """Run a command in the folder of the archive, `raw`, without a network or an account."""
     return subprocess.run(
         [COMMAND, name, *flags],
         cwd=folder,
@@ -57,7 +57,7 @@ def command(folder: Path, name: str, *flags: str, **env: str) -> subprocess.Comp
 
 
 def replay(folder: Path, *flags: str, **env: str) -> dict[str, Any]:
-    """Run with --from-archive, over both days by default; return the report."""
+    """Run with --from-archive, by default for both days; return the report."""
     flags = flags if "--from" in flags or "--paths" in flags else (*WINDOW, *flags)
     ended = command(folder, "run", "--from-archive", *flags, "--report", "-", **env)
     report: dict[str, Any] = json.loads(ended.stdout)
@@ -83,12 +83,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(loaded: Path, tmp_path: Path) -> Path:
-    """Copy it."""
+    """Copy the lake and its archive."""
     return Path(shutil.copytree(loaded, tmp_path / "folder"))
 
 
 def test_a_lake_from_the_archive_is_the_lake_from_the_api(folder: Path) -> None:
-    """With the same rows, receipts and bad rows; files that failed fail again."""
+    """They have the same rows, receipts and bad rows. Files that failed fail again."""
     report = replay(folder, "--lake", "again")
     truth = expected(Dataset({p: f for p, f in ALL.files.items() if p not in (DAMAGED, MALFORMED)}))
     for engine in (through_pyarrow, through_duckdb):
@@ -116,8 +116,8 @@ def test_a_lake_from_the_archive_is_the_lake_from_the_api(folder: Path) -> None:
     )
 
 
-def test_the_plan_says_what_the_run_does(folder: Path) -> None:
-    """With windows, shares and accounts."""
+def test_the_plan_is_what_the_run_does(folder: Path) -> None:
+    """This holds for windows, shares and accounts."""
     flags = ("--from", "2022-06-01T06:30:00Z", "--to", "2022-06-01T08:00:00Z", "--lake", "some")
     shown = command(folder, "plan", "--from-archive", *flags, "--json")
     plan = json.loads(shown.stdout)
@@ -134,7 +134,7 @@ def test_the_plan_says_what_the_run_does(folder: Path) -> None:
 
 
 def test_paths_from_a_list(folder: Path) -> None:
-    """Their bytes come from the archive; a path that is not in it is not found."""
+    """The bytes come from the archive. A path that is not in it fails with `not_found`."""
     first, absent = next(iter(DATA.files)), f"{HOUR}absent.json.gz"
     (folder / "paths").write_text(f"{first}\n{absent}\n")
     report = replay(folder, "--paths", "paths", "--lake", "some")
@@ -147,7 +147,7 @@ def test_paths_from_a_list(folder: Path) -> None:
 
 
 def test_all_accounts_or_one(tmp_path: Path) -> None:
-    """Each in its own partition; months and days may have a leading zero."""
+    """Each account has its own partition. Months and days may have a leading zero."""
     paths = [
         f"year=2022/{day}/accountId={account}/{account}.json.gz"
         for day in ("month=6/day=1/hour=6", "month=06/day=01/hour=06")
@@ -166,7 +166,7 @@ def test_all_accounts_or_one(tmp_path: Path) -> None:
 
 
 def test_of_several_files_the_newest_good_one_counts(folder: Path) -> None:
-    """It is listed once, and a warning says that there are several."""
+    """The path is listed once, and a warning says that it has several files."""
     path = next(iter(DATA.files))
     plain = folder / f"raw{path}"
     beside = plain.with_name(version_name(plain.name, "a" * 64))
@@ -181,7 +181,7 @@ def test_of_several_files_the_newest_good_one_counts(folder: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(folder: Path) -> None:
-    """It fails alone, with kind lake."""
+    """Only this file fails, with kind `lake`."""
     path = next(iter(DATA.files))
     (folder / f"raw{path}").unlink()
     (folder / f"raw{path}").symlink_to("nowhere")
@@ -192,8 +192,8 @@ def test_a_file_that_cannot_be_read(folder: Path) -> None:
     assert len(DATA.files) + len(HIDDEN) == report["files"]["loaded"]
 
 
-def test_large_files_are_read_where_they_lie(tmp_path: Path) -> None:
-    """Files beyond the share of memory give the same rows."""
+def test_large_files_are_read_in_place(tmp_path: Path) -> None:
+    """Files that are larger than their share of memory give the same rows."""
     text = b"".join(b'{"segmentId":"%d","sequence":"%d"}\n' % (n, n) for n in range(60_000))
     file = tmp_path / f"raw{HOUR}large.json.gz"
     file.parent.mkdir(parents=True)
@@ -220,14 +220,14 @@ def test_large_files_are_read_where_they_lie(tmp_path: Path) -> None:
 def test_wrong_usage(
     tmp_path: Path, flags: tuple[str, ...], env: dict[str, str], said: str
 ) -> None:
-    """Exit code 2, for plan too, and nothing is created."""
+    """The exit code is 2, for `plan` too, and nothing is created."""
     for name in ("run", "plan"):
         ended = command(tmp_path, name, *flags, **env)
         assert (2, True) == (ended.returncode, said in ended.stderr)
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_window_of_which_nothing_is_kept(folder: Path) -> None:
+def test_a_window_without_archived_files(folder: Path) -> None:
     """The run is ok, and one event says what to check."""
     late = ("--from", "2021-06-01", "--to", "2021-06-02")
     ended = command(folder, "run", "--from-archive", *late, "--lake", "again")
@@ -237,8 +237,8 @@ def test_a_window_of_which_nothing_is_kept(folder: Path) -> None:
     assert "check --from, --to and --account" in said[0]
 
 
-def test_no_archive_at_all(tmp_path: Path) -> None:
-    """It is an error, never an empty window: its name may be wrong."""
+def test_an_archive_that_does_not_exist(tmp_path: Path) -> None:
+    """It is an error and no empty window, because the name may be wrong."""
     report = replay(tmp_path)
     assert (1, True) == (report["exit_code"], "check raw.uri" in report["error"])
     assert [] == list(tmp_path.iterdir())
@@ -247,8 +247,8 @@ def test_no_archive_at_all(tmp_path: Path) -> None:
     assert (1, True) == (report["exit_code"], "check raw.uri" in report["error"])
 
 
-def test_landing_first(run: Runner, serve: Serve) -> None:
-    """The archive is filled and no lake is made; the next run loads exactly its files."""
+def test_archive_first_and_load_later(run: Runner, serve: Serve) -> None:
+    """The first run fills the archive and makes no lake. The next run loads exactly its files."""
     flags = (*WINDOW, "--archive-only")
     env = {"AHT_ETL_RAW__URI": "raw"}
     emulator = serve(ALL, faults=(Fault("file", "bad_middle", next(iter(DATA.files))),))
@@ -277,8 +277,8 @@ def test_landing_first(run: Runner, serve: Serve) -> None:
     assert sum(path.startswith(HOUR) for path in ALL.files) - 2 == ended.report["files"]["loaded"]
 
 
-def test_three_landings_at_once(run: Runner, serve: Serve) -> None:
-    """A run counts only files that it added; those of another run are already loaded."""
+def test_three_archive_runs_at_once(run: Runner, serve: Serve) -> None:
+    """A run counts only the files that it added. Files of another run count as already loaded."""
     emulator = serve(DATA, latency_s=0.01)
     processes = [
         run.start(
@@ -302,7 +302,7 @@ def account(emulator: etl.emulator.Emulator) -> tuple[str, ...]:
 
 
 def test_from_python(folder: Path, serve: Serve) -> None:
-    """The same, as arguments of run and plan."""
+    """`etl.run` and `etl.plan` accept the same as arguments."""
     settings = etl.Settings.model_validate(
         {
             "lake": {"uri": str(folder / "again")},

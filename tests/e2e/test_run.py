@@ -1,4 +1,4 @@
-"""The main job, run as a process against the emulator; the whole lake compared with the truth."""
+"""The main job runs as a process against the emulator. Tests compare the whole lake."""
 
 import gzip
 import hashlib
@@ -27,10 +27,10 @@ SMALL = Dataset.generate(3, START, datetime(2022, 6, 1, 6, tzinfo=UTC), rows_per
 PATHS = list(SMALL.files)
 
 
-def test_everything_listed_is_in_the_lake_once_and_later_only_what_is_new(
+def test_each_listed_file_is_loaded_once_and_later_runs_load_only_new_files(
     run: Runner, serve: Serve
 ) -> None:
-    """The first run loads what has arrived, the second nothing, the third what came late."""
+    """The first run loads all files, the second none, the third those that arrived late."""
     early, late = datetime(2022, 6, 3, 3, tzinfo=UTC), datetime(2022, 7, 1, tzinfo=UTC)
     arrived = sum(file.available_from_ms <= to_millis(early) for file in DAYS.files.values())
     assert 0 < arrived < len(DAYS.files)
@@ -56,8 +56,8 @@ def test_everything_listed_is_in_the_lake_once_and_later_only_what_is_new(
     assert dict.fromkeys(DAYS.files, 1) == dict(emulator.file_requests())
 
 
-def test_receipts_say_what_was_loaded(run: Runner, serve: Serve) -> None:
-    """Rows, bytes and checksum are those of the gzip file; the report agrees with the lake."""
+def test_receipts_describe_the_loaded_files(run: Runner, serve: Serve) -> None:
+    """Rows, bytes and checksum are those of the gzip file. The report agrees with the lake."""
     ended = run(serve(DAYS))
     for source in receipts(run.lake):
         file = DAYS.files[source["path"]]
@@ -74,8 +74,8 @@ def test_receipts_say_what_was_loaded(run: Runner, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["declared", "on_top", "plain"])
-def test_however_the_bytes_are_sent(run: Runner, serve: Serve, encoding: str) -> None:
-    """Gzip is recognised by its bytes; receipts are of the file, not of the transport."""
+def test_any_transport_encoding(run: Runner, serve: Serve, encoding: str) -> None:
+    """Gzip is recognised by its bytes. Receipts describe the file, not its transport encoding."""
     assert run(serve(SMALL, encoding=encoding)).code == 0
     assert_lake_holds(run.lake, SMALL)
     if encoding != "plain":
@@ -84,7 +84,7 @@ def test_however_the_bytes_are_sent(run: Runner, serve: Serve, encoding: str) ->
 
 
 def test_oauth2_and_the_domain_api(run: Runner, serve: Serve) -> None:
-    """Host and token server are looked up; one token serves all workers."""
+    """The run looks up the host and the token server. All workers use one token."""
     emulator = serve(DAYS, auth="oauth2")
     arguments = run.arguments(emulator, report=str(run.folder / "report-9.json"))
     at = arguments.index("--base-url")
@@ -94,23 +94,23 @@ def test_oauth2_and_the_domain_api(run: Runner, serve: Serve) -> None:
     assert_lake_holds(run.lake, DAYS)
 
 
-def test_a_token_without_expires_in_that_runs_out(run: Runner, serve: Serve) -> None:
-    """The token's own `exp` tells when to renew it; no call is refused."""
+def test_a_token_without_expires_in_is_renewed_in_time(run: Runner, serve: Serve) -> None:
+    """The run takes the time from the token's own `exp`, so the server refuses no request."""
     emulator = serve(SMALL, auth="oauth2", expires_in=False, token_life_s=5, latency_s=0.02)
     ended = run(emulator)
     assert (0, 0) == (ended.code, emulator.count(status=401))
     assert_lake_holds(run.lake, SMALL)
 
 
-def test_windows_empty_and_partial(run: Runner, serve: Serve) -> None:
-    """404 is an empty window, 206 a partial one; both are named, neither fails the run."""
+def test_empty_and_partial_windows(run: Runner, serve: Serve) -> None:
+    """404 is an empty window, 206 a partial one. The report names both, and the run is ok."""
     partial = Window(datetime(2022, 6, 1, 2, tzinfo=UTC), datetime(2022, 6, 1, 3, tzinfo=UTC))
     emulator = serve(SMALL, partial=(partial,))
     ended = run(emulator, "--from", "2022-05-30", "--to", "2022-06-03T12:00:00Z")
     assert (0, 5) == (ended.code, ended.report["listing"]["requests"])
     assert 3 == ended.err.count('"window.empty"')
     day = "2022-{}T00:00:00Z".format
-    # The hour that begins with 1 June is listed by the window before it, too.
+    # The window before 1 June also lists the first hour of 1 June.
     assert {
         "requests": 5,
         "empty_windows": [
@@ -125,7 +125,7 @@ def test_windows_empty_and_partial(run: Runner, serve: Serve) -> None:
 
 
 def test_nothing_listed_at_all(run: Runner, serve: Serve) -> None:
-    """The run is well, and one event says what to look at; a window that has files has none."""
+    """The run is ok, and one event says what to check. A window with files causes no such event."""
     emulator = serve(SMALL)
     for first, last, count in (("2022-05-01", "2022-05-03", 1), ("2022-05-30", "2022-06-03", 0)):
         ended = run(emulator, "--from", first, "--to", last)
@@ -134,7 +134,7 @@ def test_nothing_listed_at_all(run: Runner, serve: Serve) -> None:
 
 @pytest.mark.parametrize("form", ["answer", "answers", "lines", "stdin"])
 def test_paths_instead_of_a_listing(run: Runner, serve: Serve, form: str) -> None:
-    """A saved answer, several, or one path a line; twice is once; what is no path is invalid."""
+    """Saved answers, or one path a line. Duplicates count once; other text is invalid."""
     emulator = serve(SMALL)
     hostile = [
         "/../../etc/passwd",
@@ -168,7 +168,7 @@ def test_paths_instead_of_a_listing(run: Runner, serve: Serve, form: str) -> Non
 
 
 def test_shards_are_disjoint_and_complete(run: Runner, serve: Serve) -> None:
-    """Each share loads its own partitions; together they load all."""
+    """Each share loads its own partitions. Together they load all."""
     emulator = serve(DAYS)
     window = ("--from", "2022-06-01", "--to", "2022-06-03")
     shares = [run(emulator, *window, "--shard", f"{index}/3").report for index in range(3)]
@@ -178,7 +178,7 @@ def test_shards_are_disjoint_and_complete(run: Runner, serve: Serve) -> None:
 
 
 def test_skipped_files_are_never_requested(run: Runner, serve: Serve) -> None:
-    """Patterns and paths of fetch.skip are counted, not fetched."""
+    """Files that match patterns or paths of fetch.skip are counted, not fetched."""
     emulator = serve(SMALL)
     skip = [PATHS[0], "*/hour=3/*"]
     skipped = {path for path in PATHS if path == PATHS[0] or "/hour=3/" in path}
@@ -188,7 +188,7 @@ def test_skipped_files_are_never_requested(run: Runner, serve: Serve) -> None:
 
 
 def test_bad_rows_are_quarantined_and_too_many_fail_the_file(run: Runner, serve: Serve) -> None:
-    """A bad row is kept with its text; a file of them fails whole; an empty one has a receipt."""
+    """A bad row is kept with its text. A file of bad rows fails. An empty file has a receipt."""
     hour = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/"
     good = '{"segmentId":"a","sequence":1}\n'
     dataset = Dataset.of(
@@ -228,7 +228,7 @@ ODD = (
 
 
 def test_extras_parse_as_json_in_every_engine(run: Runner, serve: Serve) -> None:
-    """Half a surrogate pair in an unknown field is replaced, and the report counts the row."""
+    """Half a surrogate pair in an unknown field is replaced. The row counts as loaded."""
     path = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz"
     ended = run(serve(Dataset.of({path: gzip.compress(ODD.encode())})))
     assert (0, 4) == (ended.code, ended.report["rows"]["loaded"])
@@ -246,8 +246,8 @@ def test_extras_parse_as_json_in_every_engine(run: Runner, serve: Serve) -> None
     assert found == ["\ufffd", '["😀"]']
 
 
-def test_an_array_among_lines_is_rows(run: Runner, serve: Serve) -> None:
-    """Files made by concatenation hold both; nothing of them is lost."""
+def test_a_file_with_lines_and_arrays_loses_no_row(run: Runner, serve: Serve) -> None:
+    """Concatenated files can have both."""
     path = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz"
     array = json.dumps([{"segmentId": f"a{number}"} for number in range(5000)])
     lines = '{"segmentId": "b"}\n' * 3
@@ -257,7 +257,7 @@ def test_an_array_among_lines_is_rows(run: Runner, serve: Serve) -> None:
 
 
 def test_only_empty_files(run: Runner, serve: Serve) -> None:
-    """A partition without a single row has a part with its receipts, which engines can read."""
+    """A partition without rows has a part with the receipts, which engines can read."""
     path = "/year=2022/month=6/day=1/hour=6/accountId=le79344075/a.json.gz"
     dataset = Dataset.of({path: gzip.compress(b"")})
     emulator = serve(dataset)
@@ -290,7 +290,7 @@ def _damage(part: Path, how: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_part_is_never_treated_as_absent(run: Runner, serve: Serve, damage: str) -> None:
-    """Its partition is left alone and its files fail; all others are loaded."""
+    """Nothing is written to its partition, and its files fail. All others are loaded."""
     emulator = serve(SMALL)
     run(emulator)
     part = min(run.lake.rglob("*.parquet"))
@@ -309,8 +309,8 @@ def test_a_damaged_part_is_never_treated_as_absent(run: Runner, serve: Serve, da
     assert_lake_holds(run.lake, SMALL)
 
 
-def test_foreign_files_in_the_lake_are_left_alone(run: Runner, serve: Serve) -> None:
-    """What is not the job's is neither read as a part nor touched."""
+def test_foreign_files_in_the_lake_are_not_touched(run: Runner, serve: Serve) -> None:
+    """A run neither reads them as parts nor changes them."""
     emulator = serve(SMALL)
     run(emulator)
     folder = min(run.lake.rglob("*.parquet")).parent
@@ -322,14 +322,14 @@ def test_foreign_files_in_the_lake_are_left_alone(run: Runner, serve: Serve) -> 
 
 
 def test_little_memory_is_enough(run: Runner, serve: Serve) -> None:
-    """With the smallest budget everything spills, nothing locks up, the lake is the same."""
+    """With the smallest budget all data goes to disk. Nothing hangs, and the lake is the same."""
     ended = run(serve(DAYS), AHT_ETL_LIMITS__MEMORY="1MB", AHT_ETL_FETCH__CONCURRENCY="8")
     assert ended.code == 0
     assert_lake_holds(run.lake, DAYS)
 
 
 def test_parts_are_cut_between_sources(run: Runner, serve: Serve) -> None:
-    """A partition larger than the target has several parts, each source whole in one."""
+    """A partition larger than the target has several parts. Each source is whole in one of them."""
     ended = run(serve(DAYS), AHT_ETL_LAKE__TARGET_PART_SIZE="1kB")
     parts = [part["path"] for part in ended.report["parts"]]
     assert len(parts) > len({part.rpartition("/")[0] for part in parts})
@@ -337,7 +337,7 @@ def test_parts_are_cut_between_sources(run: Runner, serve: Serve) -> None:
 
 
 def test_accounts_of_digits_stay_text(run: Runner, serve: Serve) -> None:
-    """An account id of digits, even with a zero in front, reads as the documented query says."""
+    """The documented query reads an account id of digits as text, with its leading zeros."""
     path = "/year=2022/month=6/day=1/hour=6/accountId=0079/a.json.gz"
     dataset = Dataset.of({path: gzip.compress(b'{"segmentId":"a"}')})
     assert run(serve(dataset)).code == 0
@@ -347,7 +347,7 @@ def test_accounts_of_digits_stay_text(run: Runner, serve: Serve) -> None:
 
 
 def test_output_for_machines(run: Runner, serve: Serve) -> None:
-    """Results on standard output, one JSON object a line on standard error."""
+    """Standard output has the results, standard error one JSON object a line."""
     ended = run(serve(SMALL))
     assert f"{len(PATHS):,} files listed" in ended.out
     events = [json.loads(line) for line in ended.err.splitlines()]
@@ -357,8 +357,8 @@ def test_output_for_machines(run: Runner, serve: Serve) -> None:
     assert len(PATHS) == json.loads(done.stdout)["files"]["already_loaded"]
 
 
-def test_the_lake_keeps_nothing_else(run: Runner, serve: Serve) -> None:
-    """After a run there are parts and folders, and nothing staged."""
+def test_a_run_leaves_only_parts_in_the_lake(run: Runner, serve: Serve) -> None:
+    """After a run the lake has parts and folders, and no staged file."""
     run(serve(DAYS))
     names = {path.name for path in run.lake.rglob("*") if path.is_file()}
     assert all(name.startswith("part-") for name in names)

@@ -1,4 +1,4 @@
-"""Few threads, few descriptors, little memory: lived with, or named in one line."""
+"""With few threads, few descriptors or little memory, a run works or says in one line why not."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from tests.conftest import Ended, Runner, Serve, environment
 from tests.e2e.test_endings import DATA
 from tests.lakes import assert_lake_holds
 
-#: A user that runs nothing else: RLIMIT_NPROC counts all threads of a user, and not root's.
+#: A user without other processes: RLIMIT_NPROC counts all threads of a user, except root's.
 _NOBODY = "48913"
 
 
 def limited(run: Runner, emulator: Emulator, *prefix: str, **env: str) -> Ended:
-    """Run behind a command that limits it."""
+    """Run the job through a command that limits it."""
     arguments = run.arguments(emulator, report="report.json")[1:]
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "etl", *arguments],
@@ -38,34 +38,34 @@ def limited(run: Runner, emulator: Emulator, *prefix: str, **env: str) -> Ended:
 
 
 def as_nobody(run: Runner, threads: int) -> list[str]:
-    """Return the command that lets another user start so many threads; skip where it cannot."""
+    """Return a command that runs as another user with this thread limit; skip without root."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv: root itself has no such limit")
     run.folder.chmod(0o777)
-    # What is root's can still be read: Python may lie in its home.
+    # Root's files stay readable, because Python may be in root's home.
     capabilities = ("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
     limit = ("prlimit", f"--nproc={threads}:{threads}")
     return ["setpriv", "--reuid", _NOBODY, "--clear-groups", *capabilities, *limit]
 
 
 @pytest.mark.parametrize("threads", [7, 10, 14])
-def test_a_run_makes_do_with_the_threads_it_gets(run: Runner, serve: Serve, threads: int) -> None:
-    """As many as there are; some are left for libraries."""
+def test_a_run_works_with_few_threads(run: Runner, serve: Serve, threads: int) -> None:
+    """It uses the available threads and leaves some for libraries."""
     ended = limited(run, serve(DATA), *as_nobody(run, threads))
     assert 0 == ended.code, ended.err
     assert_lake_holds(run.lake, DATA)
 
 
-def test_no_thread_at_all_is_named(run: Runner, serve: Serve) -> None:
-    """Exit 1, with the limits that may be the reason."""
+def test_a_run_without_a_thread_says_why(run: Runner, serve: Serve) -> None:
+    """The exit code is 1, and the message names the limits that may be the reason."""
     ended = limited(run, serve(DATA), *as_nobody(run, 1))
     assert (1, "failed") == (ended.code, ended.report["status"])
     assert "no thread can be started: raise" in ended.report["error"]
     assert "pids.max" in ended.err.splitlines()[-1]
 
 
-def test_few_descriptors_are_named(run: Runner, serve: Serve) -> None:
-    """Exit 1 with the limit, without retries: each file would meet it."""
+def test_a_run_with_few_descriptors_says_why(run: Runner, serve: Serve) -> None:
+    """Exit code 1, a message with the limit, and no retry, because every file would fail."""
     ended = limited(run, serve(DATA), "prlimit", "--nofile=14:14")
     assert (1, "failed") == (ended.code, ended.report["status"])
     assert "this process may open 14 (ulimit -n)" in ended.report["error"]
@@ -82,8 +82,8 @@ def test_few_descriptors_are_named(run: Runner, serve: Serve) -> None:
         "from etl.lake import commit as broken; name = 'read_states'",
     ],
 )
-def test_too_little_memory_is_named(run: Runner, serve: Serve, tmp_path: Path, broken: str) -> None:
-    """Wherever it runs out: exit 1, no file is blamed, the rest is not attempted."""
+def test_out_of_memory_says_why(run: Runner, serve: Serve, tmp_path: Path, broken: str) -> None:
+    """Wherever memory runs out: exit code 1, no file fails, and the rest is not attempted."""
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(

@@ -1,4 +1,4 @@
-"""Whose certificates a run trusts, and when it reads them."""
+"""Which certificates a run trusts, and when it reads them."""
 
 import os
 from datetime import UTC, datetime
@@ -20,10 +20,10 @@ DATA = Dataset.generate(
 )
 
 
-def test_whoever_the_variable_names_is_trusted(
+def test_the_ca_in_the_variable_is_trusted(
     run: Runner, serve: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A run loads over https with `SSL_CERT_FILE`; without it nothing is even listed."""
+    """With `SSL_CERT_FILE`, a run loads over https. Without it, not even the listing succeeds."""
     context, authority = certified(tmp_path_factory.mktemp("ca"), "127.0.0.1")
     emulator = serve(DATA, tls=context, auth="oauth2")
     ended = run(emulator, AHT_ETL_RETRY__SERVER_DELAYS="[0,0,0]")
@@ -36,7 +36,7 @@ def test_whoever_the_variable_names_is_trusted(
 
 
 def test_over_http_no_certificate_is_read(run: Runner, serve: Serve, tmp_path: Path) -> None:
-    """Who opened this file would wait for ever: nobody writes to it."""
+    """The file is a pipe without a writer, so a run that opened it would hang."""
     certificates = tmp_path / "certificates"
     os.mkfifo(certificates)
     process = run.start(serve(DATA), SSL_CERT_FILE=str(certificates))

@@ -1,4 +1,4 @@
-"""`aht-etl verify`: a good lake is ok, and each damage is found and named."""
+"""`aht-etl verify`: a good lake is ok, and each kind of damage is a finding."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ DATA = Dataset(
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a lake of several parts an hour, and its raw archive."""
+    """Make a lake with several parts an hour, and its raw archive."""
     folder = tmp_path_factory.mktemp("loaded")
     with run_in_thread(DATA, EmulatorOptions(oldest=None)) as emulator:
         report = load(
@@ -57,7 +57,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / "lake",
             raw={"uri": str(folder / "raw")},
             lake={"uri": str(folder / "lake"), "target_part_size": 1},
-            fetch={"concurrency": 1},  # for the same parts every time
+            fetch={"concurrency": 1},  # so that the parts are the same each time
         )
     assert [JUNK] == [failure["path"] for failure in report["failures"]]
     return folder
@@ -65,7 +65,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(loaded: Path, tmp_path: Path) -> Path:
-    """Copy it, to damage the copy."""
+    """Copy the lake, so that a test can damage the copy."""
     return Path(shutil.copytree(loaded, tmp_path / "folder"))
 
 
@@ -104,13 +104,13 @@ def name(folder: Path, part: Path) -> str:
 
 
 def said_by(part: Path) -> dict[str, str]:
-    """Return what a part's metadata says for the job."""
+    """Return the metadata that the job wrote into a part."""
     metadata = pq.read_metadata(part).metadata or {}
     return {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"aht_etl.")}
 
 
 def rewritten(part: Path, **options: Any) -> None:
-    """Write a part again, as it was but for these options."""
+    """Write a part again with these changes."""
     table, said = pq.read_table(part, partitioning=None), said_by(part)
     with pq.ParquetWriter(part, table.schema, **options) as writer:
         writer.write_table(table)
@@ -127,8 +127,8 @@ def with_sources(part: Path, change: Callable[[list[dict[str, Any]]], None]) -> 
         writer.add_key_value_metadata({"aht_etl.sources": json.dumps(sources)})
 
 
-def test_a_lake_as_it_was_made(folder: Path) -> None:
-    """It is ok, also against the archive; a file that failed to load is a note."""
+def test_an_unchanged_lake(folder: Path) -> None:
+    """It is ok, also compared with the archive. A file that failed to load is a note."""
     _, result = verify(folder)
     sources = receipts(folder / "lake")
     assert {
@@ -145,7 +145,7 @@ def test_a_lake_as_it_was_made(folder: Path) -> None:
 
 
 def test_deep_without_an_archive(folder: Path) -> None:
-    """There is nothing to compare with: wrong usage, and nothing is read."""
+    """It is wrong usage, because there is nothing to compare with. Nothing is read."""
     ended = CliRunner().invoke(app, ["verify", "--lake", str(folder / "lake"), "--deep"])
     structlog.reset_defaults()
     assert (2, "") == (ended.exit_code, ended.stdout)
@@ -154,7 +154,7 @@ def test_deep_without_an_archive(folder: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -9])
 def test_a_part_that_ends_too_early(folder: Path, keep: int) -> None:
-    """It is unreadable, and all other parts are still read."""
+    """The finding is `unreadable`, and all other parts are still read."""
     part = parts(folder)[1]
     part.write_bytes(part.read_bytes()[:keep])
     _, result = verify(folder)
@@ -164,7 +164,7 @@ def test_a_part_that_ends_too_early(folder: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize("damage", ["folder", "pipe", "link", "empty"])
-def test_what_is_named_like_a_part_and_is_none(folder: Path, damage: str) -> None:
+def test_something_else_under_the_name_of_a_part(folder: Path, damage: str) -> None:
     """The command does not wait for it, and does not treat it as absent."""
     part = folder / "lake" / HOUR / "part-00099.parquet"
     match damage:
@@ -180,7 +180,7 @@ def test_what_is_named_like_a_part_and_is_none(folder: Path, damage: str) -> Non
 
 
 def test_a_flipped_byte_where_pages_have_checksums(folder: Path) -> None:
-    """Each byte of each page counts, even if the damaged page can be decompressed."""
+    """The byte is found even if the damaged page can be decompressed."""
     part = parts(folder)[0]
     rewritten(part, write_page_checksum=True, compression="none", use_dictionary=False)
     column = pq.read_metadata(part).row_group(0).column(0)
@@ -205,7 +205,7 @@ def test_a_flipped_byte_in_a_packed_page(folder: Path) -> None:
     assert [("unreadable", name(folder, part))] == kinds(verify(folder)[1])
 
 
-def test_text_that_is_no_utf8(folder: Path) -> None:
+def test_text_that_is_not_utf8(folder: Path) -> None:
     """Arrow reads it without an error; DuckDB and Spark do not."""
     part = parts(folder)[0]
     rewritten(part, compression="none", use_dictionary=False, write_statistics=False)
@@ -243,8 +243,8 @@ def test_a_wrong_schema(folder: Path) -> None:
     assert "its column sequence is int32, not int64" in result["findings"][1]["message"]
 
 
-def test_receipts_that_say_other_rows(folder: Path) -> None:
-    """In all, or only of one source against another."""
+def test_receipts_with_wrong_row_counts(folder: Path) -> None:
+    """The total is wrong, or only the counts of two sources."""
     first, second = parts(folder)[:2]
 
     def one_more(sources: list[dict[str, Any]]) -> None:
@@ -321,7 +321,7 @@ def test_parts_that_an_operator_deleted(folder: Path) -> None:
         (lambda lines: [b"[" * 100_000 + b"\n", lines[1]], "line 1 is no"),
     ],
 )
-def test_bad_rows_that_are_not_what_the_receipt_counts(
+def test_bad_rows_that_differ_from_the_receipt(
     folder: Path, change: Callable[[list[bytes]], list[bytes]] | None, said: str
 ) -> None:
     """They are missing, short, too many or changed."""
@@ -358,8 +358,8 @@ def test_foreign_files(folder: Path) -> None:
     assert [("foreign", f"{HOUR}/copy.parquet")] == kinds(verify(folder)[1])
 
 
-def test_an_archive_that_differs(folder: Path) -> None:
-    """Missing, changed and damaged files, each by its name."""
+def test_an_archive_that_differs_from_the_lake(folder: Path) -> None:
+    """The findings name each missing, changed or damaged file."""
     missing, changed, cut = sorted(path for path in DATA.files if path not in {BAD, JUNK})[:3]
     (folder / f"raw{missing}").unlink()
     (folder / f"raw{changed}").write_bytes(gzip.compress(b'{"segmentId":"a"}'))
@@ -390,7 +390,7 @@ def test_an_archived_file_that_was_damaged_before_it_was_loaded(folder: Path) ->
         assert [("unloadable", JUNK[1:])] == kinds(result, "notes")
 
 
-def test_a_file_kept_beside_another(folder: Path) -> None:
+def test_an_archived_file_whose_path_was_taken(folder: Path) -> None:
     """If the path was taken, the right file has its checksum after its name."""
     (source,) = (s for s in receipts(folder / "lake") if s["path"] == BAD)
     file = folder / f"raw{BAD}"
@@ -399,7 +399,7 @@ def test_a_file_kept_beside_another(folder: Path) -> None:
     assert [] == kinds(deep(folder))
 
 
-def test_receipts_that_the_archive_contradicts(folder: Path) -> None:
+def test_receipts_that_differ_from_the_archive(folder: Path) -> None:
     """The file decodes to more bad rows than its receipt says."""
     (part,) = {s["part"] for s in receipts(folder / "lake") if s["path"] == BAD}
 
@@ -423,14 +423,14 @@ def test_an_archived_file_that_is_not_loaded(folder: Path) -> None:
     assert [("unreadable", name(folder, broken))] == kinds(deep(folder))
 
 
-def test_what_is_skipped_is_not_missed(folder: Path) -> None:
-    """No run will ever load it."""
+def test_a_skipped_file_is_not_missing(folder: Path) -> None:
+    """No run ever loads it, so it is no finding."""
     shutil.rmtree(folder / "lake" / HOUR)
     env = {"AHT_ETL_RAW__URI": str(folder / "raw"), "AHT_ETL_FETCH__SKIP": '["*/hour=6/*"]'}
     assert 0 == verify(folder, "--deep", **env)[0]
 
 
-def test_hours_that_are_chosen(folder: Path) -> None:
+def test_verify_of_selected_hours(folder: Path) -> None:
     """Damage in other hours is not reported."""
     parts(folder)[0].write_bytes(b"")
     chosen = ("--from", "2022-06-01T07:00:00Z", "--to", "2022-06-01T08:00:00Z")
@@ -455,7 +455,7 @@ def test_hours_that_are_chosen(folder: Path) -> None:
     ],
 )
 def test_nothing_to_verify(folder: Path, flags: tuple[str, ...], said: str) -> None:
-    """Exit code 1 and a line that says what to check, never ok; also with --json."""
+    """The exit code is 1, and a line says what to check, also with --json. The lake is never ok."""
     (folder / "empty").mkdir()
     where = ("--lake", "lake") if "--lake" not in flags else ()
     for more in ((), ("--json",)):
@@ -477,8 +477,8 @@ def test_nothing_to_verify(folder: Path, flags: tuple[str, ...], said: str) -> N
             assert "" == done.stdout
 
 
-def test_a_lake_that_is_no_folder(folder: Path) -> None:
-    """It is an error in one line."""
+def test_a_lake_that_is_not_a_folder(folder: Path) -> None:
+    """The command ends with an error in one line."""
     (folder / "file").touch()
     done = subprocess.run(
         [COMMAND, "verify", "--lake", "file"],
@@ -507,8 +507,8 @@ def test_names_with_control_characters(folder: Path) -> None:
     assert "\x1b" not in done.stdout + json.loads(done.stderr.splitlines()[-1])["reason"]
 
 
-def test_for_people(folder: Path) -> None:
-    """One line says how it ended; many findings of a kind are cut short."""
+def test_the_output_for_people(folder: Path) -> None:
+    """One line has the result. A long list of findings of one kind is cut."""
     command = [COMMAND, "verify", "--lake", "lake"]
     done = subprocess.run(
         command, env=environment(), cwd=folder, capture_output=True, text=True, check=True
@@ -536,7 +536,7 @@ def test_for_people(folder: Path) -> None:
     ],
 )
 def test_wrong_usage(flags: tuple[str, ...], said: str) -> None:
-    """Exit code 2 and what is wrong, by its name."""
+    """The exit code is 2, and the message names the mistake."""
     ended = CliRunner().invoke(app, ["verify", *flags])
     structlog.reset_defaults()
     assert (2, True) == (ended.exit_code, said in ended.stderr), ended.output
@@ -560,7 +560,7 @@ def test_on_a_terminal_that_is_interrupted(folder: Path) -> None:
             output += piece
             if b"reading" in output and process.poll() is None:
                 process.send_signal(signal.SIGINT)
-    except OSError:  # Linux's way of saying that the other side has closed
+    except OSError:  # on Linux, this means that the other side has closed
         pass
     os.close(ours)
     assert process.wait() in {0, 130}
@@ -568,11 +568,11 @@ def test_on_a_terminal_that_is_interrupted(folder: Path) -> None:
     assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
 
 
-def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
+def test_files_that_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
     """Files that wait for the last file of their hour are no finding while their run is active."""
     waits_for, *others = (path for path in DATA.files if "hour=7" in path)
     emulator = serve(DATA, faults=(Fault("file", "hang", waits_for, times=None),))
-    # With a request for each file no worker is left to wait for others: each is decoded at once.
+    # With one request for each file, no worker waits for others, so each file is decoded at once.
     process = run.start(
         emulator, AHT_ETL_RAW__URI=str(run.folder / "raw"), AHT_ETL_FETCH__CONCURRENCY="500"
     )
@@ -584,7 +584,7 @@ def test_what_a_run_has_not_committed_yet(run: Runner, serve: Serve) -> None:
             if waiting <= {path for kind, path in kinds(result, "notes") if kind == "not_loaded"}:
                 break
         else:
-            pytest.fail("the run never came to wait")
+            pytest.fail("the run never waited")
     finally:
         process.kill()
         process.communicate()
@@ -611,7 +611,7 @@ def test_while_runs_write(run: Runner, serve: Serve) -> None:
     while any(process.poll() is None for process in processes):
         results.append(deep(run.folder))
     for process in processes:
-        assert 3 == run.end(process).code  # the junk
+        assert 3 == run.end(process).code  # the file JUNK fails
     results.append(deep(run.folder))
     assert [[]] * len(results) == [result["findings"] for result in results]
     assert len(results[-1]["notes"]) == 1

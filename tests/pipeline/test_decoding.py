@@ -1,4 +1,4 @@
-"""Where files are decoded, how many at once, and what an error that nobody foresaw becomes."""
+"""Where files are decoded, how many at once, and how unexpected errors are reported."""
 
 import asyncio
 import gzip
@@ -36,7 +36,7 @@ def body(content: bytes) -> Body:
 async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No more threads decode than there are places."""
+    """The number of threads that decode at once is limited."""
     lock, now, most, names = threading.Lock(), 0, 0, set()
 
     def observed(*args: Any, **more: Any) -> Any:
@@ -74,10 +74,10 @@ async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
         (MemoryError(), RunError, "memory"),
     ],
 )
-async def test_an_error_that_is_not_the_files_own_is_explained(
+async def test_an_error_that_is_not_caused_by_the_file_is_explained(
     error: Exception, becomes: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scanner that was used is used again."""
+    """After the error, the same scanner decodes the next file."""
 
     def broken(*_: Any, **__: Any) -> Any:
         raise error
@@ -90,8 +90,8 @@ async def test_an_error_that_is_not_the_files_own_is_explained(
     assert 5 == (await decoder.decode("/x", body(SMALL))).rows
 
 
-async def test_a_file_on_disk_is_decoded_from_there(tmp_path: Path) -> None:
-    """Whatever its size, in a thread: reading may wait."""
+async def test_a_file_on_disk_is_decoded_in_place(tmp_path: Path) -> None:
+    """A thread decodes it, whatever its size, because reading may block."""
     file = tmp_path / "file"
     file.write_bytes(SMALL)
     with file.open("rb") as stream:
@@ -102,7 +102,7 @@ async def test_a_file_on_disk_is_decoded_from_there(tmp_path: Path) -> None:
 async def test_a_small_file_that_unpacks_to_a_large_one_is_decoded_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The event loop hears signals meanwhile."""
+    """Meanwhile the event loop can handle signals."""
     in_loop = []
 
     def observed(self: Decoded, unpacked: Unpacked) -> None:

@@ -1,4 +1,4 @@
-"""What a plan will take, judged by the lake; nothing is guessed."""
+"""Estimates of a plan come from the lake's data; without data there is no estimate."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -18,8 +18,8 @@ START = datetime(2022, 6, 1, tzinfo=UTC)
 DATA = Dataset.generate(3, START, START + timedelta(hours=5), rows_per_file=20, files_per_hour=6)
 
 
-def test_no_basis_no_estimate(tmp_path: Path) -> None:
-    """A lake that is empty, or none, says nothing; a rate that was set says how long at least."""
+def test_without_data_there_is_no_estimate(tmp_path: Path) -> None:
+    """An empty or missing lake gives no estimate. A configured rate gives the shortest time."""
     store = LocalStore(tmp_path / "lake")
     assert Estimate() == estimate(store, 100, None)
     assert Estimate(seconds=50) == estimate(store, 100, 2.0)
@@ -29,10 +29,10 @@ def test_no_basis_no_estimate(tmp_path: Path) -> None:
     assert not store.root.exists()
 
 
-def test_means_and_pace_of_what_is_there(serve: Serve, tmp_path: Path) -> None:
-    """Bytes and rows a file; the time that the newest run needed from its first part to its last.
+def test_the_estimate_uses_means_and_pace_of_the_lake(serve: Serve, tmp_path: Path) -> None:
+    """Bytes and rows per file, and the time of the newest run from its first part to its last.
 
-    What cannot be read is passed over.
+    Parts that cannot be read are skipped.
     """
     lake = tmp_path / "lake"
     load(serve(DATA), lake)
@@ -59,12 +59,12 @@ def test_means_and_pace_of_what_is_there(serve: Serve, tmp_path: Path) -> None:
     assert 20_000 == estimate(LocalStore(lake), 1000, 0.05).seconds
     for part in parts:
         os.utime(part, (1000, 1000))
-    # All at once: a copy, or too little to judge by.
+    # All parts have the same time: a copied lake, or too little data for a pace.
     assert None is estimate(LocalStore(lake), 1000, None).seconds
 
 
 def test_the_newest_hours_are_the_sample(serve: Serve, tmp_path: Path) -> None:
-    """By their numbers: hour 10 is newer than hour 9, month 12 than month 2."""
+    """They are compared as numbers: hour 10 is newer than hour 9, month 12 than month 2."""
     lake = tmp_path / "lake"
     hours = [datetime(2022, month, 1, hour, tzinfo=UTC) for month in (2, 12) for hour in (9, 10)]
     for _ in range(30):
@@ -92,10 +92,10 @@ def test_the_newest_hours_are_the_sample(serve: Serve, tmp_path: Path) -> None:
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 00 min"), (90000, "1 d 1 h")],
 )
 def test_spans_of_time_for_people(seconds: float, said: str) -> None:
-    """In the largest units that matter."""
+    """They are in the largest units that matter."""
     assert said == duration(seconds)
 
 
 def test_sizes_for_people() -> None:
-    """In powers of 1000."""
+    """Units are powers of 1000."""
     assert ["0 B", "1.5 kB", "2.0 TB"] == [size(0), size(1500), size(2 * 10**12)]

@@ -1,4 +1,4 @@
-"""When an hour's part is committed, and that no file keeps an hour waiting for ever."""
+"""When the part of an hour is committed, and that no file delays an hour without end."""
 
 import asyncio
 import gzip
@@ -63,8 +63,8 @@ class Bench:
         return sorted(file.name for file in self.folder.rglob("part-*.parquet"))
 
 
-async def test_an_hour_is_committed_when_its_last_file_is_there(tmp_path: Path) -> None:
-    """Until then nothing of it is in the lake."""
+async def test_an_hour_is_committed_after_its_last_file(tmp_path: Path) -> None:
+    """Before that, the lake has no part of this hour."""
     bench = Bench(tmp_path)
     await bench.add(0)
     await bench.add(1)
@@ -74,7 +74,7 @@ async def test_an_hour_is_committed_when_its_last_file_is_there(tmp_path: Path) 
 
 
 async def test_an_hour_does_not_wait_for_a_file_that_failed(tmp_path: Path) -> None:
-    """The others are committed."""
+    """Its other files are committed."""
     bench = Bench(tmp_path)
     await bench.add(0)
     await bench.sink.failed(bench.plan)
@@ -83,16 +83,16 @@ async def test_an_hour_does_not_wait_for_a_file_that_failed(tmp_path: Path) -> N
     assert 2 == bench.outcomes.loaded
 
 
-async def test_what_an_hour_has_is_committed_when_a_file_is_late(
+async def test_an_hour_is_committed_without_a_late_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a minute; what comes later makes a part of its own."""
+    """The commit comes after a minute. A later file makes another part."""
     monkeypatch.setattr("etl.pipeline.gather._PATIENCE_S", 0.05)
     bench = Bench(tmp_path)
     async with asyncio.timeout(60), bench.sink.opened(Stop()):
         await bench.add(0)
         await bench.add(1)
-        while bench.outcomes.loaded < 2:  # noqa: ASYNC110 - the sink tells nobody
+        while bench.outcomes.loaded < 2:  # noqa: ASYNC110 - the sink has no event to wait for
             await asyncio.sleep(0.01)
         assert ["part-00000.parquet"] == bench.parts()
         await bench.add(2)
@@ -103,7 +103,7 @@ async def test_what_an_hour_has_is_committed_when_a_file_is_late(
 async def test_a_part_that_may_lack_rows_is_never_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even when the run ends for want of memory and commits what it has."""
+    """This also holds when a run is out of memory and commits its last parts."""
     encode, calls = Encoder.write, []
 
     def write(*arguments: Any) -> None:
@@ -122,10 +122,10 @@ async def test_a_part_that_may_lack_rows_is_never_committed(
     assert ([], 3) == (bench.parts(), len(bench.outcomes.unresolved()))
 
 
-async def test_a_commit_that_goes_on_when_the_run_ends_is_not_begun_again(
+async def test_a_commit_in_progress_is_not_started_again_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The waiting for it may be over before the store answers."""
+    """The run may stop waiting for the commit before the store answers."""
     monkeypatch.setattr("etl.pipeline.gather._LAST_COMMITS_S", 0.01)
     bench = Bench(tmp_path)
     begun, answer, create = threading.Event(), threading.Event(), LocalStore.create
@@ -145,6 +145,6 @@ async def test_a_commit_that_goes_on_when_the_run_ends_is_not_begun_again(
         await waiting
     await bench.commit_all()
     answer.set()
-    while bench.outcomes.loaded < 3:  # noqa: ASYNC110 - the sink tells nobody
+    while bench.outcomes.loaded < 3:  # noqa: ASYNC110 - the sink has no event to wait for
         await asyncio.sleep(0.01)
     assert ["part-00000.parquet"] == bench.parts()

@@ -1,4 +1,4 @@
-"""The job from Python: the same job, the same report, and nothing of the host's is touched."""
+"""The job from Python: the same job and report, and no side effects on the host program."""
 
 import asyncio
 import gzip
@@ -67,12 +67,12 @@ def settings_for(emulator: Emulator, lake: Path, **more: Any) -> Settings:
 
 async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not happened():  # noqa: ASYNC110 - in the server's own thread
+        while not happened():  # noqa: ASYNC110 - it happens in the server's thread
             await asyncio.sleep(0.005)
 
 
 def test_the_job_and_its_report(serve: Serve, tmp_path: Path) -> None:
-    """Typed, as JSON the same as `--report`; what is loaded is not loaded again."""
+    """The report is typed; its JSON is that of `--report`. A second call loads no file."""
     emulator = serve(DATA, auth="oauth1")
     settings = settings_for(emulator, tmp_path / "lake")
     planned = plan(settings)
@@ -103,8 +103,8 @@ def test_the_job_and_its_report(serve: Serve, tmp_path: Path) -> None:
     assert (COUNT, 0) == (plan(settings).already_loaded, plan(settings).to_load)
 
 
-def test_the_content_is_that_of_the_command(serve: Serve, run: Runner) -> None:
-    """Key by key; what differs is when, how fast and in which order."""
+def test_the_report_has_the_content_of_the_command(serve: Serve, run: Runner) -> None:
+    """All keys agree, except times, speeds and orders."""
     emulator = serve(DATA)
     ended = run(emulator)
     shutil.rmtree(run.lake)
@@ -118,7 +118,7 @@ def test_the_content_is_that_of_the_command(serve: Serve, run: Runner) -> None:
 
 
 async def test_runs_at_once_do_not_disturb_each_other(serve: Serve, tmp_path: Path) -> None:
-    """In one loop, into one lake and into another: each file once, each event its own run's."""
+    """In one loop, with one lake or two, each file is loaded once. Events belong to their run."""
     emulator = serve(DATA, latency_s=0.01)
     both, alone = tmp_path / "both", tmp_path / "alone"
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
@@ -139,7 +139,7 @@ async def test_runs_at_once_do_not_disturb_each_other(serve: Serve, tmp_path: Pa
 
 
 def test_runs_in_several_threads(serve: Serve, tmp_path: Path) -> None:
-    """As schedulers run their tasks; shares of one window are disjoint and complete."""
+    """Schedulers run tasks in threads. Shares of one window are disjoint and complete."""
     settings = settings_for(serve(DATA), tmp_path / "lake")
     with ThreadPoolExecutor(3) as threads:
         reports = list(threads.map(lambda i: run(settings, shard=f"{i}/3"), range(3)))
@@ -149,7 +149,7 @@ def test_runs_in_several_threads(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_inside_a_running_loop(serve: Serve, tmp_path: Path) -> None:
-    """A notebook has one: the plain calls work there too, errors as they are."""
+    """Notebooks have a running loop. Synchronous calls work there too and raise the same errors."""
     settings = settings_for(serve(DATA), tmp_path / "lake")
     assert plan(settings).to_load == COUNT
     assert run(settings).files.loaded == COUNT
@@ -160,7 +160,7 @@ async def test_inside_a_running_loop(serve: Serve, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["listing", "file", "domain"])
 async def test_cancelled_while_the_server_hangs(serve: Serve, tmp_path: Path, where: Any) -> None:
-    """The network is let go at once."""
+    """The run stops its requests at once."""
     emulator = serve(DATA, faults=(Fault(where, "hang", times=None),))
     settings = settings_for(emulator, tmp_path / "lake")
     if where == "domain":
@@ -177,7 +177,7 @@ async def test_cancelled_while_the_server_hangs(serve: Serve, tmp_path: Path, wh
 
 @pytest.mark.parametrize("cancels", [1, 2])
 async def test_cancelled_in_the_middle(serve: Serve, tmp_path: Path, cancels: int) -> None:
-    """What was downloaded is committed (unless cancelled once more), nothing is left half."""
+    """Downloads are committed, unless it is cancelled again. No file is half loaded."""
     lake = tmp_path / "lake"
     emulator = serve(DATA, latency_s=0.02)
     settings = settings_for(emulator, lake, fetch={"concurrency": 2})
@@ -191,7 +191,7 @@ async def test_cancelled_in_the_middle(serve: Serve, tmp_path: Path, cancels: in
     loaded = [receipt["path"] for receipt in receipts(lake)]
     assert len(set(loaded)) == len(loaded) < COUNT
     if cancels == 1:
-        assert len(loaded) >= 10  # two of the 12 answers may be under way
+        assert len(loaded) >= 10  # two of the 12 answers may be in flight
         assert [] == list((lake / "_staging").iterdir())
     report = await run_async(settings)
     assert len(loaded) == report.files.already_loaded
@@ -200,15 +200,15 @@ async def test_cancelled_in_the_middle(serve: Serve, tmp_path: Path, cancels: in
 
 
 async def test_a_time_limit_of_the_host(serve: Serve, tmp_path: Path) -> None:
-    """`asyncio.timeout` ends a run as it ends anything."""
+    """`asyncio.timeout` ends a run like any other coroutine."""
     emulator = serve(DATA, faults=(Fault("file", "hang", times=None),))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await run_async(settings_for(emulator, tmp_path / "lake"))
 
 
-async def test_nothing_of_the_host_is_touched(serve: Serve, tmp_path: Path) -> None:
-    """No handler of signals, no set-up of logs, nothing on the standard streams of its own."""
+async def test_the_host_program_is_not_changed(serve: Serve, tmp_path: Path) -> None:
+    """The library sets no signal handler, configures no log, and prints nothing."""
     emulator = serve(DATA, latency_s=0.02)
     before = host()
     task = asyncio.create_task(run_async(settings_for(emulator, tmp_path / "lake")))
@@ -245,8 +245,8 @@ assert not structlog.is_configured()
 """
 
 
-def test_the_library_is_silent_until_its_host_asks(serve: Serve, tmp_path: Path) -> None:
-    """Nothing on its streams though a file fails; the example of the documents turns the log on."""
+def test_the_library_logs_only_if_the_host_asks(serve: Serve, tmp_path: Path) -> None:
+    """It prints nothing, even if a file fails. The documented example turns the log on."""
     faults = (Fault("file", "status", status=404, times=None, path=next(iter(DATA.files))),)
     url = serve(DATA, faults=faults).base_url
     quiet = subprocess.run(
@@ -273,7 +273,7 @@ def test_the_library_is_silent_until_its_host_asks(serve: Serve, tmp_path: Path)
 
 
 def test_the_lake_from_python(serve: Serve, tmp_path: Path) -> None:
-    """What it holds and whether it is right, as the commands say; also in a running loop."""
+    """`status` and `verify` give the results of the commands, also in a running loop."""
     settings = settings_for(serve(DATA), tmp_path / "lake")
     with pytest.raises(RunError, match="there is no lake at"):
         status(settings)
@@ -290,7 +290,7 @@ def test_the_lake_from_python(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_job_that_failed(serve: Serve, tmp_path: Path) -> None:
-    """The report says why; whoever wants an error asks for it; a plan has no other way."""
+    """The report says why. An error is raised on request; a plan always raises it."""
     settings = settings_for(serve(DATA, faults=(Fault("listing", "status", times=None),)), tmp_path)
     report = run(settings)
     assert ("failed", 1, 0) == (report.status, report.exit_code, report.files.listed)
@@ -302,8 +302,8 @@ def test_a_job_that_failed(serve: Serve, tmp_path: Path) -> None:
         plan(settings)
 
 
-def test_a_job_that_did_its_work_in_part(serve: Serve, tmp_path: Path) -> None:
-    """Partial is no success either for who asks; the first failure is named."""
+def test_a_partial_job(serve: Serve, tmp_path: Path) -> None:
+    """On request, a partial run raises an error too. It names the first failure."""
     path = next(iter(DATA.files))
     fault = Fault("file", "status", status=404, path=path, times=None)
     report = run(settings_for(serve(DATA, faults=(fault,)), tmp_path / "lake"))
@@ -320,8 +320,8 @@ def test_a_job_that_did_its_work_in_part(serve: Serve, tmp_path: Path) -> None:
         report.raise_for_status()
 
 
-def test_no_secret_leaves(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not in an event, a report or an error, though the server shows what it was sent."""
+def test_no_secret_leaks(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No event, report or error has one, although the server quotes the requests."""
     emulator = serve(DATA, auth="oauth1")
     secret = emulator.keys["consumer_secret"]
     body = json.dumps({"message": "x" * 290 + secret}).encode()
@@ -355,7 +355,7 @@ def test_no_secret_leaves(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFi
 def test_wrong_usage(
     serve: Serve, tmp_path: Path, more: dict[str, Any], arguments: dict[str, Any], said: str
 ) -> None:
-    """An error before anything is sent."""
+    """It raises an error before any request."""
     emulator = serve(DATA)
     keys = settings_for(emulator, tmp_path).model_dump(by_alias=True, exclude_unset=True)
     settings = load_settings(environ={}, **{**keys, **more})
@@ -366,7 +366,7 @@ def test_wrong_usage(
 
 
 def test_paths_instead_of_a_window(serve: Serve, tmp_path: Path) -> None:
-    """As texts or as a file; what is no path is invalid, whatever it is; no server for a plan."""
+    """Paths are strings or a file. Any other value is invalid. A plan of paths needs no server."""
     paths = [*list(DATA.files)[:3], '{"files": 1}', "a\nb"]
     file = tmp_path / "paths.txt"
     file.write_text("\n".join(paths[:3]))
@@ -387,7 +387,7 @@ def test_paths_instead_of_a_window(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_settings_as_the_command_reads_them(tmp_path: Path) -> None:
-    """Keywords, then the environment and its secret files, then YAML; or keywords alone."""
+    """Keywords win over the environment, secret files and YAML; or only keywords count."""
     config = tmp_path / "job.yaml"
     config.write_text("account: '1'\nfetch: {concurrency: 2, rate: 3}\nlake: {uri: /yaml}\n")
     environ = {"AHT_ETL_FETCH__CONCURRENCY": "4", "AHT_ETL_LAKE__URI": "/environment"}
@@ -417,7 +417,7 @@ def python(code: str, *, folder: Path, **env: str) -> str:
 
 
 def test_names_of_the_package(tmp_path: Path) -> None:
-    """`etl.plan` is the function whatever was imported before; the module of that name is there."""
+    """`etl.plan` is always the function, whatever was imported before; the module exists too."""
     code = """
 import sys, etl
 assert not {"pyarrow", "aiohttp", "pydantic", "structlog", "rich"} & set(sys.modules)
@@ -437,8 +437,8 @@ except AttributeError as error:
 
 
 @pytest.mark.parametrize("notebook", [False, True])
-def test_interrupted_by_hand(serve: Serve, tmp_path: Path, notebook: bool) -> None:
-    """Ctrl-C ends a plain call with KeyboardInterrupt, in a notebook's running loop too."""
+def test_ctrl_c(serve: Serve, tmp_path: Path, notebook: bool) -> None:
+    """It ends a synchronous call with KeyboardInterrupt, also in a notebook's running loop."""
     emulator = serve(DATA, latency_s=0.3)
     settings = f"""etl.load_settings(
         account="le79344075", api={{"base_url": "{emulator.base_url}"}},
@@ -466,13 +466,13 @@ except KeyboardInterrupt:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert "interrupted" in out.splitlines()
-    # The server counts an answer before it has come down: of the 12, two may be under way.
+    # The server counts an answer before the client has it, so two of the 12 may be in flight.
     assert 10 <= len(receipts(tmp_path / "lake")) < COUNT
     assert [] == list((tmp_path / "lake" / "_staging").iterdir())
 
 
-def test_a_file_of_bad_rows_has_the_same_place(serve: Serve, tmp_path: Path) -> None:
-    """The quarantine is counted in the report."""
+def test_a_file_of_bad_rows_is_quarantined_from_python_too(serve: Serve, tmp_path: Path) -> None:
+    """The report counts the quarantined rows."""
     path = "/year=2022/month=6/day=1/hour=1/accountId=a1/x.json.gz"
     content = gzip.compress(b'{"segmentId": "a"}\n{"segmentId": "b"}\n{"sequence": 1}\n')
     report = run(settings_for(serve(Dataset.of({path: content})), tmp_path / "lake"))

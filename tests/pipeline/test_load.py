@@ -1,4 +1,4 @@
-"""How memory is shared out, and that a run stays within it, whatever a server sends."""
+"""How memory is divided, and that a run stays within it, whatever a server sends."""
 
 import gzip
 import subprocess
@@ -19,7 +19,7 @@ from tests.conftest import COMMAND, Serve, environment
 
 MIB = 2**20
 HOUR = "/year=2022/month=6/day=1/hour=6/accountId=a1/{}.json.gz"
-# Ends as the command in its arguments does; prints the most memory, in KiB, that it ever held.
+# Runs the command in its arguments, prints its peak memory in KiB, and exits with its code.
 PEAK = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
@@ -32,7 +32,7 @@ Peak = Callable[..., tuple[int, int, str]]
 
 @pytest.fixture
 def peak(tmp_path: Path) -> Peak:
-    """Run the command with little memory; return how it ended, its peak in bytes, its errors."""
+    """Run the command with little memory; return exit code, peak in bytes and standard error."""
 
     def run(url: str, *more: str, **env: str) -> tuple[int, int, str]:
         command = [COMMAND, "run", "--account", "a1", "--base-url", url, *more]
@@ -51,7 +51,7 @@ def peak(tmp_path: Path) -> Peak:
 
 @given(st.integers(64 * MIB, 64 * 1024 * MIB), st.integers(1, 500))
 def test_shares_are_within_the_budget(budget: int, workers: int) -> None:
-    """Downloads, decoding and waiting rows take a quarter each at most."""
+    """Downloads, decoding and pending rows get at most a quarter each."""
     memory = Memory.share_out(budget, workers)
     assert memory.download * workers <= max(budget // 4, 64 * 2**10 * workers)
     assert memory.decode * memory.decoders <= budget // 4
@@ -60,7 +60,7 @@ def test_shares_are_within_the_budget(budget: int, workers: int) -> None:
 
 
 def packed(*pieces: bytes | int) -> bytes:
-    """Return gzip of these bytes; a number stands for so many MiB of one character."""
+    """Return these bytes as gzip; a number means this many MiB of one character."""
     pack = zlib.compressobj(1, zlib.DEFLATED, 31)
     out = []
     for piece in pieces:
@@ -81,10 +81,10 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_file_that_unpacks_to_very_much(
+def test_a_file_that_unpacks_to_very_many_bytes(
     name: str, serve: Serve, peak: Peak, tmp_path: Path
 ) -> None:
-    """It streams: what it takes beyond a file of one row is bounded, and it has an outcome."""
+    """It is streamed, so its extra memory over a file of one row is bounded. It has an outcome."""
     content, code = ATTACKS[name]
     limit = {"AHT_ETL_LIMITS__MAX_FILE_SIZE": "256MiB"} if code else {}
     emulator = serve(Dataset.of({HOUR.format(1): gzip.compress(ROW), HOUR.format(2): content}))
@@ -99,7 +99,7 @@ def test_a_file_that_unpacks_to_very_much(
 
 @pytest.fixture
 def endless_listing() -> Iterator[str]:
-    """Serve a listing that does not end, as fast as it is read."""
+    """Serve a listing without an end, as fast as the client reads it."""
 
     class Endless(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -123,14 +123,14 @@ def endless_listing() -> Iterator[str]:
 
 
 def test_a_listing_that_does_not_end(endless_listing: str, peak: Peak) -> None:
-    """It ends the run with what to do, in bounded memory."""
+    """The run ends in bounded memory, with advice."""
     ended, bytes_, err = peak(endless_listing, "--from", "2022-06-01", "--to", "2022-06-02")
     assert (1, True) == (ended, "lower api.request_window" in err)
     assert bytes_ < 768 * MIB
 
 
 def test_a_listing_of_very_many_paths(serve: Serve, peak: Peak, tmp_path: Path) -> None:
-    """All of them are planned, none is fetched."""
+    """The run plans all of them and fetches none."""
     paths = "\n".join(HOUR.format(f"sequences.{number:020d}") for number in range(100_000))
     (tmp_path / "paths").write_text(paths)
     url = serve(Dataset.of({})).base_url

@@ -1,4 +1,4 @@
-"""Metrics say what the report says, wherever they go, and never hold a run up."""
+"""Metrics agree with the report at every destination, and never delay or fail a run."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
 
 
 def parsed(text: str) -> Samples:
-    """Return the program's own samples by name and labels, less those that a gateway adds."""
+    """Return the program's own samples by name and labels, without labels that a gateway adds."""
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         if family.name in metrics.HELP:
@@ -68,7 +68,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 
 
 def report(**more: Any) -> Report:
-    """Return a report of a run over nothing."""
+    """Return the report of a run without files."""
     now = datetime.now(UTC)
     job = Job(Settings(account="a1"), None, now, Redactor())
     return replace(Report.of(RunState(job, now - timedelta(seconds=5)), None, None), **more)
@@ -89,8 +89,8 @@ def at_gateway(url: str) -> Samples:
         return parsed(answer.read().decode())
 
 
-def test_figures_are_the_reports(run: Runner, serve: Serve, gateway: str) -> None:
-    """In the gateway and in the text file alike, after a run in which something of each happens."""
+def test_metrics_agree_with_the_report(run: Runner, serve: Serve, gateway: str) -> None:
+    """Gateway and text file have the same metrics. The run has some of each outcome."""
     last = max(DATA.files)
     faults = (
         Fault("file", "status", status=404, path=last, times=None),
@@ -135,8 +135,8 @@ def test_figures_are_the_reports(run: Runner, serve: Serve, gateway: str) -> Non
         assert set(metrics.HELP) - {SUCCESS} == set(samples)
 
 
-def test_the_last_success_outlives_failures(run: Runner, serve: Serve, gateway: str) -> None:
-    """Later runs that fail or are interrupted change all but what they do not know."""
+def test_the_last_success_stays_after_failures(run: Runner, serve: Serve, gateway: str) -> None:
+    """A later run that fails or is interrupted keeps only the values that it does not know."""
     file = run.folder / "aht.prom"
     places = {"AHT_ETL_METRICS__PUSHGATEWAY": gateway, "AHT_ETL_METRICS__TEXTFILE": str(file)}
     good = run(serve(DATA), **places).report
@@ -163,7 +163,7 @@ def test_the_last_success_outlives_failures(run: Runner, serve: Serve, gateway: 
 
 
 def test_shares_and_accounts_do_not_overwrite_each_other(gateway: str, tmp_path: Path) -> None:
-    """Each has figures of its own, also where all end in the same moment."""
+    """Each has its own metrics, even if all end at the same moment."""
     file = tmp_path / "aht.prom"
     settings = MetricsSettings(pushgateway=gateway, textfile=str(file))
     runs = [(f"a{account}", Shard(i, 4)) for account in range(4) for i in range(4)]
@@ -184,8 +184,8 @@ def test_shares_and_accounts_do_not_overwrite_each_other(gateway: str, tmp_path:
     assert [file] == list(tmp_path.iterdir())
 
 
-def test_a_run_from_python_publishes_them_too(serve: Serve, tmp_path: Path) -> None:
-    """The same figures, also of a run that fails."""
+def test_a_run_from_python_publishes_metrics_too(serve: Serve, tmp_path: Path) -> None:
+    """They are the same metrics, also for a run that fails."""
     file = tmp_path / "aht.prom"
     settings = settings_for(serve(DATA), tmp_path / "lake", metrics={"textfile": str(file)})
     report = etl.run(settings)
@@ -198,8 +198,8 @@ def test_a_run_from_python_publishes_them_too(serve: Serve, tmp_path: Path) -> N
     assert 1 == value(parsed(file.read_text()), "last_run_exit_code")
 
 
-def test_a_gateway_behind_a_path(tmp_path: Path) -> None:
-    """A URL may have one, with or without a slash at its end."""
+def test_a_gateway_url_with_a_path(tmp_path: Path) -> None:
+    """The URL may have a path, with or without a slash at its end."""
     with listening(
         "prometheus-pushgateway", "--persistence.file=", "--web.route-prefix=/push"
     ) as url:
@@ -209,7 +209,7 @@ def test_a_gateway_behind_a_path(tmp_path: Path) -> None:
 
 
 def test_the_node_exporter_can_read_the_text_file(tmp_path: Path) -> None:
-    """Whatever the umask is: it runs as another user."""
+    """The exporter runs as another user, so the umask does not matter."""
     file = tmp_path / "aht.prom"
     before = os.umask(0o077)
     try:
@@ -220,8 +220,8 @@ def test_the_node_exporter_can_read_the_text_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("old", ["", "no metrics {", "aht_etl_last_run_status{", "other 1\n"])
-def test_a_text_file_of_others_is_replaced(tmp_path: Path, old: str) -> None:
-    """Whatever stood there: it is the program's own file."""
+def test_an_existing_text_file_is_replaced(tmp_path: Path, old: str) -> None:
+    """The old content does not matter, because the file belongs to the program."""
     file = tmp_path / "aht.prom"
     file.write_text(old)
     publish(report(), Shard(), MetricsSettings(textfile=str(file)))
@@ -248,7 +248,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(status: int) -> Iterator[str]:
-    """Serve an HTTP server that always answers this."""
+    """Run an HTTP server that always answers with this status."""
     handler = type("Answer", (_Answer,), {"status": status})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
@@ -260,7 +260,7 @@ def answering(status: int) -> Iterator[str]:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """Serve nothing: connections are taken and never answered."""
+    """Accept connections and never answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -288,7 +288,7 @@ def test_a_gateway_that_fails_is_one_warning(
     serving: Callable[[], Any],
     said: str,
 ) -> None:
-    """The text file beside it is written all the same."""
+    """The text file is written anyway."""
     if serving is silent:
         monkeypatch.setattr(metrics, "PATIENCE_S", 2.0)
     file = tmp_path / "aht.prom"
@@ -317,7 +317,7 @@ def test_a_text_file_that_cannot_be_written_is_one_warning(tmp_path: Path) -> No
 
 
 def test_failing_metrics_change_nothing_of_a_run(run: Runner, serve: Serve) -> None:
-    """Neither the exit code nor what is said last when it fails."""
+    """The exit code and the last line of a failed run stay the same."""
     with nobody() as url:
         places = {"AHT_ETL_METRICS__PUSHGATEWAY": url}
         ended = run(serve(DATA), **places)
@@ -328,16 +328,16 @@ def test_failing_metrics_change_nothing_of_a_run(run: Runner, serve: Serve) -> N
     assert (1, ["run.finished", "metrics.failed", "run.failed"]) == (ended.code, events[-3:])
 
 
-def test_names_and_help() -> None:
-    """By Prometheus's rules: base units, no `_total` on a gauge, a sentence for each."""
+def test_metrics_names_and_help() -> None:
+    """They follow Prometheus's rules: base units, no `_total` on a gauge, a help text for each."""
     for name, text in metrics.HELP.items():
         assert re.fullmatch(r"aht_etl_[a-z_]+(?<!_total)", name)
         assert text.endswith(".")
     assert not [name for name in metrics.HELP if re.search("_(millis|minutes|hours|mb)", name)]
 
 
-def test_metrics_cost_a_run_without_them_nothing() -> None:
-    """Their library is not even imported."""
+def test_a_run_without_metrics_does_not_import_their_library() -> None:
+    """So metrics cost nothing if they are not used."""
     code = "import sys, etl.cli.run, etl.cli.execution, etl.pipeline.metrics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "prometheus_client" not in done.stdout.split()

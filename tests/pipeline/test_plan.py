@@ -1,4 +1,4 @@
-"""What is listed less what the lake holds."""
+"""A plan is the listed files without those in the lake."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ async def plan(
     return await make_plan(entries, skip, shard or Shard(), read_states)
 
 
-async def test_partitions_oldest_first_less_what_is_loaded() -> None:
-    """By time, not by name or by the listing's order."""
+async def test_partitions_are_oldest_first_without_loaded_files() -> None:
+    """The order is by time, not by name or by the listing."""
     made = await plan([C, A, OLD, B], loaded=(A,))
     assert [((), (OLD,)), ((A,), (B,)), ((), (C,))] == [
         (tuple(p.text for p in part.already_loaded), tuple(p.text for p in part.to_load))
@@ -40,8 +40,8 @@ async def test_partitions_oldest_first_less_what_is_loaded() -> None:
     assert made.listed == 4
 
 
-async def test_what_is_no_path_is_invalid_with_its_reason() -> None:
-    """The documented pattern, and an hour that exists."""
+async def test_text_that_is_no_path_is_invalid_with_a_reason() -> None:
+    """A path must match the documented pattern and name an hour that exists."""
     bad = [A + "\n", A.replace("2022", "٢٠٢٢"), HOUR.format(13, 1, "a"), "/../x", ""]
     made = await plan([*bad, A])
     assert bad == [invalid.path for invalid in made.invalid]
@@ -49,16 +49,16 @@ async def test_what_is_no_path_is_invalid_with_its_reason() -> None:
     assert (1, 6) == (len(made.partitions), made.listed)
 
 
-async def test_skip_takes_paths_and_patterns() -> None:
-    """A path is meant as it stands, also where it would be a pattern."""
+async def test_skip_accepts_paths_and_patterns() -> None:
+    """A path matches literally, even if it is also a pattern."""
     made = await plan([A, B, C], skip=(A, "*/hour=2/*"))
     assert [A, C] == [path.text for path in made.skipped]
     (partition,) = made.partitions
     assert [B] == [path.text for path in partition.to_load]
 
 
-async def test_spellings_are_partitions_of_their_own() -> None:
-    """The directories are the source path's, letter for letter."""
+async def test_each_spelling_is_its_own_partition() -> None:
+    """The directories are those of the source path, letter for letter."""
     made = await plan([A, A.replace("month=6", "month=06")])
     assert ["year=2022/month=06/day=1/hour=1/accountId=a1", A[1:].rpartition("/")[0]] == [
         part.partition.directory for part in made.partitions
@@ -70,7 +70,7 @@ HOURS = st.builds(HOUR.format, st.integers(0, 14), st.integers(0, 30), st.sample
 
 @given(st.sets(HOURS | st.text(max_size=9)), st.integers(1, 7))
 async def test_shards_are_disjoint_and_complete(entries: set[str], count: int) -> None:
-    """Each entry, valid or not, is in exactly one share, and a partition is never divided."""
+    """Each entry, valid or not, is in exactly one share. A partition is never divided."""
     shares = [await plan(sorted(entries), shard=Shard(i, count)) for i in range(count)]
     assert len(entries) == sum(share.listed for share in shares)
     found = Counter(invalid.path for share in shares for invalid in share.invalid)
@@ -80,8 +80,8 @@ async def test_shards_are_disjoint_and_complete(entries: set[str], count: int) -
     assert len(directories) == len(set(directories))
 
 
-async def test_a_share_is_the_same_for_ever() -> None:
-    """A stable hash: a backfill that is begun anew elsewhere divides alike."""
+async def test_a_share_never_changes() -> None:
+    """The hash is stable, so a backfill on another machine has the same shares."""
     paths = [HOUR.format(6, hour, "a") for hour in range(24)]
     shares = [await plan(paths, shard=Shard(i, 3)) for i in range(3)]
     hours = [[p.partition.hour.hour for p in share.partitions] for share in shares]

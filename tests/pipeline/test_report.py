@@ -1,4 +1,4 @@
-"""The report is the sum of the outcomes."""
+"""The report sums up the outcomes."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def report_of(state: RunState) -> Report:
 
 
 def test_a_clock_that_is_set_back_makes_no_negative_duration() -> None:
-    """A run that began an hour from now has taken no time yet, and ended after it began."""
+    """A run that started in the future has the duration 0 and does not end before its start."""
     began = datetime.now(UTC) + timedelta(hours=1)
     report = report_of(state_of(started_at=began)).as_json()
     assert 0 <= report["duration_seconds"] < 60
@@ -59,7 +59,7 @@ def test_a_clock_that_is_set_back_makes_no_negative_duration() -> None:
 
 
 def test_every_path_has_one_outcome() -> None:
-    """What was listed is the sum, whenever the run ends."""
+    """The sum is always the number of listed files, whenever the run ends."""
     state = state_of(PLAN)
     outcomes = state.outcomes
     outcomes.failed(PATHS[1].text, FailureKind.NOT_FOUND, "gone", 1)
@@ -83,15 +83,15 @@ def test_every_path_has_one_outcome() -> None:
     [
         ("", None),  # nothing was loaded
         ("1", 1),
-        ("13", 1),  # what is newer does not count before what is older
+        ("13", 1),  # a newer hour does not count while an older one is incomplete
         ("12", 2),
         ("123", 3),
-        ("1234", 3),  # the hour that was not over when the run began never counts
+        ("1234", 3),  # an hour that was not over at the run's start never counts
     ],
 )
 @pytest.mark.parametrize("ends", ["failed", "open"])
 def test_the_newest_complete_hour(loaded: str, newest: int | None, ends: str) -> None:
-    """Of it and of all before it every listed file is in the lake, whatever became of others."""
+    """All listed files of this hour and of all hours before it are in the lake."""
     names = {
         hour: f"/year=2022/month=6/day=1/hour={hour}/accountId=a1/x.json.gz" for hour in range(1, 5)
     }
@@ -113,8 +113,8 @@ def test_the_newest_complete_hour(loaded: str, newest: int | None, ends: str) ->
     assert expected == report_of(state).as_json()["newest_complete_hour"]
 
 
-def test_there_is_no_complete_hour_where_nothing_was_listed() -> None:
-    """Nor in the last hour of all times, which is never over."""
+def test_without_listed_files_no_hour_is_complete() -> None:
+    """Nor is the last possible hour, which never ends."""
     assert None is report_of(state_of()).newest_complete_hour
     last = BreakdownPath.parse("/year=9999/month=12/day=31/hour=23/accountId=a1/x.json.gz")
     plan = Plan((), (), (PartitionPlan(last.partition, PartitionState(), (last,), ()),))
@@ -132,7 +132,7 @@ def test_there_is_no_complete_hour_where_nothing_was_listed() -> None:
     ],
 )
 def test_how_a_run_ends(error: str | None, signal: int | None, ends: tuple[str, int]) -> None:
-    """A signal is the strongest reason, then an error, then files that failed."""
+    """A signal wins over an error, and an error over failed files."""
     report = Report.of(state_of(PLAN), error, signal)
     assert ends == (report.status, report.exit_code)
     good = report_of(state_of())
@@ -140,7 +140,7 @@ def test_how_a_run_ends(error: str | None, signal: int | None, ends: tuple[str, 
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Over an older one, through a file beside it that does not stay."""
+    """It replaces an older report through a temporary file, which is removed."""
     file = tmp_path / "report.json"
     file.write_text("old")
     with pytest.raises(TypeError):
@@ -151,8 +151,8 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file] == list(tmp_path.iterdir())
 
 
-def test_a_report_goes_where_it_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a link, into a pipe, into a file that cannot be replaced; none of them is lost."""
+def test_a_report_follows_links_and_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through a link, into a pipe, or into a file that cannot be replaced."""
     target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
     target.write_text("old")
     link.symlink_to(target)
@@ -174,7 +174,7 @@ def test_a_report_goes_where_it_was_sent(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_summary_names_what_went_wrong() -> None:
-    """Failures by kind and path, and what happens to the rest."""
+    """It has the failures by kind and path, and what happens to the rest."""
     state = state_of(PLAN)
     state.outcomes.failed(PATHS[1].text, FailureKind.CORRUPT, "damaged gzip", 4)
     text = to_text(report_of(state), "/lake")
@@ -185,7 +185,7 @@ def test_the_summary_names_what_went_wrong() -> None:
 
 
 def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
-    """Of one kind and reason, whatever the numbers in it, with the count and an example."""
+    """Failures with one kind and reason (apart from numbers) share a line with count and example."""
     failures = [
         FailedFile(f"/hour={n}/a.json.gz", FailureKind(kind), message, 1)
         for n in range(400)
@@ -205,7 +205,7 @@ def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
 
 
 def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
-    """The most frequent first."""
+    """The most frequent causes come first."""
     failures = [
         FailedFile("/a", FailureKind("http"), letter, 1)
         for letter in "abcdefghijkl"
@@ -219,7 +219,7 @@ def test_the_summary_shows_ten_causes_and_counts_the_rest() -> None:
 
 
 def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
-    """Of those that the vendor answered in part, and of those that it did not answer."""
+    """This holds for partial windows and for unanswered windows."""
     window = Window(NOW, NOW + timedelta(days=1))
     listing = ListingOutcome(0, (), (window,), (window,) * 40)
     report = replace(report_of(state_of(PLAN)), listing=listing)
@@ -228,8 +228,8 @@ def test_the_summary_shows_ten_windows_and_counts_the_rest() -> None:
     assert "  … and 30 more such windows; --report FILE has them all\n" in text
 
 
-def test_foreign_text_cannot_steer_the_terminal_of_the_summary() -> None:
-    """What a server or a listing says is shown as printable text, on one line."""
+def test_foreign_text_in_the_summary_cannot_control_the_terminal() -> None:
+    """Text of a server or a listing is shown as printable text on one line."""
     failure = FailedFile("/a\x1b]0;x\x07", FailureKind("http"), "b\r\nc\u202ed", 1)
     report = replace(report_of(state_of(PLAN)), failures=(failure,))
     text = to_text(report, "/lake\x1b[2J")

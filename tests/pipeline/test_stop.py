@@ -1,4 +1,4 @@
-"""Being told to end."""
+"""Stop requests."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from etl.pipeline.stop import Stop, StoppedError
 
 
 async def test_waiting_ends_at_once() -> None:
-    """Interruptible work is dropped the moment the run is told to end."""
+    """A stop request cancels interruptible work at once."""
     stop = Stop()
     begun = asyncio.Event()
 
@@ -24,8 +24,8 @@ async def test_waiting_ends_at_once() -> None:
         await task
 
 
-async def test_nothing_begins_after_the_request() -> None:
-    """Once told to end, no more work is begun."""
+async def test_nothing_starts_after_the_request() -> None:
+    """After a stop request, no new work starts."""
     stop = Stop()
     stop.request(error=RunError("no"))
     with pytest.raises(StoppedError):
@@ -33,7 +33,7 @@ async def test_nothing_begins_after_the_request() -> None:
 
 
 async def test_the_first_reason_counts() -> None:
-    """Of errors and of signals; a signal behind an error limits the time that is left."""
+    """The first error and the first signal count. A signal after an error still limits the time."""
     stop = Stop()
     first = RunError("no")
     stop.request(error=first)
@@ -47,8 +47,8 @@ async def test_the_first_reason_counts() -> None:
     assert (None, 2) == (stop.error, stop.signal)
 
 
-async def test_outer_cancellation_stays_cancellation() -> None:
-    """Being cancelled from outside is not being told to end."""
+async def test_a_cancellation_from_outside_is_no_stop_request() -> None:
+    """It raises CancelledError and not StoppedError."""
     stop = Stop()
     task = asyncio.ensure_future(stop.sleep(1000))
     await asyncio.sleep(0)
@@ -57,8 +57,8 @@ async def test_outer_cancellation_stays_cancellation() -> None:
         await task
 
 
-async def test_callbacks_hear_of_it_late_too() -> None:
-    """Who asks after the request is told at once."""
+async def test_a_callback_added_after_the_request_runs_at_once() -> None:
+    """No callback misses the request."""
     stop = Stop()
     stop.request(signal=2)
     heard: list[int] = []

@@ -1,4 +1,4 @@
-"""A Dask cluster as others run it: a scheduler and two workers, processes by Dask's own command."""
+"""A real Dask cluster: a scheduler and two workers, started with Dask's own command."""
 
 import socket
 import subprocess
@@ -17,7 +17,7 @@ DASK = str(Path(sys.executable).with_name("dask"))
 
 @dataclass
 class DaskCluster:
-    """Where it listens, and the folder in which its processes run and log."""
+    """The cluster's address and processes, and the folder in which they run and log."""
 
     address: str
     folder: Path
@@ -32,7 +32,7 @@ def start(folder: Path, name: str, *arguments: str, **env: str) -> subprocess.Po
 
 
 def start_cluster(folder: Path, **env: str) -> DaskCluster:
-    """Start one on a free port of loopback; its workers may still be on their way."""
+    """Start a cluster on a free loopback port; return when both workers are registered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

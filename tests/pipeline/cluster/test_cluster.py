@@ -1,4 +1,4 @@
-"""`--dask-scheduler`: on a cluster that somebody else runs."""
+"""`--dask-scheduler`: runs on an external Dask cluster."""
 
 import json
 import signal
@@ -24,13 +24,12 @@ DAY = Dataset.generate(6, START, START.replace(hour=14), rows_per_file=20)
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-03")
 
 
-def test_loads_with_what_is_shared_out(
+def test_workers_share_the_limits_of_one_run(
     run: Runner, serve: Serve, dask_cluster: DaskCluster
 ) -> None:
-    """As many requests in flight, and a second, as one process would send, by the server's clock.
+    """The server sees no more requests in flight and per second than one process would send.
 
-    Of n requests that came one after another, however many, the limiter lets pass one more for
-    each place than the rate alone.
+    In any series of requests, the limiters allow one request more per worker than the rate.
     """
     emulator = serve(DAY, latency_s=0.05)
     where = ("--dask-scheduler", dask_cluster.address)
@@ -42,7 +41,7 @@ def test_loads_with_what_is_shared_out(
     assert 40 == ended.report["http"]["rate"]
     times = sorted(request.at_s for request in emulator.requests if request.endpoint == "file")
     assert len(DAY.files) == len(times)
-    late = 0.1  # a request that was on its way for longer came closer to the one behind it
+    late = 0.1  # a delayed request arrives closer to the next one
     for first, last in combinations(range(len(times)), 2):
         assert last - first <= 40 * (times[last] - times[first] + late) + 2
 
@@ -50,14 +49,14 @@ def test_loads_with_what_is_shared_out(
 def test_a_worker_that_joins_late_and_one_that_leaves(
     run: Runner, serve: Serve, tmp_path: Path
 ) -> None:
-    """Tasks wait for workers, and go to others when theirs is killed."""
+    """Tasks wait for workers. If a worker is killed, others get its tasks."""
     cluster = start_cluster(tmp_path)
     try:
         emulator = serve(DAY, latency_s=0.05)
         where = ("--dask-scheduler", cluster.address, "--dask-workers", "2")
         process = run.start(emulator, *WINDOW, *where, AHT_ETL_FETCH__CONCURRENCY="4")
         wait_until(lambda: emulator.count("file", 200) >= 20)
-        cluster.workers.kill()  # the nannies; their workers end with them
+        cluster.workers.kill()  # the nannies, which end with their workers
         cluster.workers.wait()
         wait_until(lambda: b"Remove worker" in (tmp_path / "scheduler.log").read_bytes())
         cluster.workers = start(tmp_path, "worker", cluster.address, "--nthreads", "2")
@@ -72,7 +71,7 @@ def test_a_worker_that_joins_late_and_one_that_leaves(
 
 
 def test_a_401_in_mid_run(run: Runner, serve: Serve, dask_cluster: DaskCluster) -> None:
-    """It ends the run as it ends a local one: nobody goes on, the rest is not attempted."""
+    """It ends the run like a local one: all workers stop, and the rest is not attempted."""
     path = list(DAY.files)[len(DAY.files) // 3]
     emulator = serve(DAY, latency_s=0.02, faults=(Fault("file", "status", path, status=401),))
     ended = run(emulator, *WINDOW, "--dask-scheduler", dask_cluster.address, "--concurrency", "2")
@@ -98,7 +97,7 @@ def test_a_lake_that_refuses(run: Runner, serve: Serve, dask_cluster: DaskCluste
 def test_a_lake_that_workers_do_not_share(
     run: Runner, serve: Serve, dask_cluster: DaskCluster
 ) -> None:
-    """The same name is another folder there: nothing is claimed that is not here."""
+    """The same name is another folder there. The run reports no file that it cannot see."""
     run.lake = Path("/proc/self/cwd/lake")
     ended = run(serve(DAY), *WINDOW, "--dask-scheduler", dask_cluster.address)
     assert (1, 0) == (ended.code, ended.report["files"]["loaded"])
@@ -109,7 +108,7 @@ def test_a_lake_that_workers_do_not_share(
 def test_another_version_on_the_cluster(
     serve: Serve, dask_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told before anything is loaded."""
+    """The run reports it before it loads anything."""
     monkeypatch.setattr(connection, "__version__", "9.9")
     emulator = serve(DAY)
     engine = {"kind": "dask", "scheduler": dask_cluster.address}
@@ -121,7 +120,7 @@ def test_another_version_on_the_cluster(
 
 
 def test_no_scheduler(run: Runner, serve: Serve) -> None:
-    """One line says where it was looked for, and which key says so."""
+    """One line has the address and the key that sets it."""
     ended = run(
         serve(DAY),
         *WINDOW,
@@ -134,7 +133,7 @@ def test_no_scheduler(run: Runner, serve: Serve) -> None:
 
 
 def test_the_scheduler_is_lost(run: Runner, serve: Serve, own_cluster: DaskCluster) -> None:
-    """The run fails, the report says what is known to be in the lake, the next run goes on."""
+    """The run fails, the report has all files known to be loaded, and the next run continues."""
     emulator = serve(DAY, latency_s=0.05)
     process = run.start(
         emulator,
@@ -154,10 +153,8 @@ def test_the_scheduler_is_lost(run: Runner, serve: Serve, own_cluster: DaskClust
     assert_lake_holds(run.lake, DAY)
 
 
-def test_check_tells_of_the_cluster(
-    serve: Serve, dask_cluster: DaskCluster, tmp_path: Path
-) -> None:
-    """How many workers there are, or that nobody answers."""
+def test_check_reports_the_cluster(serve: Serve, dask_cluster: DaskCluster, tmp_path: Path) -> None:
+    """It has the number of workers, or says that no scheduler answers."""
     emulator = serve(DAY)
     for address, outcome, said in (
         (dask_cluster.address, "ok", "2 workers, with this version"),

@@ -36,9 +36,9 @@ def parts_in(lake: Path) -> list[str]:
 
 
 def test_the_same_as_a_local_run(run: Runner, serve: Serve, dask_cluster: DaskCluster) -> None:
-    """Row for row, and the report's sums; each line of the log is an event of this run.
+    """Rows and totals are the same. Each log line is an event of this run.
 
-    What is in the lake already starts no cluster.
+    If all files are already in the lake, the run starts no cluster.
     """
     emulator = serve(DAY, auth="oauth2")
     local = run(emulator)
@@ -54,7 +54,7 @@ def test_the_same_as_a_local_run(run: Runner, serve: Serve, dask_cluster: DaskCl
     for key in ("downloaded", "decompressed"):
         assert local.report["bytes"][key] == ended.report["bytes"][key]
     assert parts_in(run.lake) == sorted(part["path"] for part in ended.report["parts"])
-    # A token for each process, and one file request for each file.
+    # One token for each process, and one request for each file.
     assert emulator.count("file") == 2 * len(DAY.files)
     assert emulator.count("token") <= 2 + 2
     events = [json.loads(line) for line in ended.err.splitlines()]
@@ -72,7 +72,7 @@ def test_the_same_as_a_local_run(run: Runner, serve: Serve, dask_cluster: DaskCl
 
 
 def test_from_the_archive(run: Runner, serve: Serve, dask_cluster: DaskCluster) -> None:
-    """A lake is rebuilt without the vendor, row for row, by the workers too."""
+    """The workers also rebuild a lake without the vendor, row for row."""
     emulator = serve(DAY)
     raw = {"AHT_ETL_RAW__URI": str(run.folder / "raw")}
     assert 0 == run(emulator, *WINDOW, **raw).code
@@ -86,10 +86,10 @@ def test_from_the_archive(run: Runner, serve: Serve, dask_cluster: DaskCluster) 
 
 
 def test_a_worker_is_killed(run: Runner, serve: Serve, own_cluster: DaskCluster) -> None:
-    """What it had committed counts once, what it had not is loaded by another."""
+    """Its committed files count once. Another worker loads the rest."""
     emulator = serve(DAY, latency_s=0.05)
     process = run.start(emulator, *on(own_cluster), "--concurrency", "4")
-    # Some of its partitions are committed and it is in the middle of its task.
+    # The worker has committed some partitions and is in the middle of its task.
     wait_until(lambda: len(parts_in(run.lake)) >= 4)
     os.kill(worker_processes(own_cluster)[0], signal.SIGKILL)
     ended = run.end(process)
@@ -102,15 +102,15 @@ def test_a_worker_is_killed(run: Runner, serve: Serve, own_cluster: DaskCluster)
 
 @pytest.fixture
 def one_attempt(tmp_path: Path) -> Iterator[DaskCluster]:
-    """Start a cluster that gives a task up when its worker dies."""
+    """Start a cluster that gives up a task when its worker dies."""
     cluster = start_cluster(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0")
     yield cluster
     end_cluster(cluster)
 
 
 def test_a_task_whose_workers_all_die(run: Runner, serve: Serve, one_attempt: DaskCluster) -> None:
-    """It is given up: the others go on, then the run fails, and the report is exact."""
-    # Both tasks hang over their first file, for as long as it takes to kill one of their workers.
+    """Dask gives it up. The other tasks continue, then the run fails. The report is exact."""
+    # Both tasks hang on their first file, which leaves time to kill one of their workers.
     emulator = serve(DAY, faults=(Fault("file", "hang", times=2),))
     process = run.start(
         emulator,
@@ -136,7 +136,7 @@ def test_a_task_whose_workers_all_die(run: Runner, serve: Serve, one_attempt: Da
 def test_a_signal(
     run: Runner, serve: Serve, dask_cluster: DaskCluster, number: int, code: int
 ) -> None:
-    """The workers commit what is downloaded, and the report is exact."""
+    """The workers commit their downloaded files, and the report is exact."""
     emulator = serve(DAY, latency_s=0.05)
     process = run.start(emulator, *on(dask_cluster), "--concurrency", "2")
     wait_until(lambda: emulator.count("file", 200) >= 20)
@@ -155,7 +155,7 @@ def test_a_signal(
 
 
 def test_a_signal_while_workers_hang(run: Runner, serve: Serve, own_cluster: DaskCluster) -> None:
-    """When the grace is over they are not waited for; what the lake has is in the report."""
+    """After the grace, the run does not wait for them. The report has the files in the lake."""
     emulator = serve(DAY, latency_s=0.05)
     process = run.start(
         emulator, *on(own_cluster), "--concurrency", "2", AHT_ETL_SHUTDOWN__GRACE="1s"
@@ -176,7 +176,7 @@ def test_a_signal_while_workers_hang(run: Runner, serve: Serve, own_cluster: Das
 
 
 def test_the_client_is_killed(run: Runner, serve: Serve, dask_cluster: DaskCluster) -> None:
-    """Its workers do no harm, and the next run continues."""
+    """Its workers do no damage, and the next run continues."""
     emulator = serve(DAY, latency_s=0.05)
     process = run.start(emulator, *on(dask_cluster), "--concurrency", "2")
     wait_until(lambda: emulator.count("file", 200) >= 10)
@@ -187,7 +187,7 @@ def test_the_client_is_killed(run: Runner, serve: Serve, dask_cluster: DaskClust
 
 
 async def test_from_a_notebook(serve: Serve, dask_cluster: DaskCluster, tmp_path: Path) -> None:
-    """Where a loop runs already; events come through the host's own set-up."""
+    """An event loop is already running. Events use the host's log configuration."""
     data = Dataset.generate(3, START, START.replace(hour=6), rows_per_file=20)
     emulator = serve(data)
     engine = {"kind": "dask", "scheduler": dask_cluster.address}
@@ -204,7 +204,7 @@ NOT_INSTALLED = "import sys; sys.modules['distributed'] = None; from etl.cli imp
 
 
 def test_without_the_extra(serve: Serve, tmp_path: Path) -> None:
-    """Wrong usage, with what to install; nothing was sent."""
+    """It is wrong usage. The message says what to install, and nothing is sent."""
     emulator = serve(DAY)
     done = subprocess.run(
         [
@@ -228,8 +228,8 @@ def test_without_the_extra(serve: Serve, tmp_path: Path) -> None:
     assert 0 == len(emulator.requests)
 
 
-def test_a_local_run_imports_nothing_of_it() -> None:
-    """Neither Dask nor what is for it."""
+def test_a_local_run_does_not_import_dask() -> None:
+    """It imports neither Dask nor this program's modules for it."""
     code = "import sys, etl.pipeline.library, etl.cli.execution; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     names = done.stdout.split()
@@ -237,7 +237,7 @@ def test_a_local_run_imports_nothing_of_it() -> None:
 
 
 def test_without_a_scheduler(serve: Serve, tmp_path: Path) -> None:
-    """Wrong usage: one line says how to start one; nothing was sent."""
+    """It is wrong usage. One line says how to start a scheduler, and nothing is sent."""
     emulator = serve(DAY)
     done = subprocess.run(
         [COMMAND, "run", "--account", "a1", "--engine", "dask"],
@@ -254,8 +254,8 @@ def test_without_a_scheduler(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", [("--dask-workers", "3"), ("--dask-scheduler", "tls://dask:8786")])
-def test_a_flag_of_dask_asks_for_it(flag: tuple[str, str], tmp_path: Path) -> None:
-    """It is never silently nothing; `--engine local` is stronger."""
+def test_a_flag_of_dask_selects_the_engine(flag: tuple[str, str], tmp_path: Path) -> None:
+    """The flag is never ignored silently. Only `--engine local` wins over it."""
     for more, code in (((), 2), (("--engine", "local"), 1)):
         done = subprocess.run(
             [*(sys.executable, "-c", NOT_INSTALLED), "run", "--account", "a1", *flag, *more],

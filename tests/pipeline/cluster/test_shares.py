@@ -1,4 +1,4 @@
-"""How a plan is cut into shares, and limits among the tasks that run at once."""
+"""How a plan is divided into shares, and the limits among the tasks that run at once."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ START = datetime(2022, 6, 1, tzinfo=UTC)
 
 
 def plan_of(sizes: list[int]) -> list[PartitionPlan]:
-    """Return partitions, an hour each, of so many files to load."""
+    """Return one partition per hour, with these numbers of files to load."""
     plans = []
     for hour, size in enumerate(sizes):
         at = START + timedelta(hours=hour)
@@ -26,8 +26,8 @@ def plan_of(sizes: list[int]) -> list[PartitionPlan]:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 9))
-def test_shares_are_the_plan_in_its_order(sizes: list[int], places: int) -> None:
-    """Each path once, oldest first, and no partition in two shares."""
+def test_shares_keep_the_order_of_the_plan(sizes: list[int], places: int) -> None:
+    """Each path occurs once, oldest first. No partition is in two shares."""
     plans = plan_of(sizes)
     shares = list(cut(plans, places))
     assert [p.text for plan in plans for p in plan.to_load] == [p for s in shares for p in s]
@@ -35,8 +35,8 @@ def test_shares_are_the_plan_in_its_order(sizes: list[int], places: int) -> None
     assert sum(map(len, folders)) == len(plans)
 
 
-def test_there_are_several_shares_a_place_and_not_many() -> None:
-    """The first are the largest, the last small; a share is never more than 2,000 files or so."""
+def test_each_worker_gets_several_shares_but_not_many() -> None:
+    """The first shares are large and the last small. No share has many more than 2,000 files."""
     sizes = [len(share) for share in cut(plan_of([12] * 168), 2)]
     assert 10 <= len(sizes) <= 32
     assert sizes[0] == max(sizes)
@@ -45,15 +45,15 @@ def test_there_are_several_shares_a_place_and_not_many() -> None:
 
 
 def test_few_large_hours_are_a_share_each() -> None:
-    """Sizes are not known, so no hour waits for another while a place is free."""
+    """Sizes are unknown, so no hour waits for another while a worker is free."""
     assert [1] * 24 == [len(share) for share in cut(plan_of([1] * 24), 8)]
 
 
 @given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 1000))
-def test_the_limits_of_all_places_are_those_of_the_whole(
+def test_the_limits_of_all_workers_add_up_to_the_limit_of_the_run(
     concurrency: int, places: int, rate: float
 ) -> None:
-    """Never more together, and nobody has nothing."""
+    """The sum never exceeds the limit, and each worker gets some of it."""
     places = min(places, concurrency)
     shares = share_out(FetchSettings(concurrency=concurrency, rate=rate), places)
     assert concurrency == sum(share.concurrency for share in shares)

@@ -1,4 +1,4 @@
-"""A task in a worker's process: what an attempt before it did is found, and counted once."""
+"""A task in a worker process finds the files of an earlier attempt and counts them once."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ FOLDERS = sorted({path.rpartition("/")[0] for path in PATHS})
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """Take this process for a worker's."""
+    """Use this process as a worker process."""
     worker = Worker()
     yield worker
     loop = worker._loop
@@ -49,8 +49,10 @@ def order_for(
 
 
 @pytest.mark.parametrize("of", ["this run", "another"])
-def test_what_is_in_the_lake_by_now(worker: Worker, serve: Serve, tmp_path: Path, of: str) -> None:
-    """What this run committed is loaded, by it, with its parts; what another did was there."""
+def test_files_that_are_already_in_the_lake(
+    worker: Worker, serve: Serve, tmp_path: Path, of: str
+) -> None:
+    """Files of this run count as loaded, with their parts. Files of another are already loaded."""
     emulator = serve(DATA)
     half = tuple(path for path in PATHS if path.rpartition("/")[0] in FOLDERS[:4])
     first = worker.do(order_for(emulator, tmp_path, half, of), "w")
@@ -75,7 +77,7 @@ def test_what_is_in_the_lake_by_now(worker: Worker, serve: Serve, tmp_path: Path
 
 
 def test_two_attempts_at_once(worker: Worker, serve: Serve, tmp_path: Path) -> None:
-    """One that was taken for dead and is not: each tells the whole truth of the run."""
+    """Dask repeats a task that still runs. Both attempts report all files of the run."""
     emulator = serve(DATA, latency_s=0.02)
     outcomes = []
 
@@ -94,8 +96,8 @@ def test_two_attempts_at_once(worker: Worker, serve: Serve, tmp_path: Path) -> N
     assert sum(part.sources for part in last.parts) == len(PATHS)
 
 
-def test_a_task_is_told_to_end(worker: Worker, serve: Serve, tmp_path: Path) -> None:
-    """It lets go of the network, and says which files are left."""
+def test_a_stop_request_ends_a_task(worker: Worker, serve: Serve, tmp_path: Path) -> None:
+    """The task stops its requests and reports the files that are left."""
     emulator = serve(DATA, faults=(Fault("file", "hang", times=None),))
     outcomes = []
     order = order_for(emulator, tmp_path)
@@ -112,7 +114,7 @@ def test_a_task_is_told_to_end(worker: Worker, serve: Serve, tmp_path: Path) -> 
 def test_connections_are_kept_for_the_next_task(
     worker: Worker, serve: Serve, tmp_path: Path
 ) -> None:
-    """And a repr of what is sent to a worker shows no secret."""
+    """The repr of the order that a worker gets shows no secret."""
     emulator = serve(DATA, auth="oauth2")
     keys = emulator.keys
     settings = settings_for(emulator, tmp_path)
