@@ -185,7 +185,7 @@ def test_the_summary_names_what_went_wrong() -> None:
 
 
 def test_failures_of_one_cause_are_one_line_of_the_summary() -> None:
-    """Failures with one kind and reason (apart from numbers) share a line with count and example."""
+    """The line has a count and an example. Numbers in a reason do not make another cause."""
     failures = [
         FailedFile(f"/hour={n}/a.json.gz", FailureKind(kind), message, 1)
         for n in range(400)
