@@ -1,8 +1,7 @@
-"""Measure: `python -m tests.bench`, or with --quick a tenth of the work.
+"""Run the benchmark: `python -m tests.bench`; --quick does a tenth of the work.
 
-Needs the extra `bench` and Debian's packages, as root, for nginx and aria2, which it installs where
-they are missing. Prints tables in Markdown; --write puts them into the page `performance` and a
-sentence into README.
+It needs the extra `bench`, and root on Debian to install nginx and aria2 if they are missing. It
+prints tables in Markdown. --write puts them into the page `performance` and a sentence into README.
 """
 
 import argparse
@@ -25,7 +24,7 @@ _PACKAGES: Final = ("aht-etl", "pyarrow", "aiohttp", "isal", "duckdb")
 
 
 def main() -> None:
-    """Measure what the flags say."""
+    """Run the benchmarks that the flags select."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the files")
     parser.add_argument("--runs", type=int, default=5, help="turns that count (default 5)")

@@ -1,4 +1,4 @@
-"""What a raw archive costs: the same runs with and without one, in turns."""
+"""The cost of a raw archive: the same runs with and without one, in turns."""
 
 import shutil
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def rows(folder: Path, runs: int, scale: float) -> Iterator[str]:
         shutil.rmtree(places, ignore_errors=True)
         with serve(data) as base:
             turns = [_turn(base, workload, places / str(turn)) for turn in range(runs + 1)][1:]
-        # Not before: a file system may be slow to make files where many have just gone (ext4).
+        # Delete only now: some file systems (ext4) make files slowly right after many deletions.
         shutil.rmtree(places)
         walls = [[sample.wall_s for sample in side] for side in zip(*turns, strict=True)]
         wall = Spread.of([kept.wall_s / plain.wall_s for plain, kept in turns])
@@ -34,7 +34,7 @@ def rows(folder: Path, runs: int, scale: float) -> Iterator[str]:
 
 
 def _turn(base: str, workload: Workload, place: Path) -> tuple[Sample, Sample]:
-    """Run once without an archive and once with one; see that every file is in it."""
+    """Run once without an archive and once with one; check that it has every file."""
     place.mkdir(parents=True)
     log = place / "log"
     plain = run(our_command(base, workload, place / "plain"), log=log)

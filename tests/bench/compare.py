@@ -1,4 +1,4 @@
-"""This project and what users would take instead, in turns, on the same files, rows compared."""
+"""Compare this program with its alternatives: in turns, on the same files, with equal rows."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ from tests.bench.workload import ACCOUNT, START, W1, W2, Workload, make
 
 OURS: Final = "aht-etl"
 LATENCY_MS: Final = 30
-#: Name, workload, milliseconds before each answer, and who is measured.
+#: Name, workload, milliseconds before each answer, and the measured programs.
 TESTS: Final = (
     ("W1", W1, 0, tuple(name for name in RIVALS if "32" not in name)),
     ("W1L", W1, LATENCY_MS, tuple(name for name in RIVALS if name != "DuckDB httpfs")),
     ("W2", W2, 0, tuple(name for name in RIVALS if "32" not in name)),
 )
 _ROWS: Final = "read_parquet('{lake}/year=*/**/*.parquet', hive_partitioning = false)"
-# Whatever the order of rows and files, the same rows give the same numbers.
+# The numbers do not depend on the order of rows and files.
 _FINGERPRINT: Final = """
 SELECT count(*), sum(hash(segmentId, sequence, startReason, endReason, {times},
     handleTimeMillis)::HUGEINT)::VARCHAR
@@ -34,7 +34,7 @@ _TIMES: Final = ("startTimestamp", "endTimestamp", "insertTimestamp")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One program on one workload; `ratio` is ours over its wall time, turn by turn."""
+    """One program on one workload. `ratio` is our wall time divided by its wall time, per turn."""
 
     test: str
     name: str
@@ -55,7 +55,7 @@ def our_command(base: str, workload: Workload, lake: Path, *more: str) -> list[s
 
 
 def compare(folder: Path, runs: int, scale: float) -> list[Line]:
-    """Measure everybody in turns. Raises AssertionError where the rows differ."""
+    """Measure all programs in turns. Raises AssertionError if their rows differ."""
     lines = []
     for test, full, pause_ms, rivals in TESTS:
         workload = full.at_scale(scale)
@@ -66,7 +66,7 @@ def compare(folder: Path, runs: int, scale: float) -> list[Line]:
             for turn in range(runs + 1):
                 for name in names:
                     sample = _measured(name, base, workload, data, folder)
-                    if turn:  # the first warms the disk's cache
+                    if turn:  # the first one fills the disk cache
                         samples[name].append(sample)
                     print(f"{test} {name}: {sample.wall_s:.2f} s", file=sys.stderr, flush=True)
         lines += [_line(test, name, samples[name], samples[OURS]) for name in names]
@@ -91,7 +91,7 @@ def _check(data: Path, lake: Path, workload: Workload) -> None:
     with duckdb.connect() as connection:
         rows = _ROWS.format(lake=lake)
         one = connection.execute(f"SELECT typeof(startTimestamp) FROM {rows} LIMIT 1").fetchone()
-        # DuckDB keeps times as the integers that they were.
+        # DuckDB keeps the integers of timestamps.
         as_integers = _TIMES if one == ("BIGINT",) else [f"epoch_ms({name})" for name in _TIMES]
         query = _FINGERPRINT.format(rows=rows, times=", ".join(as_integers))
         found = connection.execute(query).fetchone()
@@ -130,7 +130,7 @@ def to_table(lines: list[Line]) -> str:
 
 
 def as_json(lines: list[Line]) -> list[dict[str, Any]]:
-    """Return the lines for a plot or another day."""
+    """Return the lines as JSON, for the plot and for later use."""
     return [
         {
             "test": line.test,
@@ -145,7 +145,7 @@ def as_json(lines: list[Line]) -> list[dict[str, Any]]:
 
 
 def to_sentence(results: list[dict[str, Any]]) -> str:
-    """Return the sentence of speed in README, from what `as_json` returns."""
+    """Return README's sentence about speed from the result of `as_json`."""
     took = {line["name"]: f"{line['wall_s']:.1f} s" for line in results if line["test"] == "W1"}
     ours = took.pop(OURS)
     others = ", ".join(f"{name} {seconds}" for name, seconds in took.items())

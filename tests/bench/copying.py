@@ -1,7 +1,7 @@
-"""What a coarse copy costs and saves: `python -m tests.bench.copying`.
+"""Measure what a coarse copy costs and saves: `python -m tests.bench.copying`.
 
-A lake of 10,000 small parts in 30 days is copied, copied again with nothing to do, and scanned by
-DuckDB beside its copy. Prints a table in Markdown.
+It copies a lake of 10,000 small parts in 30 days, copies again with nothing to do, and scans lake
+and copy with DuckDB. It prints a table in Markdown.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _HOUR: Final = "SELECT count(*), sum(handleTimeMillis) FROM {} WHERE day = 7 AND
 
 
 def main() -> None:
-    """Measure what the flags say."""
+    """Run the measurement with the given flags."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.copying", description=__doc__)
     parser.add_argument("--parts", type=int, default=10_000, help="default 10,000")
     parser.add_argument("--runs", type=int, default=3, help="default 3")
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _lake(folder: Path, parts: int) -> Path:
-    """Make the lake, unless it is there; an hour has about as many parts as any other."""
+    """Make the lake unless it exists. All hours have about the same number of parts."""
     if not folder.exists():
         chance, temporary = random.Random(1), folder.with_suffix(".new")
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Time and size of a row group, encoded in one way or another: `python -m tests.bench.encoding`."""
+"""Measure encodings of a row group, in time and size: `python -m tests.bench.encoding`."""
 
 import random
 import time
@@ -51,7 +51,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Print a table in Markdown: least processor time of nine, and size, of a million rows."""
+    """Print a table in Markdown, per million rows: the least processor time of nine, the size."""
     hour_ms = to_millis(START)
     rows = units(random.Random(1), ACCOUNT, hour_ms, hour_ms + 4_800_000, _ROWS)
     table = pa.Table.from_pylist([{**row, "sourcePath": _PATH} for row in rows], schema=SCHEMA)

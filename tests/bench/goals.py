@@ -1,4 +1,4 @@
-"""What no other program is measured against: start-up, nothing to do, memory, shapes, limits."""
+"""Measurements without a comparison: start-up, nothing to do, memory, shapes, limits."""
 
 import gc
 import gzip
@@ -27,7 +27,7 @@ from tests.bench.measure import Sample, run
 from tests.bench.server import serve
 from tests.bench.workload import ACCOUNT, START, W1, W2, Workload, compact_lines, make
 
-#: A goal's name and what was measured.
+#: The name of a goal and its measurement.
 Figure = tuple[str, str]
 _MANY: Final = Workload("many", files=10_000, rows_per_file=3, hours=720)
 _LARGE_BYTES: Final = 5_000_000_000
@@ -36,7 +36,7 @@ _LIMITS: Final = DecodeLimits(max_file_size=2**34, max_bad_row_ratio=0.5, spill_
 
 
 def figures(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
-    """Measure one thing after another."""
+    """Yield the measurements one after another."""
     for measured in (_start, _nothing_to_do, _per_million, _memory, _large, _shapes, _rate):
         yield from measured(folder, runs, scale)
 
@@ -71,7 +71,7 @@ def _per_million(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
 
 
 def _memory(folder: Path, runs: int, scale: float) -> Iterator[Figure]:
-    # The vendor keeps a month: ten times W1 are more files an hour, too.
+    # The vendor keeps a month, so ten times W1 also means more files per hour.
     for name, files, hours in (
         ("W1", W1.files, W1.hours),
         ("W1 in {} hours", W1.files, 72),
@@ -111,7 +111,7 @@ def _load(base: str, workload: Workload, folder: Path) -> Sample:
 
 
 def _idle(base: str, folder: Path) -> Sample:
-    """Run over a window for which the server has nothing."""
+    """Run for a window without files."""
     nothing = ("--from", "2021-01-01", "--to", "2021-01-02")
     return run(our_command(base, W1, folder / "nowhere", *nothing), log=folder / "log")
 
@@ -149,7 +149,7 @@ def _packed(rows: list[dict[str, Any]], **how: Any) -> bytes:
 
 
 def _at_random(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of which some lack fields, with unknown ones of any shape, in any order."""
+    """Return rows with missing fields, with unknown fields of any shape, and in any order."""
     rng = random.Random(2)
 
     def value(depth: int) -> Any:

@@ -1,4 +1,4 @@
-"""One command, measured as a whole process: wall time, processor time, peak memory."""
+"""Measure one command as a process: wall time, processor time, peak memory."""
 
 import os
 import subprocess
@@ -16,10 +16,10 @@ _LOOK_EVERY_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run of a command took, its children included.
+    """The cost of one run of a command, with its child processes.
 
-    `peak_bytes` is the memory of all of them at one time (what several share counts once), or the
-    most that one of them ever had, if that is more.
+    `peak_bytes` is the most memory of all of them together (shared memory counts once), or the peak
+    of a single process if that is more.
     """
 
     wall_s: float
@@ -28,7 +28,7 @@ class Sample:
 
 
 def run(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Sample:
-    """Run a command to its end; what it says goes to `log`. Raises CalledProcessError."""
+    """Run a command to its end, with its output in `log`. Raises CalledProcessError."""
     with log.open("wb") as stream:
         begun = time.perf_counter()
         process = subprocess.Popen(
@@ -57,7 +57,7 @@ def _watch(process: int, seen: list[int], ended: threading.Event) -> None:
 
 
 def _memory_bytes(process: int) -> int:
-    """Return the memory of a process and its children now: its own, and its part of the shared."""
+    """Return the current memory of a process and its children, with shares of shared memory."""
     folder = Path(f"/proc/{process}")
     with suppress(OSError, StopIteration):
         lines = folder.joinpath("smaps_rollup").read_text().splitlines()
@@ -69,7 +69,7 @@ def _memory_bytes(process: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some figures, the least and the greatest."""
+    """The median, minimum and maximum of some figures."""
 
     median: float
     least: float

@@ -1,4 +1,4 @@
-"""What was measured, put into the pages that show it."""
+"""Put measurements into the pages that show them."""
 
 from pathlib import Path
 from typing import Final

@@ -10,7 +10,7 @@ _FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Draw a bar for each program on each workload, ours darker."""
+    """Draw a bar for each program on each workload. Ours are darker."""
     lines: list[dict[str, Any]] = json.loads((_FOLDER / "results.json").read_text())
     shade = alt.condition("datum.name == 'aht-etl'", alt.value("#1f5fa8"), alt.value("#9db4cc"))
     data = alt.Data(values=lines)  # type: ignore[no-untyped-call]

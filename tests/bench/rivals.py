@@ -1,7 +1,7 @@
-"""What users would take instead: each loads what a server lists into Parquet, an hour a folder.
+"""Alternatives: each loads the files that a server lists into Parquet, one folder per hour.
 
-Run as a process of its own: `python -m tests.bench.rivals NAME BASE_URL DAYS LAKE`. None of them
-retries, checks what came, keeps bad rows, commits atomically or remembers what is loaded.
+Run each as a process: `python -m tests.bench.rivals NAME BASE_URL DAYS LAKE`. None of them retries,
+checks its input, keeps bad rows, commits atomically or remembers loaded files.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _COLUMNS: Final = (
     "startTimestamp: 'BIGINT', endTimestamp: 'BIGINT', insertTimestamp: 'BIGINT', "
     "handleTimeMillis: 'BIGINT'}"
 )
-# As fast as it can be: times stay integers, which the others make timestamps.
+# The fastest way: times stay integers, while the other programs make timestamps.
 _SELECT: Final = """
 SELECT *
 FROM read_ndjson({files}, columns = {columns}, compression = 'gzip', filename = 'sourcePath',
@@ -41,14 +41,14 @@ COPY ({select}) TO '{lake}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL
 
 
 def _listings(base: str, days: int) -> list[str]:
-    """Return where the server lists its files, a day each."""
+    """Return the listing URLs of the server, one per day."""
     api = f"{base}/api/account/{ACCOUNT}/agent-segments/breakdown?source=bench"
     midnights = [to_millis(START + timedelta(days=day)) for day in range(days + 1)]
     return [f"{api}&fromMillis={first}&toMillis={end}" for first, end in pairwise(midnights)]
 
 
 def _listed(base: str, days: int) -> list[str]:
-    """Ask for all days at once."""
+    """Request the listings of all days at once."""
     from urllib.request import urlopen
 
     def ask(url: str) -> list[str]:
@@ -84,7 +84,7 @@ def duckdb_httpfs(base: str, days: int, lake: str) -> None:
 
 
 def duckdb_httpfs_32(base: str, days: int, lake: str) -> None:
-    """DuckDB alone, with threads enough to wait for a slow server side by side."""
+    """DuckDB alone, with enough threads to wait for a slow server in parallel."""
     files = [base + path for path in _listed(base, days)]
     _duckdb(files, lake, 32, httpfs=True)
 
@@ -107,7 +107,7 @@ def aria2_duckdb(base: str, days: int, lake: str) -> None:
 
 
 def aiohttp_pyarrow(base: str, days: int, lake: str) -> None:
-    """Run a careful script: 16 downloads at once, isal and pyarrow.json in threads."""
+    """Run a carefully written script: 16 downloads at once, isal and pyarrow.json in threads."""
     asyncio.run(_aiohttp_pyarrow(base, days, lake))
 
 

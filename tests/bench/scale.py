@@ -1,7 +1,7 @@
-"""What a month amounts to, and how long it takes: `python -m tests.bench.scale`; --write it down.
+"""Compute the data of a month and the time to load it: `python -m tests.bench.scale`.
 
-Reckoned from results.json, where W1 and W2 give the processor time of a file and of a row, and from
-the assumptions below. Prints tables in Markdown; --write puts them into configs/docs/scale.md.
+The input is results.json, where W1 and W2 give the processor time of a file and of a row, and the
+assumptions below. It prints tables in Markdown. --write puts them into configs/docs/scale.md.
 """
 
 import argparse
@@ -18,18 +18,18 @@ _RESULTS: Final = Path(__file__).with_name("results.json")
 
 #: An agent on duty for 160 hours a month, with 25 HTUs an hour, of several conversations at a time.
 _ROWS_AN_AGENT: Final = 160 * 25
-#: Agents, and how many files an hour the vendor writes for them: more and larger ones.
+#: Agents, and the vendor's files per hour. Larger centres also have larger files.
 _CENTRES: Final = ((1_000, 12), (10_000, 60), (100_000, 240))
 _HOURS: Final = 720
-#: Of the documented shape: a row as JSON, in the gzip file and in the lake (tests/bench/README.md).
+#: Bytes of a row in the documented shape: as JSON, in gzip and in the lake (tests/bench/README.md).
 _JSON_BYTES: Final = 279
 _GZIP_BYTES: Final = 36
 _PARQUET_BYTES: Final = 18.5
 
 _CORES: Final = 2
 _IN_FLIGHT: Final = 16  # fetch.concurrency
-_ANSWER_S: Final = 0.1  # from a request to its answer's first byte, over the internet
-_BYTES_A_SECOND: Final = 100e6 / 8  # of a machine's way to the vendor
+_ANSWER_S: Final = 0.1  # from a request to the first byte of its answer, over the internet
+_BYTES_A_SECOND: Final = 100e6 / 8  # the bandwidth between a machine and the vendor
 _START_UP_S: Final = 0.45
 _MACHINES: Final = (1, 4, 16)
 _RATES: Final = (10, 50)
@@ -40,7 +40,7 @@ _GET_COST: Final = 0.0004
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month of a contact centre, and what a machine of so many cores needs for it."""
+    """A month of a contact centre, and the time that a machine with this number of cores needs."""
 
     agents: int
     rows: int
@@ -48,7 +48,7 @@ class Month:
     processor_s: float
 
     def bounds_s(self, machines: int) -> dict[str, float]:
-        """Return how long it takes on so many machines, by each thing that may be in the way."""
+        """Return the seconds on this number of machines, for each possible bottleneck."""
         return {
             "processors": self.processor_s / _CORES / machines,
             "waiting for answers": self.files * _ANSWER_S / _IN_FLIGHT / machines,
@@ -57,13 +57,13 @@ class Month:
 
 
 def months() -> Iterator[Month]:
-    """Yield the months, their processor time by what was measured."""
+    """Yield the months, with processor times from the measurements."""
     cpu_s = {
         line["test"]: line["cpu_s"]
         for line in json.loads(_RESULTS.read_text())
         if line["name"] == "aht-etl"
     }
-    # Two workloads, two unknowns: what a file costs, and what a row.
+    # Two workloads give two unknowns: the cost of a file and the cost of a row.
     one, two = cpu_s["W1"] - _START_UP_S, cpu_s["W2"] - _START_UP_S
     row_s = (two - one * W2.files / W1.files) / (W2.rows - W1.rows * W2.files / W1.files)
     file_s = (one - row_s * W1.rows) / W1.files
@@ -73,7 +73,7 @@ def months() -> Iterator[Month]:
 
 
 def tables() -> Iterator[str]:
-    """Yield the page's tables."""
+    """Yield the tables of the page."""
     all_months = list(months())
     yield _table(
         ["agents", "rows", "files", "rows a file", "gzip", "JSON", "Parquet"],
@@ -142,7 +142,7 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Print the tables, or put each into its place on the page."""
+    """Print the tables, or write each into the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
     parser.add_argument("--write", action="store_true", help="into configs/docs/scale.md")
     write = parser.parse_args().write

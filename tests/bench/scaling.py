@@ -1,8 +1,8 @@
-"""How `--engine dask` scales: `python -m tests.bench.scaling`; --write puts it into a page.
+"""Measure how `--engine dask` scales: `python -m tests.bench.scaling`; --write puts it into a page.
 
-One worker and two, each bound to a core of its own with one thread, on a cluster that is there
-before: what is compared is the engine, not the start of processes. Needs the extras `bench` and
-`dask`, and nginx as the other measurements do.
+It compares one worker with two. Each has its own core and one thread. The cluster runs before the
+measurement starts, so the start of processes does not count. It needs the extras `bench` and
+`dask`, and nginx like the other measurements.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.bench.server import serve
 from tests.bench.workload import W1, W2, Workload, make
 
 _DASK: Final = str(Path(sys.executable).with_name("dask"))
-#: What it is called, workload, milliseconds before each answer, requests in flight for a worker.
+#: Name, workload, milliseconds before each answer, requests in flight per worker.
 _TESTS: Final = (
     (f"many small files, {LATENCY_MS} ms before each answer", W1, LATENCY_MS, 4),
     ("few large files, bound by the processor", replace(W2, files=48, hours=48), 0, 4),
@@ -37,7 +37,7 @@ _TESTS: Final = (
 
 
 def main() -> None:
-    """Measure what the flags say."""
+    """Run the measurement with the given flags."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scaling", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter of the files")
     parser.add_argument("--runs", type=int, default=5, help="turns that count (default 5)")
@@ -66,7 +66,7 @@ def main() -> None:
 def _measure(
     folder: Path, workload: Workload, pause_ms: int, each: int, runs: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """Return the seconds of runs, taken in turn: by one worker, by two, without Dask."""
+    """Return the seconds of runs in turns: with one worker, with two, without Dask."""
     data = make(workload, folder / f"{workload.name}-{workload.files}")
     seconds: dict[int, list[float]] = {1: [], 2: [], 0: []}
     with serve(data, pause_ms) as base, _cluster(1) as first, _cluster(2) as second:
@@ -76,14 +76,14 @@ def _measure(
                 if address is not None:
                     more += ["--dask-scheduler", address]
                 took = _seconds(base, workload, folder, more)
-                if turn:  # the first makes the workers import what they need
+                if turn:  # in the first one, the workers import their modules
                     seconds[workers].append(took)
                 print(f"{workload.name}, {workers} workers: {took:.2f}", file=sys.stderr)
     return seconds[1], seconds[2], seconds[0]
 
 
 def _seconds(base: str, workload: Workload, folder: Path, more: list[str]) -> float:
-    """Run, and return how long it took by its own report: from its start on, without imports."""
+    """Run, and return the duration in its report, which does not include imports."""
     lake, report = folder / "lake", folder / "report.json"
     shutil.rmtree(lake, ignore_errors=True)
     command = our_command(base, workload, lake, *more, "--report", str(report))
@@ -95,7 +95,7 @@ def _seconds(base: str, workload: Workload, folder: Path, more: list[str]) -> fl
 
 @contextlib.contextmanager
 def _cluster(workers: int) -> Iterator[str]:
-    """Run a scheduler and so many workers, each on a core of its own; yield its address."""
+    """Run a scheduler and this number of workers, each on its own core; yield the address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

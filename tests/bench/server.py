@@ -1,4 +1,4 @@
-"""A static nginx that answers as the vendor's API does, at once or after a pause."""
+"""A static nginx that answers like the vendor's API, at once or after a pause."""
 
 import contextlib
 import shutil
@@ -15,8 +15,8 @@ from tests.bench.workload import ACCOUNT
 _MODULES: Final = Path("/usr/lib/nginx/modules")
 _PACKAGES: Final = ("nginx-light", "libnginx-mod-http-lua")
 
-# `$arg_path` is not percent-decoded: clients send the path as it stands, as the vendor's pattern
-# allows. The same files lie at their plain paths for clients that know no API.
+# `$arg_path` is not percent-decoded, because clients send the path unescaped, as the vendor's
+# pattern allows. Clients that do not use the API find the same files at their plain paths.
 _CONFIGURATION: Final = """\
 load_module {modules}/ndk_http_module.so;
 load_module {modules}/ngx_http_lua_module.so;
@@ -47,7 +47,7 @@ http {{
 
 
 def install() -> None:
-    """Install nginx by Debian's packages if it is not there. Raises CalledProcessError."""
+    """Install nginx from Debian's packages if it is missing. Raises CalledProcessError."""
     if shutil.which("nginx") and _MODULES.joinpath("ngx_http_lua_module.so").exists():
         return
     subprocess.run(["apt-get", "update", "-qq"], check=True)
@@ -56,7 +56,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def serve(root: Path, pause_ms: int = 0) -> Iterator[str]:
-    """Serve a workload's folder, each answer after a pause; yield the base URL."""
+    """Serve the folder of a workload, with a pause before each answer; yield the base URL."""
     install()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

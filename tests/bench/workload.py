@@ -1,7 +1,7 @@
-"""What is measured on: files of invented HTUs in the documented shape, made once from a seed.
+"""The input of the benchmarks: files of invented HTUs in the documented shape, made from a seed.
 
-W1 is a week of a large contact centre, many small files; W2 is few large ones. The same names, rows
-and bytes for the same scale.
+W1 is a week of a large contact centre, with many small files. W2 has few large files. The same
+scale always gives the same names, rows and bytes.
 """
 
 import gzip
@@ -21,13 +21,13 @@ from etl.model.times import to_millis
 ACCOUNT: Final = "79344075"
 START: Final = datetime(2022, 6, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
-#: Rows → the text of a file.
+#: A function from rows to the text of a file.
 Write = Callable[[list[dict[str, Any]], random.Random], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Some files and how they are spread over the hours from START on."""
+    """Some files and their distribution over the hours from START on."""
 
     name: str
     files: int
@@ -36,22 +36,22 @@ class Workload:
 
     @property
     def rows(self) -> int:
-        """How many rows all files have together."""
+        """The number of rows of all files together."""
         return sum(self.rows_of(index) for index in range(self.files))
 
     @property
     def end(self) -> datetime:
-        """The end of the window that holds all files, at midnight."""
+        """The midnight that ends the window of all files."""
         return START + _DAY * -(-self.hours // 24)
 
     def rows_of(self, index: int) -> int:
-        """Return a file's rows: a third more or less than the average, or all alike if large."""
+        """Return the rows of a file: the average, in small files up to a third more or less."""
         if self.rows_per_file >= 10_000:
             return self.rows_per_file
         return self.rows_per_file + (index % 3 - 1) * (self.rows_per_file // 3)
 
     def path_of(self, index: int) -> str:
-        """Return a file's path as the vendor writes it."""
+        """Return the path of a file as the vendor writes it."""
         at = START + timedelta(hours=index * self.hours // self.files)
         written = at + timedelta(hours=1, minutes=20)
         return (
@@ -60,7 +60,7 @@ class Workload:
         )
 
     def at_scale(self, scale: float) -> "Workload":
-        """Return the same with so many times the files."""
+        """Return the same workload with this many times the files."""
         files, hours = max(1, round(self.files * scale)), max(1, round(self.hours * scale))
         return Workload(self.name, files, self.rows_per_file, hours)
 
@@ -70,14 +70,14 @@ W2: Final = Workload("W2", files=24, rows_per_file=200_000, hours=24)
 
 
 def compact_lines(rows: list[dict[str, Any]], _: random.Random) -> str:
-    """Write one compact object a line: the documented shape."""
+    """Write one compact object per line, the documented shape."""
     return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
 
 
 def make(workload: Workload, folder: Path, write: Write = compact_lines) -> Path:
-    """Make the files and the listing of each day under `folder`, unless they are there.
+    """Make the files and the listing of each day under `folder`, unless they exist.
 
-    The files lie under their own paths, the answers of the Breakdown API under
+    The files have their own paths. The answers of the Breakdown API are in
     `listing/<fromMillis>.json`.
     """
     done = folder / "done"

@@ -1,4 +1,4 @@
-"""One image for all tests of a session, whichever worker asks first."""
+"""One image for all tests of a session. The first test worker that needs it builds it."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ Contain = Callable[..., Container]
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """Build the image, or take the one that another worker built; the last one deletes it."""
+    """Build the image, or use the one that another worker built. The last worker deletes it."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "image"
     built, users = folder / "built", folder / "users"
@@ -45,7 +45,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def contain(image: Image, tmp_path: Path) -> Iterator[Contain]:
-    """Make containers of the image; what still runs at the end is killed."""
+    """Make containers of the image; kill those that still run at the end."""
     made: list[Container] = []
 
     def make(**options: Any) -> Container:

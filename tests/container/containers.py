@@ -1,4 +1,4 @@
-"""Running an image as a cluster does: runc, a read-only root, no capability, process 1."""
+"""Run an image as a cluster does: with runc, a read-only root, no capability, as process 1."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from tests.conftest import QUICK, Ended
 from tests.container.images import Image
 from tests.programs import program
 
-#: What a container may write to; all other mounts are read only.
+#: The folders that a container may write to. All other mounts are read-only.
 _WRITABLE: Final = ("lake", "scratch")
 _MOUNTS: Final = tuple((name, f"/{name}") for name in _WRITABLE)
 
@@ -19,8 +19,8 @@ _MOUNTS: Final = tuple((name, f"/{name}") for name in _WRITABLE)
 class Container:
     """One container and its folder.
 
-    `mounts` are folders in there, by name, with the places where they are seen. `user` is a number
-    and a group's, else the image's own.
+    `mounts` are names of folders in it and their mount points. `user` is `UID:GID`; None means the
+    image's user.
     """
 
     image: Image
@@ -32,7 +32,7 @@ class Container:
     def __post_init__(self) -> None:
         for name in _WRITABLE:
             (self.folder / name).mkdir(mode=0o777)
-            (self.folder / name).chmod(0o777)  # as an emptyDir is
+            (self.folder / name).chmod(0o777)  # as with an emptyDir
 
     @property
     def lake(self) -> Path:
@@ -43,7 +43,7 @@ class Container:
         return self.folder / "scratch"
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        """Start the entry point, with these arguments or the image's own."""
+        """Start the entry point, with these arguments or the image's default."""
         (self.folder / "config.json").write_text(json.dumps(self._specified(arguments, env)))
         return subprocess.Popen(
             [*self._runc, "run", "--bundle", str(self.folder), self._name],
@@ -57,7 +57,7 @@ class Container:
         return self.end(self.start(*arguments, **env))
 
     def end(self, process: subprocess.Popen[str]) -> Ended:
-        """Wait for its end; the report is read where there is one."""
+        """Wait for its end; read the report if one exists."""
         out, err = process.communicate(timeout=60)
         report = self.scratch / "report.json"
         content = json.loads(report.read_text()) if report.exists() else {}
@@ -67,19 +67,19 @@ class Container:
         subprocess.run([*self._runc, "kill", self._name, name], check=True)
 
     def kill(self) -> None:
-        """End it at once, if it runs, and forget it."""
+        """Kill it if it runs, and delete it."""
         if (self.folder / "state" / self._name).exists():
             subprocess.run([*self._runc, "delete", "--force", self._name], check=True)
 
     def pid(self) -> int:
-        """Return the number, outside, of the container's process 1."""
+        """Return the container's process 1 as a process id of the host."""
         state = subprocess.check_output([*self._runc, "state", self._name])
         pid: int = json.loads(state)["pid"]
         return pid
 
     @property
     def _name(self) -> str:
-        # Control groups have one name in the whole machine.
+        # Names of control groups are unique in the whole machine.
         return "-".join(self.folder.parts[-2:])
 
     @property
@@ -87,7 +87,7 @@ class Container:
         return [program("runc"), "--root", str(self.folder / "state")]
 
     def _specified(self, arguments: tuple[str, ...], env: dict[str, str]) -> dict[str, Any]:
-        """Return what the runtime is told: the image's configuration, the restricted rules."""
+        """Return runc's specification: the image's configuration and the restricted rules."""
         config = self.image.config
         uid, gid = map(int, (self.user or config["User"]).split(":"))
         memory = {"limit": self.memory_bytes} if self.memory_bytes else {}
@@ -116,7 +116,7 @@ class Container:
                 ),
             ],
             "linux": {
-                # Not the network: the emulator listens on the host's loopback.
+                # No network namespace, because the emulator listens on the host's loopback.
                 "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")],
                 "resources": {"memory": memory},
             },

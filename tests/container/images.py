@@ -1,7 +1,7 @@
-"""Building the image of the Dockerfile without an engine and without a registry.
+"""Build the image of the Dockerfile without Docker and without a registry.
 
-The base is made of Debian's packages, as no image can be fetched; the Dockerfile is the one that
-users build.
+The base image is made of Debian packages, because tests download no image. The Dockerfile is the
+one that users build.
 """
 
 import json
@@ -26,7 +26,7 @@ _NAME: Final = "localhost/aht-etl"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: what it says of itself, its files as a folder, and bytes beside its base's."""
+    """An image: its configuration, its files as a folder, the bytes that it adds to its base."""
 
     config: dict[str, Any]
     files: Path
@@ -34,7 +34,7 @@ class Image:
 
 
 def build(folder: Path) -> Image:
-    """Build base and image into the folder."""
+    """Build the base and the image in the folder."""
     as_root()
     (folder / "scratch").mkdir()
     buildah = [
@@ -52,7 +52,7 @@ def build(folder: Path) -> Image:
         *("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"),
     )
     call("commit", "--quiet", "--rm", base, _BASE)
-    # Packages come from where this machine has them; how it has them is no business of the image.
+    # The build uses this machine's package sources. The image must not keep their configuration.
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     call(
         *("build", "--isolation", "chroot", "--pull-never", "--quiet"),
@@ -75,7 +75,7 @@ def build(folder: Path) -> Image:
 
 
 def _debian(folder: Path) -> Path:
-    """Return an archive of this Debian's root file system with its Python, and no more."""
+    """Return an archive of a minimal root file system of this Debian version, with Python."""
     archive = folder / "base.tar"
     _output(
         [
@@ -96,7 +96,7 @@ def _codename() -> str:
 
 
 def _wheels(folder: Path, version: str) -> Path:
-    """Return a folder with all packages that the build asks for, for that version of Python."""
+    """Return a folder with all packages that the build needs for this version of Python."""
     wheels = folder / "wheels"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     _output(

@@ -1,4 +1,4 @@
-"""The Dockerfile, built and run: small, not root, nothing written, signals heard as process 1."""
+"""The image: small, without root, with a read-only root folder, with signals as process 1."""
 
 import re
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds
 from tests.pods import reason
 
-# Whoever comes first builds it, the others wait.
+# The first test builds the image, the others wait for it.
 pytestmark = pytest.mark.timeout(900)
 
 DATA = Dataset.generate(
@@ -25,7 +25,7 @@ REPORT = ("--report", "/scratch/report.json")
 
 
 def settings(emulator: Emulator, **more: str) -> dict[str, str]:
-    """Return variables, as a cluster gives them."""
+    """Return the variables that a cluster sets."""
     return {
         "AHT_ETL_ACCOUNT": "le79344075",
         "AHT_ETL_API__BASE_URL": emulator.base_url,
@@ -36,8 +36,8 @@ def settings(emulator: Emulator, **more: str) -> dict[str, str]:
     }
 
 
-def test_the_image_says_what_it_is(image: Image) -> None:
-    """Entry point, user, volume and labels; none of them of its base."""
+def test_the_configuration_of_the_image(image: Image) -> None:
+    """It has its own entry point, user, volume and labels, none of the base image."""
     config = image.config
     assert (["aht-etl"], ["run"], "/") == (
         config["Entrypoint"],
@@ -57,7 +57,7 @@ def test_the_image_says_what_it_is(image: Image) -> None:
 
 
 def test_the_image_is_small(image: Image) -> None:
-    """What it adds to its base: the program, what it needs and their bytecode; nothing else."""
+    """It adds to its base only the program, its dependencies and their bytecode."""
     assert image.own_bytes < 200e6
     files = image.files
     assert [] == [name for name in ("source", "pip", "etc/pip.conf") if (files / name).exists()]
@@ -72,7 +72,7 @@ def test_the_image_is_small(image: Image) -> None:
 
 
 def test_a_load(contain: Contain, serve: Serve) -> None:
-    """As the image is started by itself, with large files spooled; only the lake is written."""
+    """The default command loads with large files on disk, and writes only lake and scratch."""
     emulator = serve(DATA, auth="oauth1")
     container = contain()
     ended = container.run(**settings(emulator, AHT_ETL_LIMITS__MEMORY="1MB"))
@@ -83,8 +83,8 @@ def test_a_load(contain: Contain, serve: Serve) -> None:
     assert [] == list(container.scratch.iterdir())
 
 
-def test_any_user_will_do(contain: Contain, serve: Serve) -> None:
-    """Some clusters choose a number of their own for each namespace."""
+def test_any_user_can_run_it(contain: Contain, serve: Serve) -> None:
+    """Some clusters choose the user id for each namespace."""
     container = contain(user="1000730000:0")
     ended = container.run("run", *REPORT, **settings(serve(DATA)))
     assert 0 == ended.code, ended.err
@@ -92,8 +92,8 @@ def test_any_user_will_do(contain: Contain, serve: Serve) -> None:
     assert_lake_holds(container.lake, DATA)
 
 
-def test_a_lake_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
-    """Nothing is loaded into the container's own files; the pod says why."""
+def test_without_a_mounted_lake(contain: Contain, serve: Serve) -> None:
+    """The run does not load into the container's own files. The pod's message says why."""
     container = contain(mounts=(("scratch", "/scratch"),))
     ended = container.run(**settings(serve(DATA)))
     assert 1 == ended.code
@@ -101,7 +101,7 @@ def test_a_lake_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
 
 
 def test_wrong_usage(contain: Contain) -> None:
-    """Exit code 2, which no cluster tries again, and the reason."""
+    """The exit code is 2, which no cluster retries, and the message says why."""
     container = contain()
     ended = container.run()
     assert 2 == ended.code
@@ -110,7 +110,7 @@ def test_wrong_usage(contain: Contain) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
 def test_a_signal_to_process_1(contain: Contain, serve: Serve, name: str, code: int) -> None:
-    """It ends gracefully: what was downloaded is in the lake, and report and pod say so."""
+    """It ends gracefully: downloaded files are in the lake, and report and pod message say so."""
     container = contain()
     emulator = serve(DATA, latency_s=0.1)
     env = settings(emulator, AHT_ETL_FETCH__CONCURRENCY="1")
@@ -133,7 +133,7 @@ def test_a_signal_to_process_1(contain: Contain, serve: Serve, name: str, code: 
     assert_lake_is_sound(container.lake, DATA)
 
 
-def test_the_dockerfile_stands_for_itself() -> None:
+def test_the_dockerfile_is_self_contained() -> None:
     """Its version is the program's, its base is one argument, and it names no index."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert {f"ARG VERSION={etl.__version__}"} == {

@@ -1,4 +1,4 @@
-"""The pods of configs/kubernetes, as a kubelet starts them: their image, arguments, mounts."""
+"""The pods of configs/kubernetes run as a kubelet starts them: same image, arguments, mounts."""
 
 import json
 import re
@@ -34,9 +34,9 @@ WINDOW = {"AHT_ETL_WINDOW__FROM": "2022-06-01", "AHT_ETL_WINDOW__TO": "2022-06-0
 def containing(
     contain: Contain, name: str, emulator: Emulator, *more: tuple[str, str]
 ) -> Container:
-    """Return a container as the pod of an overlay asks for it, with its configuration and keys.
+    """Return a container like the pod of an overlay, with its configuration and keys.
 
-    `more` are mounts that a cluster adds by itself.
+    `more` are mounts that the cluster adds.
     """
     only, context = container(name), pod(name)["securityContext"]
     one = contain(
@@ -55,7 +55,7 @@ def containing(
 
 
 def command(name: str, emulator: Emulator, **more: str) -> tuple[list[str], dict[str, str]]:
-    """Return arguments, with variables put in as a kubelet does, and the variables."""
+    """Return the arguments, in which a kubelet has replaced variables, and the variables."""
     own = {"AHT_ETL_ACCOUNT": "le79344075", "AHT_ETL_API__BASE_URL": emulator.base_url}
     found = {**variables(name, SCHEDULED), **own, **more}
     arguments = container(name)["args"]
@@ -63,7 +63,7 @@ def command(name: str, emulator: Emulator, **more: str) -> tuple[list[str], dict
 
 
 def test_the_scheduled_pod(contain: Contain, serve: Serve) -> None:
-    """It loads what is listed, and repeated nothing twice."""
+    """It loads all listed files. A second pod loads nothing twice."""
     emulator = serve(DATA, auth="oauth1")
     arguments, found = command(SCHEDULED, emulator, **WINDOW)
     one = containing(contain, SCHEDULED, emulator)
@@ -75,7 +75,7 @@ def test_the_scheduled_pod(contain: Contain, serve: Serve) -> None:
 
 
 def test_the_pods_of_a_backfill(contain: Contain, serve: Serve) -> None:
-    """As many as the Job completes, each with its own share: together they load each file once."""
+    """Each pod of the Job has its own share. Together they load each file once."""
     emulator = serve(DATA, auth="oauth1")
     one = containing(contain, BACKFILL, emulator)
     for index in range(job(BACKFILL)["completions"]):
@@ -86,8 +86,8 @@ def test_the_pods_of_a_backfill(contain: Contain, serve: Serve) -> None:
     assert len(DATA.files) == emulator.count("file")
 
 
-def test_a_pod_with_an_identity_of_its_own(contain: Contain, serve: Serve) -> None:
-    """EKS Pod Identity: a token in a file gets it the bucket's keys, and no manifest has any."""
+def test_a_pod_with_workload_identity(contain: Contain, serve: Serve) -> None:
+    """With EKS Pod Identity, a token in a file gets the bucket's keys. No manifest has keys."""
     token, place = "invented-token-of-a-pod", "/var/run/secrets/pods.eks.amazonaws.com"
     emulator = serve(DATA, auth="oauth1")
     one = containing(contain, "overlays/aws", emulator, ("token", place))
@@ -115,7 +115,7 @@ def test_a_pod_with_an_identity_of_its_own(contain: Contain, serve: Serve) -> No
 
 @contextmanager
 def agent(token: str) -> Iterator[str]:
-    """Give keys to who has the token, as the agent on each node of EKS does; yield its URL."""
+    """Run an agent like that of an EKS node, which returns keys for the token; yield its URL."""
 
     class Agent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -144,8 +144,8 @@ def agent(token: str) -> Iterator[str]:
             thread.join()
 
 
-def test_keys_that_nobody_mounted(contain: Contain, serve: Serve) -> None:
-    """The pod says which folder; exit code 2, so nobody tries again."""
+def test_without_mounted_keys(contain: Contain, serve: Serve) -> None:
+    """The pod's message names the folder. The exit code is 2, so the cluster does not retry."""
     emulator = serve(DATA, auth="oauth1")
     one = containing(contain, SCHEDULED, emulator)
     arguments, found = command(SCHEDULED, emulator, AHT_ETL_SECRETS_DIR="/etc/aht-etl/keyz")

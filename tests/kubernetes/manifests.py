@@ -1,4 +1,4 @@
-"""What is in configs/kubernetes, as `kubectl kustomize` renders it."""
+"""The manifests of configs/kubernetes, as `kubectl kustomize` renders them."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ NAMES: Final = sorted(
     if "components" not in file.parts
 )
 SCHEDULED: Final = [name for name in NAMES if "backfill" not in name]
-#: The nightly copies are scheduled too; what they take from their site is in another overlay.
+#: The nightly copies are scheduled too. Another overlay has their account, lake and keys.
 COPIES: Final = [name for name in NAMES if "compact" in name]
 BACKFILLS: Final = [name for name in NAMES if "backfill" in name]
 APPLIED: Final = [name for name in NAMES if name.startswith("overlays/")]
@@ -31,7 +31,7 @@ Manifest = dict[str, Any]
 
 @cache
 def rendered(name: str) -> tuple[Manifest, ...]:
-    """Return what `kubectl apply -k` would send."""
+    """Return the objects that `kubectl apply -k` would send."""
     text = subprocess.check_output(
         [KUBECTL, "kustomize", str(FOLDER / name)], env={**os.environ, "HOME": "/nonexistent"}
     )
@@ -43,7 +43,7 @@ def of_kind(name: str, kind: str) -> Iterator[Manifest]:
 
 
 def job(name: str) -> Manifest:
-    """Return the specification of the one job that there is, scheduled or not."""
+    """Return the specification of the overlay's only job, scheduled or not."""
     (manifest,) = (m for m in rendered(name) if m["kind"] in {"CronJob", "Job"})
     spec: Manifest = manifest["spec"]
     return spec["jobTemplate"]["spec"] if manifest["kind"] == "CronJob" else spec
@@ -61,7 +61,7 @@ def container(name: str) -> Manifest:
 
 
 def variables(name: str, *beside: str) -> dict[str, str]:
-    """Return the variables of the container; ConfigMaps are also looked for in others `beside`."""
+    """Return the container's variables. Its ConfigMaps may also be in the overlays `beside`."""
     found: dict[str, str] = {}
     for source in container(name)["envFrom"]:
         found |= config_map(source["configMapRef"]["name"], name, *beside)
@@ -69,7 +69,7 @@ def variables(name: str, *beside: str) -> dict[str, str]:
 
 
 def config_map(wanted: str, *names: str) -> dict[str, str]:
-    """Return the content of the first ConfigMap of this name."""
+    """Return the content of the first ConfigMap with this name."""
     content: dict[str, str] | None = next(
         manifest.get("data")
         for name in names
@@ -80,5 +80,5 @@ def config_map(wanted: str, *names: str) -> dict[str, str]:
 
 
 def quantity(text: str) -> int:
-    """Return a quantity's bytes."""
+    """Return a Kubernetes quantity in bytes."""
     return TypeAdapter(ByteSize).validate_python(f"{text}B" if text[-1] == "i" else text)

@@ -1,4 +1,4 @@
-"""configs/kubernetes: each overlay renders, is valid, and keeps what its page promises."""
+"""configs/kubernetes: each overlay renders, is valid, and keeps the promises of its page."""
 
 import base64
 import copy
@@ -38,7 +38,7 @@ PAGE = page("kubernetes")
 
 
 def settings(name: str, tmp_path: Path) -> Settings:
-    """Return the configuration that the program would find in the pod, keys apart."""
+    """Return the configuration that the program would read in the pod, without keys."""
     on_a_store = name in {"overlays/backfill", "overlays/compact"}
     beside = "overlays/aws" if on_a_store else "overlays/volume"
     config = tmp_path / "config.yaml"
@@ -50,14 +50,14 @@ def settings(name: str, tmp_path: Path) -> Settings:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_valid(name: str) -> None:
-    """Strictly, for the newest Kubernetes that there are rules for: no unknown field."""
+    """The check is strict: no unknown field, for the newest Kubernetes version with a schema."""
     for manifest in rendered(name):
         kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_restricted(name: str) -> None:
-    """The restricted Pod Security Standard, rule by rule, and a root that cannot be written."""
+    """It follows each rule of the restricted Pod Security Standard, and its root is read-only."""
     spec, only = pod(name), container(name)
     for host in ("hostNetwork", "hostPID", "hostIPC"):
         assert host not in spec
@@ -78,7 +78,7 @@ def test_it_is_restricted(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_no_more_than_it_needs(name: str) -> None:
-    """No token of the cluster, nothing writable but scratch and lake, the image's own user."""
+    """It has no cluster token, can write only to scratch and lake, and runs as the image's user."""
     spec, only = pod(name), container(name)
     assert spec["automountServiceAccountToken"] is False
     writable = {m["mountPath"] for m in only["volumeMounts"] if not m.get("readOnly")}
@@ -95,7 +95,7 @@ def test_it_has_no_more_than_it_needs(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_secret_is_in_a_manifest(name: str) -> None:
-    """Keys come from a Secret that somebody else makes, as files, and in no variable."""
+    """Keys come as files from a Secret that the user makes. No variable has them."""
     assert [] == list(of_kind(name, "Secret"))
     text = yaml.safe_dump_all(rendered(name))
     assert "secretKeyRef" not in text
@@ -109,7 +109,7 @@ def test_no_secret_is_in_a_manifest(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_retries(name: str) -> None:
-    """Never after 2, not counted where a node went, three tries else; nothing restarts in place."""
+    """Code 2 is never retried, a lost node does not count, else each of 3 tries is a new pod."""
     spec = job(name)
     fail, ignore = spec["podFailurePolicy"]["rules"]
     assert ("FailJob", "In", [2]) == (
@@ -129,11 +129,11 @@ def test_retries(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCHEDULED)
 def test_the_schedule(name: str) -> None:
-    """One at a time, none too late, none for ever, and the last ones can be looked at."""
+    """One run at a time, with a start and a run deadline. The last pods stay for inspection."""
     (cron,) = of_kind(name, "CronJob")
     spec = cron["spec"]
     assert ("Forbid", "Etc/UTC") == (spec["concurrencyPolicy"], spec["timeZone"])
-    # Once an hour, or a night; what is not started within an hour is the next one's.
+    # Once an hour or once a night. A start that is an hour late is left to the next run.
     often = r"\d+ \d+ \* \* \*" if name in COPIES else r"\d+ \* \* \* \*"
     assert re.fullmatch(often, spec["schedule"])
     assert 10 < spec["startingDeadlineSeconds"] < 3600
@@ -143,8 +143,8 @@ def test_the_schedule(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACKFILLS)
-def test_shards_and_completions_are_the_same_number(name: str) -> None:
-    """Wherever it is changed: a share that no pod takes would be missing in the lake."""
+def test_shards_and_completions_are_equal(name: str) -> None:
+    """Both change together. Otherwise the lake would lack the share of a missing pod."""
     spec = job(name)
     assert "Indexed" == spec["completionMode"]
     args = container(name)["args"]
@@ -154,15 +154,15 @@ def test_shards_and_completions_are_the_same_number(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKFILLS if name in APPLIED])
-def test_a_backfill_pushes_no_figures(name: str) -> None:
-    """Whatever the site has set for its scheduled runs: its own variables come last."""
+def test_a_backfill_pushes_no_metrics(name: str) -> None:
+    """Its own variables come last, so they win over those of the scheduled run."""
     assert "" == variables(name, "overlays/volume")["AHT_ETL_METRICS__PUSHGATEWAY"]
     last = container(name)["envFrom"][-1]["configMapRef"]["name"]
     assert "AHT_ETL_METRICS__PUSHGATEWAY" in config_map(last, name)
 
 
-def test_an_overlay_of_ones_own_keeps_them_the_same(tmp_path: Path) -> None:
-    """One number is changed, in the file that the page names; both follow."""
+def test_a_users_overlay_keeps_them_equal(tmp_path: Path) -> None:
+    """The user changes one number in the file that the page names, and both values follow."""
     copied = tmp_path / "kubernetes"
     subprocess.run(["cp", "-r", FOLDER, copied], check=True)
     edited = copied / "overlays" / "backfill" / "kustomization.yaml"
@@ -175,7 +175,7 @@ def test_an_overlay_of_ones_own_keeps_them_the_same(tmp_path: Path) -> None:
 
 
 def test_scheduled_backfill_and_copy_are_the_same_pod() -> None:
-    """Kustomize cannot share it between them, so it is written three times."""
+    """Kustomize cannot share the pod between them, so it is written three times."""
     templates = [copy.deepcopy(job(name)["template"]) for name in ("base", "backfill", "compact")]
     for template in templates:
         for own in ("args", "envFrom"):
@@ -184,8 +184,8 @@ def test_scheduled_backfill_and_copy_are_the_same_pod() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in COPIES if name in APPLIED])
-def test_a_copy_has_a_place_of_its_own(name: str, tmp_path: Path) -> None:
-    """Outside the lake; on a volume, on one that is mounted there."""
+def test_a_copy_is_outside_the_lake(name: str, tmp_path: Path) -> None:
+    """On a volume, the copy has its own mounted volume."""
     found = settings(name, tmp_path)
     assert found.compact.uri is not None
     assert not found.lake_is_the_copy
@@ -197,8 +197,8 @@ def test_a_copy_has_a_place_of_its_own(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", APPLIED)
-def test_every_key_is_one(name: str, tmp_path: Path) -> None:
-    """The configuration, as the pod would read it, is valid; the grace fits, the memory too."""
+def test_the_configuration_is_valid(name: str, tmp_path: Path) -> None:
+    """The pod's configuration is valid. Its grace period and memory are large enough."""
     found = settings(name, tmp_path)
     assert "12345678" == found.account
     spec, only = pod(name), container(name)
@@ -212,15 +212,15 @@ def test_every_key_is_one(name: str, tmp_path: Path) -> None:
 
 
 def measured_peak() -> int:
-    """Return the largest measured peak, in bytes; most of it is the budget itself."""
+    """Return the largest measured memory peak in bytes. Most of it is the memory budget."""
     peaks = re.findall(r"\bpeak (\d+) MB", page("performance"))
     assert peaks
     return max(map(int, peaks)) * 10**6
 
 
 @pytest.mark.parametrize("name", APPLIED)
-def test_what_it_refers_to_is_there(name: str) -> None:
-    """ConfigMaps, claims and the service account by their names, in one namespace."""
+def test_referenced_objects_exist(name: str) -> None:
+    """ConfigMaps, claims and the service account exist under their names, in one namespace."""
     together = [
         *rendered(name),
         *(rendered("overlays/volume") if name in (*BACKFILLS, *COPIES) else ()),
@@ -243,7 +243,7 @@ def test_what_it_refers_to_is_there(name: str) -> None:
 
 
 def test_the_page_names_every_overlay() -> None:
-    """Its table and its commands name those that there are."""
+    """The table and the commands on the page name exactly the existing overlays."""
     table = PAGE.partition("| folder |")[2].partition("\n\n")[0]
     for name in APPLIED:
         assert f"`{name}`" in table or f"`{name.partition('/')[2]}`" in table
@@ -254,7 +254,7 @@ def test_the_page_names_every_overlay() -> None:
 
 
 def test_the_secret_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command makes the Secret that the pods mount, of the folder that a new user makes."""
+    """The command makes the Secret that the pods mount, from the folder of getting-started."""
     monkeypatch.chdir(tmp_path)
     text = page("getting-started")
     (making,) = re.findall(r"(mkdir -m 700 secrets && .*?cd \.\.)\n", text, re.DOTALL)
@@ -277,7 +277,7 @@ def test_the_secret_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_check_of_the_page() -> None:
-    """The sed in it makes a check of a run, and changes nothing else."""
+    """Its sed replaces `run` by `check` and changes nothing else."""
     (program,) = re.findall(r"sed '(.*)' \|", PAGE)
     before = yaml.safe_dump(job("overlays/aws"))
     after = subprocess.check_output(["sed", program], input=before, text=True)

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: real Prometheus takes them, and finds what they ask for."""
+"""The alert rules and the dashboard: a real Prometheus accepts them and answers their queries."""
 
 import gzip
 import json
@@ -36,14 +36,14 @@ DATA = Dataset.of(
 
 
 def queries() -> Iterator[str]:
-    """Yield the dashboard's, for all accounts."""
+    """Yield the dashboard's queries, for all accounts."""
     for panel in PANELS:
         for target in panel["targets"]:
             yield target["expr"].replace("$account", ".*")
 
 
-def test_rules_do_what_they_say() -> None:
-    """By Prometheus's own tool: valid, and firing when they should and not before."""
+def test_rules_are_valid_and_fire_in_time() -> None:
+    """Prometheus's own tool proves it: they fire when they should, and not before."""
     promtool = program("promtool")
     for command, file in (("check", RULES), ("test", UNIT_TESTS)):
         done = subprocess.run(
@@ -52,8 +52,8 @@ def test_rules_do_what_they_say() -> None:
         assert (0, True) == (done.returncode, "SUCCESS" in done.stdout), done.stdout + done.stderr
 
 
-def test_every_rule_is_seen_firing_and_silent() -> None:
-    """The unit tests name each alert with alerts that they expect, and with none."""
+def test_every_rule_is_tested_firing_and_silent() -> None:
+    """For each alert, the unit tests have a case in which it fires and one in which it does not."""
     seen: dict[str, set[bool]] = {}
     for group in yaml.safe_load(UNIT_TESTS.read_text())["tests"]:
         for case in group["alert_rule_test"]:
@@ -61,14 +61,14 @@ def test_every_rule_is_seen_firing_and_silent() -> None:
     assert {rule["alert"]: {True, False} for rule in ALERTS} == seen
 
 
-def test_every_metric_is_watched_and_every_watched_one_exists() -> None:
-    """What rules and dashboard name is what the program exports."""
+def test_rules_and_dashboard_use_exactly_the_exported_metrics() -> None:
+    """They use every metric that the program exports, and no other."""
     named = re.findall(r"\baht_etl_\w+", "\n".join([*queries(), *(r["expr"] for r in ALERTS)]))
     assert set(metrics.HELP) == set(named)
 
 
-def test_every_rule_leads_to_what_to_do() -> None:
-    """Its runbook is a section of the operator's page."""
+def test_every_rule_names_a_runbook() -> None:
+    """The runbook is an existing section of the operator's page."""
     headings = re.findall(
         r"^#+ (.+)$", (CONFIGS / "docs" / "operations.md").read_text(), re.MULTILINE
     )
@@ -79,7 +79,7 @@ def test_every_rule_leads_to_what_to_do() -> None:
 
 
 def test_prometheus_answers_every_query(run: Runner, serve: Serve) -> None:
-    """After one real run, scraped from a real gateway: each panel has something to show."""
+    """After one real run, scraped from a real gateway, each panel has data."""
     fault = Fault("file", "status", status=404, path=HOUR.format(2), times=None)
     with listening("prometheus-pushgateway", "--persistence.file=") as gateway:
         places = {"AHT_ETL_METRICS__PUSHGATEWAY": gateway}
@@ -104,7 +104,7 @@ def test_prometheus_answers_every_query(run: Runner, serve: Serve) -> None:
             _until(lambda: _answers(f"{url}/-/ready"))
             _until(lambda: bool(ask(url, "aht_etl_last_run_exit_code")))
             empty = [query for query in queries() if not ask(url, query)]
-            # The hours are years old, and of three rows in a file one is bad.
+            # They fire because the hours are years old and one of three rows in a file is bad.
             expected = {"AhtEtlLagging", "AhtEtlQuarantine"}
             _until(lambda: {r["name"] for r in rules(url) if r["state"] != "inactive"} == expected)
             assert {"ok"} == {rule["health"] for rule in rules(url)}
@@ -147,7 +147,7 @@ def _paths(run: Runner, hour: int) -> str:
 
 
 def test_the_dashboard_is_well_formed() -> None:
-    """Whatever the data source is called, with nothing of another installation in it."""
+    """It works with any data source name and contains nothing of another installation."""
     assert ("aht-etl", False) == (DASHBOARD["uid"], "id" in DASHBOARD)
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert {"datasource": "datasource", "account": "query"} == {
