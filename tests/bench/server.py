@@ -39,7 +39,11 @@ http {{
     {pause}
     location = /api/account/{account}/agent-segments/files {{ try_files $arg_path =404; }}
     location = /api/account/{account}/agent-segments/breakdown {{
-      try_files /listing/$arg_fromMillis.json =404;
+      try_files /listing/$arg_fromMillis.json @empty;
+    }}
+    location @empty {{
+      default_type application/json;
+      return 404 '{{"error":"no paths were found in hdfs for the given timeframe"}}';
     }}
   }}
 }}
