@@ -42,7 +42,7 @@ _ADVICE_BY_PROBLEM: Final = {
     "signature_invalid": f"check auth.consumer_secret and auth.access_token_secret; {_KEYS_NEED}",
     "signature_method_rejected": "set auth.signature_method to the other one",
     "invalid_client": "the client is unknown, or its secret is wrong",
-    "unauthorized_client": "the client may not have tokens of this kind: ask whoever made it",
+    "unauthorized_client": "the client may not have tokens of this kind: ask its creator",
     "invalid_token": "the API does not take the token that the OAuth 2.0 server gave: check that "
     "both are of the same account",
     **dict.fromkeys(

@@ -137,7 +137,7 @@ def _note_missing_numbers(
         # A listing is not a snapshot: it may show a new part and not the one just before it.
         names = [*names, *store.names(partition.directory)]
     except StoreError:
-        return  # it could be listed a moment ago: somebody is deleting it
+        return  # it was listed a moment ago, so it is being deleted
     found = (part_number(name.rpartition("/")[2]) for name in names)
     numbers = {number for number in found if number is not None}
     missing = max(numbers, default=-1) + 1 - len(numbers)

@@ -103,7 +103,7 @@ async def _ask(job: "Job") -> "Comparison":
     from etl.audit.comparison import Comparison, ListedPartition
     from etl.pipeline import run as pipeline
 
-    assert job.window is not None  # noqa: S101 - nobody compares with a saved listing
+    assert job.window is not None  # noqa: S101 - a saved listing is never compared
     state = await pipeline.plan(job)
     plan = state.plan
     partitions = tuple(

@@ -157,7 +157,7 @@ def _gunzip(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
                 # Checked here, because the decompressor waits until it has a whole header.
                 head = (head + piece)[: len(GZIP_MAGIC)]
                 if not GZIP_MAGIC.startswith(head):
-                    message = "bytes other than zeros stand behind the gzip"
+                    message = "bytes other than zeros follow the gzip"
                     raise FileError(FailureKind.CORRUPT, message)
             for text in _decompressed(member, piece):
                 total += len(text)

@@ -220,7 +220,7 @@ class Checkup:
                 error.__cause__, UnauthorizedError
             ):
                 raise
-            why = "the listing got no answer that tells"
+            why = "the response to the listing does not show it"
             if isinstance(error.__cause__, ForeignResponseError):
                 why = "what answers is not the API"
             return _Seen(f"not known: {why}", error, "skipped")

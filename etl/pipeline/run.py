@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import asdict
 from typing import Final
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from etl.model.errors import is_expected
 from etl.model.events import log
 from etl.model.machine import resource_shortage
+from etl.model.times import rfc3339
 from etl.pipeline.defects import explain
 from etl.pipeline.job import Job
 from etl.pipeline.ledger import Ledger, open_ledger
@@ -88,14 +90,14 @@ async def _load(state: RunState, stop: Stop) -> None:
         raise stop.error
 
 
-async def plan(job: Job, stop: Stop | None = None) -> RunState:
+async def plan(job: Job) -> RunState:
     """Find out what `run` would load: listing and plan. Nothing is fetched or written.
 
     A saved listing needs no server, so nothing is sent. Raises RunError.
     """
-    state, stop = RunState(job), stop or Stop()
+    state = RunState(job)
     ledger = await open_ledger(job)
-    async with nullcontext() if job.saved_listing else open_source(state, stop) as source:
+    async with nullcontext() if job.saved_listing else open_source(state, Stop()) as source:
         await list_files(state, source)
         await _plan(state, ledger)
     return state
@@ -136,14 +138,14 @@ def _log_plan(state: RunState) -> None:
 
 def _log_end(report: Report) -> None:
     """Log the sums of a run; the event `run.failed` says why one failed."""
-    json = report.as_json()
+    newest = report.newest_complete_hour
     log.info(
         "run.finished",
         status=report.status,
         exit_code=report.exit_code,
         duration_seconds=report.duration_seconds,
-        newest_complete_hour=json["newest_complete_hour"],
-        **json["files"],
+        newest_complete_hour=rfc3339(newest) if newest else None,
+        **asdict(report.files),
         rows=report.rows.loaded,
         bad_rows=report.rows.quarantined,
         bytes_downloaded=report.bytes.downloaded,

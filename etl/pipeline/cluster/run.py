@@ -183,7 +183,7 @@ class _Run:
             first = place.paths[0].rpartition("/")[0]
             reason = (
                 f"{error.allowed_failures + 1} workers died over the {len(place.paths)} files from "
-                f"{first} on, for want of memory perhaps: each needs more than limits.memory"
+                f"{first} on, perhaps because memory ran out: each needs more than limits.memory"
             )
             log.error("task.failed", reason=reason)
             # These files may be the cause: the others are loaded before the run fails.

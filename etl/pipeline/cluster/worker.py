@@ -55,8 +55,6 @@ class Session:
     async def open(self) -> None:
         """Open everything that needs no server."""
         settings = self.order.settings
-        for secret in settings.secret_values():
-            self.redactor.add(secret)
         clock = asyncio.get_running_loop().time
         transport = Transport(settings, self.traffic, clock, self._sleep, self.redactor)
         self.transport = await transport.__aenter__()
