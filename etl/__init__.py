@@ -8,7 +8,7 @@ They are loaded when they are first asked for, so that `import etl` is quick.
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.model.version import __version__
+from etl.model import __version__
 
 if TYPE_CHECKING:
     from etl.audit.findings import Verification

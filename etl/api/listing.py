@@ -9,9 +9,8 @@ from typing import Any, Final
 from etl.api.auth import Authenticator
 from etl.api.responses import ForeignResponseError, Response, read_json, read_start
 from etl.api.transport import Transport
-from etl.config.redact import Redactor
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.text import one_line
+from etl.model.text import Redactor, one_line
 from etl.model.times import Window, to_millis
 
 _BOM: Final = "\ufeff"

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, Self
 from aiofiles.threadpool import wrap
 
 from etl.model.errors import FailureKind, FileError
-from etl.storage.scratch import scratch_error, scratch_folder
+from etl.storage.disk import scratch_error, scratch_folder
 
 # The limit of a response that is read whole: a million paths are about 130 MB.
 _JSON_MAX_BYTES: Final = 256 * 2**20

@@ -27,13 +27,12 @@ from etl.api.limiter import Limiter, Slot
 from etl.api.network import Proxy, proxy_for, trusted_certificates
 from etl.api.responses import MINUTE_S, Response, require_rate
 from etl.api.retry import Attempts, UnauthorizedError
-from etl.config.redact import Redactor
 from etl.config.settings import Settings
+from etl.model import __version__
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import resource_shortage
-from etl.model.text import one_line
-from etl.model.version import __version__
+from etl.model.text import Redactor, one_line
 
 # Servers close idle connections after five seconds or more. A request on a connection that closes
 # is lost, so we close them earlier.

@@ -9,10 +9,10 @@ from etl.audit.findings import Verification
 from etl.audit.survey import Survey, survey
 from etl.audit.verify import verify as verify_lake
 from etl.audit.verify_archive import ArchiveCheck
-from etl.config.redact import Redactor
 from etl.config.settings import Settings, open_archive, open_lake
 from etl.lake.layout import Selection
 from etl.model.errors import RunError, UsageError
+from etl.model.text import Redactor
 from etl.storage.store import Store, StoreError
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.paths import is_skipped
 from etl.model.times import Window
-from etl.storage.scratch import CANNOT_WRITE, scratch_folder
+from etl.storage.disk import CANNOT_WRITE, scratch_folder
 from etl.storage.store import Store, StoreError
 
 # An object store does not show whether a run is active: no run loads files older than this.

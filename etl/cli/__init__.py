@@ -28,7 +28,7 @@ from etl.cli.process.signals import SIGNALS, handled
 from etl.cli.run import run
 from etl.cli.status import status
 from etl.cli.verify import verify
-from etl.model.version import __version__
+from etl.model import __version__
 
 # Parameters of the C library's allocator (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1
@@ -98,7 +98,7 @@ def _complain_about(failure: Exception) -> None:
     line = f"error: {explain_blindly(failure)}"
     try:
         from etl.cli.process import log
-        from etl.config.redact import Redactor
+        from etl.model.text import Redactor
 
         log.configure("auto", "error", Redactor())
         log.complain(line, "command.failed", "auto")

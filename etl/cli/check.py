@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from etl.config.redact import Redactor
+    from etl.config.keys import ShownValue
     from etl.config.settings import Settings
-    from etl.config.values import ShownValue
+    from etl.model.text import Redactor
     from etl.model.times import Window
     from etl.pipeline.check import Check, Outcome
 

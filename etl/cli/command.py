@@ -19,10 +19,10 @@ from etl.cli.flags import Config, Flag, LogFormat, LogLevel, RunLogLevel
 from etl.model.errors import UsageError, is_expected
 
 if TYPE_CHECKING:
-    from etl.config.redact import Redactor
+    from etl.config.keys import Origins
     from etl.config.settings import Settings
-    from etl.config.values import Origins
     from etl.lake.layout import Selection
+    from etl.model.text import Redactor
     from etl.pipeline.job import Job
 
 _NAMED: Final = inspect.Parameter.KEYWORD_ONLY
@@ -132,7 +132,7 @@ def command(
             log_format: LogFormat, log_level: LogLevel, config: Path | None = None, **values: Any
         ) -> None:
             from etl.cli.process import log
-            from etl.config.redact import Redactor
+            from etl.model.text import Redactor
 
             call = Call(config, log_format, Redactor())
             log.configure(log_format, log_level, call.redactor)

@@ -29,8 +29,7 @@ def show(
 
     Example: aht-etl config show --config configs/daily.yaml
     """
-    from etl.config.keys import shown_values
-    from etl.config.values import to_yaml
+    from etl.config.keys import shown_values, to_yaml
 
     values = list(shown_values(*call.read()))
     if as_json:

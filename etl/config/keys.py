@@ -1,18 +1,22 @@
-"""Every key of the configuration: its name in each source, its value, its JSON Schema."""
+"""Every key of the configuration: its names, its value and where it came from, its JSON Schema."""
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from etl.config.settings import Settings
-from etl.config.values import Origins, ShownValue, yaml_value
+from etl.config.values import yaml_text, yaml_value
 
 ENV_PREFIX: Final = "AHT_ETL_"
+Kind = Literal["flag", "environment", "secret file", "YAML", "default"]
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+# The last column at which the comments are aligned; longer values move their own.
+_COMMENT_COLUMN: Final = 40
 
 
 def all_keys(
@@ -33,6 +37,70 @@ def variable(key: str) -> str:
     return ENV_PREFIX + key.upper().replace(".", "__")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of a value: its kind, and the value's name there (empty for a default)."""
+
+    kind: Kind
+    name: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "secret file":
+            return f"secret file {self.name}"
+        return self.name or self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source: its values, nested by key, and the name of each dotted key there.
+
+    A key without a name has the name of its section, or at last the name of "".
+    """
+
+    kind: Kind
+    values: Mapping[str, Any]
+    names: Mapping[str, str]
+
+    def origin(self, key: str) -> Origin | None:
+        """Return the origin of a key's value, or None if this source does not set it."""
+        value: Any = self.values
+        for part in key.split("."):
+            if not isinstance(value, Mapping):
+                break  # an entry of a list has the origin of the list
+            if part not in value:
+                return None
+            value = value[part]
+        while key not in self.names and key:
+            key = key.rpartition(".")[0]
+        return Origin(self.kind, self.names.get(key, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """The sources of a configuration, strongest first."""
+
+    layers: tuple[Layer, ...] = ()
+
+    def of(self, key: str) -> Origin:
+        """Return the origin of a dotted key's value."""
+        found = (layer.origin(key) for layer in self.layers)
+        return next((origin for origin in found if origin is not None), Origin("default"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownValue:
+    """A value in its YAML form (`yaml_value`), with its origin; it holds no secret."""
+
+    key: str
+    value: Any
+    origin: Origin
+
+    @property
+    def text(self) -> str:
+        """The value as text, `unset` for None."""
+        return "unset" if self.value is None else yaml_text(self.value)
+
+
 def shown_values(settings: Settings, origins: Origins) -> Iterator[ShownValue]:
     """Yield every value of the configuration, in the model's order; secrets are hidden."""
     for key, _ in all_keys():
@@ -47,6 +115,26 @@ def shown_values(settings: Settings, origins: Origins) -> Iterator[ShownValue]:
                 yield ShownValue(option, yaml_value(inner), origins.of(option))
         else:
             yield ShownValue(key, yaml_value(value), origins.of(key))
+
+
+def to_yaml(values: Iterable[ShownValue]) -> str:
+    """Return the values as a YAML document; a comment after each value names its origin."""
+    lines: list[tuple[str, str]] = []
+    above: list[str] = []
+    for value in values:
+        *sections, name = value.key.split(".")
+        for depth, section in enumerate(sections):
+            if above[: depth + 1] != sections[: depth + 1]:
+                lines.append((f"{'  ' * depth}{section}:", ""))
+        above = sections
+        shown = "" if value.value is None else f" {yaml_text(value.value)}"
+        text = f"{'  ' * len(sections)}{yaml_text(name)}:{shown}"
+        unset = value.key.startswith("auth.") and value.value is None
+        lines.append((text, "unset" if unset else str(value.origin)))
+    width = min(_COMMENT_COLUMN, max(len(text) for text, origin in lines if origin))
+    return "".join(
+        f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines
+    )
 
 
 class _YamlSchema(GenerateJsonSchema):

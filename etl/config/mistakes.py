@@ -15,9 +15,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from etl.config.keys import all_keys
-from etl.config.scalars import Expected
-from etl.config.values import Origins, yaml_value
+from etl.config.keys import Origins, all_keys
+from etl.config.values import Expected, yaml_value
 
 # Keys whose own keys only the store knows.
 _OPEN: Final = {"lake.options", "raw.options", "compact.options"}

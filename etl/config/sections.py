@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from etl.config.scalars import (
+from etl.config.values import (
     AuthKey,
     Duration,
     DurationOrZero,

@@ -9,7 +9,6 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from etl.config.scalars import Account
 from etl.config.sections import (
     ApiSettings,
     AuthSettings,
@@ -25,6 +24,7 @@ from etl.config.sections import (
     ShutdownSettings,
     WindowSettings,
 )
+from etl.config.values import Account
 from etl.model.errors import UsageError
 from etl.storage.local import LocalStore
 from etl.storage.places import Place, is_remote

@@ -15,10 +15,9 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from etl.config.keys import ENV_PREFIX, variable
+from etl.config.keys import ENV_PREFIX, Layer, Origins, variable
 from etl.config.mistakes import closest_key, explain, suggest, unknown_part
 from etl.config.settings import Settings
-from etl.config.values import Layer, Origins
 from etl.model.errors import UsageError
 
 SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"

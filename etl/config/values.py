@@ -1,95 +1,144 @@
-"""The configuration's values as YAML writes them, and the source that each one came from."""
+"""The kinds of values that a configuration holds: how they are read and written, their schemas.
+
+No error message holds a value, except a time or a duration, because the value may be a secret. The
+schemas are for editors, which see a number where a file has digits without quotes.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import ByteSize, SecretStr
+import yaml
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, WithJsonSchema
 
-from etl.model.times import rfc3339
+from etl.model.text import exact_duration, exact_size
+from etl.model.times import (
+    EARLIEST,
+    TIME_FORMS,
+    check_since_2015,
+    parse_duration,
+    parse_instant,
+    rfc3339,
+    to_millis,
+)
+from etl.storage.places import normalised_uri
 
-Kind = Literal["flag", "environment", "secret file", "YAML", "default"]
-
-# Largest first: the unit is the first that is exact.
-_SIZES: Final = {
-    2**40: "TiB",
-    10**12: "TB",
-    2**30: "GiB",
-    10**9: "GB",
-    2**20: "MiB",
-    10**6: "MB",
-    2**10: "KiB",
-    10**3: "kB",
-}
-_DURATIONS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
-# The last column at which the comments are aligned; longer values move their own.
-_COMMENT_COLUMN: Final = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The source of a value: its kind, and the value's name there (empty for a default)."""
-
-    kind: Kind
-    name: str = ""
-
-    def __str__(self) -> str:
-        if self.kind == "secret file":
-            return f"secret file {self.name}"
-        return self.name or self.kind
+# A host's name or address, perhaps a port, perhaps a path; no user, no query, nothing quoted.
+_URL: Final = re.compile(
+    r"(?i:https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
+# This machine's names with a dot at the end (RFC 6761, section 6.3), which resolvers may not know.
+_LOCALHOST: Final = re.compile(r"(?i)(://(?:[a-z0-9._-]+\.)?localhost)\.(?=[:/]|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One source: its values, nested by key, and the name of each dotted key there.
+class Expected:
+    """What a value may be, in words that follow "must be", and an example.
 
-    A key without a name has the name of its section, or at last the name of "".
+    The example is for keys that have neither a default nor an example of their own.
     """
 
-    kind: Kind
-    values: Mapping[str, Any]
-    names: Mapping[str, str]
-
-    def origin(self, key: str) -> Origin | None:
-        """Return the origin of a key's value, or None if this source does not set it."""
-        value: Any = self.values
-        for part in key.split("."):
-            if not isinstance(value, Mapping):
-                break  # an entry of a list has the origin of the list
-            if part not in value:
-                return None
-            value = value[part]
-        while key not in self.names and key:
-            key = key.rpartition(".")[0]
-        return Origin(self.kind, self.names.get(key, ""))
+    words: str
+    example: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Origins:
-    """The sources of a configuration, strongest first."""
+def _instant(value: object) -> datetime:
+    """Read a time from any source: text, or from Python a number, a date or an aware datetime."""
+    match value:
+        case datetime(tzinfo=None):
+            raise ValueError(f"{value.isoformat()} has no time zone: add tzinfo=datetime.UTC")
+        case datetime():
+            return check_since_2015(value.astimezone(UTC), value.isoformat())
+        case date():
+            return parse_instant(value.isoformat())
+        case str() | int() if not isinstance(value, bool):
+            return parse_instant(str(value))
+    raise ValueError(f"not a time: write for example {TIME_FORMS}")
 
-    layers: tuple[Layer, ...] = ()
 
-    def of(self, key: str) -> Origin:
-        """Return the origin of a dotted key's value."""
-        found = (layer.origin(key) for layer in self.layers)
-        return next((origin for origin in found if origin is not None), Origin("default"))
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
 
 
-@dataclass(frozen=True, slots=True)
-class ShownValue:
-    """A value in its YAML form (`yaml_value`), with its origin; it holds no secret."""
+def _url(url: str) -> str:
+    try:
+        _ = urlsplit(url).port  # raises ValueError for a wrong port
+        well_formed = _URL.fullmatch(url)
+    except ValueError:
+        well_formed = None
+    if not well_formed:
+        raise ValueError("not a host's URL: write https://host, without a user or a query")
+    return _LOCALHOST.sub(r"\1", url).rstrip("/")
 
-    key: str
-    value: Any
-    origin: Origin
 
-    @property
-    def text(self) -> str:
-        """The value as text, `unset` for None."""
-        return "unset" if self.value is None else yaml_text(self.value)
+Account = Annotated[
+    str,
+    Expected("letters and digits", "12345678"),
+    Field(pattern=r"^[a-zA-Z0-9]+$"),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": "^[a-zA-Z0-9]+$", "minimum": 0}),
+]
+Secret = Annotated[
+    SecretStr, WithJsonSchema({"type": ["string", "number", "boolean"], "writeOnly": True})
+]
+#: An empty key is a mistake, such as a variable that nobody filled in.
+AuthKey = Annotated[Secret, Field(min_length=1), Expected("text", "0123456789abcdef")]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_instant),
+    Expected("a time", "2022-06-01T00:00:00Z"),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": r"^([0-9]{4}(-[0-9]{2}){2}([Tt ][0-9:.]+([Zz]|[+-][0-9:]+))?|[0-9]{13,15})$",
+            "minimum": to_millis(EARLIEST),
+        }
+    ),
+]
+_AnyDuration = Annotated[
+    timedelta, BeforeValidator(_duration), Expected("a number with s, m, h or d")
+]
+# The last annotation, because each limit would change the schema.
+_DURATION_SCHEMA: Final = WithJsonSchema(
+    {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|\.[0-9]+)[smhd]$"}
+)
+Duration = Annotated[_AnyDuration, Field(gt=timedelta(0)), _DURATION_SCHEMA]
+DurationOrZero = Annotated[_AnyDuration, Field(ge=timedelta(0)), _DURATION_SCHEMA]
+SecondOrMore = Annotated[_AnyDuration, Field(ge=timedelta(seconds=1)), _DURATION_SCHEMA]
+Size = Annotated[
+    ByteSize,
+    Field(gt=0),
+    Expected("a number of bytes, or a number with kB, MB, GB, KiB, MiB or GiB"),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": r"^[0-9]*\.?[0-9]+ ?([KkMmGgTtPpEe]|([KkMmGgTtPpEe][Ii]?)?[Bb])?$",
+            "exclusiveMinimum": 0,
+        }
+    ),
+]
+Url = Annotated[
+    str,
+    AfterValidator(_url),
+    Expected("a host's URL", "https://host.example.net"),
+    WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
+]
+SchedulerAddress = Annotated[
+    str,
+    Field(pattern=r"^(tcp|tls|ws|wss)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    Expected(
+        "tcp://, tls://, ws:// or wss:// with a host and a port", "tls://dask.example.net:8786"
+    ),
+]
+#: A folder as a path, or the URI of an object store.
+PlaceUri = Annotated[
+    str,
+    AfterValidator(normalised_uri),
+    Expected("a folder, file:///folder, s3://, gs:// or az://", "./raw"),
+]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Expected("a number of seconds")]
 
 
 def yaml_value(value: Any) -> Any:
@@ -98,12 +147,9 @@ def yaml_value(value: Any) -> Any:
         case SecretStr():
             return "set"
         case ByteSize():
-            fitting = (
-                f"{value // size}{unit}" for size, unit in _SIZES.items() if not value % size
-            )
-            return next(fitting, int(value))
+            return exact_size(value)
         case timedelta():
-            return _duration(value)
+            return exact_duration(value)
         case datetime():
             return rfc3339(value)
         case tuple():
@@ -111,38 +157,7 @@ def yaml_value(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _duration(value: timedelta) -> str:
-    for seconds, unit in _DURATIONS.items():
-        count, rest = divmod(value, timedelta(seconds=seconds))
-        if count and not rest and (count, unit) != (1, "m"):  # people write 60s
-            return f"{count}{unit}"
-    text = f"{value.total_seconds():.6f}".rstrip("0").rstrip(".")
-    return f"{text}s"
-
-
-def to_yaml(values: Iterable[ShownValue]) -> str:
-    """Return the values as a YAML document; a comment after each value names its origin."""
-    lines: list[tuple[str, str]] = []
-    above: list[str] = []
-    for value in values:
-        *sections, name = value.key.split(".")
-        for depth, section in enumerate(sections):
-            if above[: depth + 1] != sections[: depth + 1]:
-                lines.append((f"{'  ' * depth}{section}:", ""))
-        above = sections
-        shown = "" if value.value is None else f" {yaml_text(value.value)}"
-        text = f"{'  ' * len(sections)}{yaml_text(name)}:{shown}"
-        unset = value.key.startswith("auth.") and value.value is None
-        lines.append((text, "unset" if unset else str(value.origin)))
-    width = min(_COMMENT_COLUMN, max(len(text) for text, origin in lines if origin))
-    return "".join(
-        f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines
-    )
-
-
 def yaml_text(value: Any) -> str:
     """Return a value as one line of YAML."""
-    import yaml  # noqa: PLC0415 - most runs do not need it
-
     text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
-from etl.model.version import __version__
-from etl.storage.object_bytes import TAIL_BYTES
-from etl.storage.store import StoreError
+from etl.model import __version__
+from etl.storage.store import TAIL_BYTES, StoreError
 
 _SCHEMA: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"

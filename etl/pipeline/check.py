@@ -23,19 +23,18 @@ from etl.api.network import Proxy, connect_once, proxy_for, proxy_variables, res
 from etl.api.responses import ForeignResponseError
 from etl.api.retry import UnauthorizedError
 from etl.api.transport import Traffic, Transport
-from etl.config.redact import Redactor
+from etl.config.keys import ShownValue
 from etl.config.settings import Settings, open_archive, open_lake
-from etl.config.values import ShownValue
 from etl.decode import DecodeLimits
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
-from etl.model.text import size
+from etl.model.text import Redactor, size
 from etl.model.times import Window, rfc3339
 from etl.pipeline.decoding import Decoder
 from etl.pipeline.job import require_engine
 from etl.pipeline.resources import Memory
 from etl.pipeline.stop import Stop
-from etl.storage.scratch import scratch_error, scratch_folder
+from etl.storage.disk import scratch_error, scratch_folder
 from etl.storage.store import Store
 
 Outcome = Literal["ok", "failed", "skipped"]

@@ -13,7 +13,7 @@ from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import resource_shortage
 from etl.pipeline.stop import Stop
-from etl.storage.scratch import CANNOT_WRITE, scratch_error, scratch_folder
+from etl.storage.disk import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import StoreError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import BinaryIO, Final
 
-from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.model.errors import UsageError
+from etl.model.text import Redactor
 from etl.model.times import Window, rfc3339
 from etl.pipeline.plan import Shard
 

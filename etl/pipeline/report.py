@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from etl.lake.commit import PartWritten
+from etl.model import __version__
 from etl.model.errors import FailureKind, RunError
 from etl.model.times import Window, rfc3339
-from etl.model.version import __version__
 from etl.pipeline.job import whole_millis
 from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.plan import InvalidPath

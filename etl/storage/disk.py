@@ -1,18 +1,25 @@
-"""Files on a local disk: written whole, durable after a power cut, never over an older file."""
+"""Files on a local disk: written whole, durable after a power cut, never over an older file.
+
+And the temporary folder: where it is, what its errors mean, files without a name in it.
+"""
 
 import contextlib
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from etl.model.errors import FailureKind, FileError
 from etl.storage.store import StagedFile
 
+#: Errors that only writing meets: a folder that is full or read-only.
+CANNOT_WRITE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -152,3 +159,53 @@ def write_whole(text: str, file: Path) -> None:
         if error.errno != errno.EBUSY:
             raise
         file.write_text(text, encoding="utf-8")
+
+
+def scratch_folder() -> str:
+    """Return the temporary folder, also if no file can be written there: writing then says so."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+
+
+def scratch_error(error: OSError) -> FileError:
+    """Return the error to report if the temporary folder refuses a file."""
+    return FileError(
+        FailureKind.LAKE,
+        f"the temporary folder {scratch_folder()}: {error.strerror or error}; make room, or "
+        "set TMPDIR to another",
+    )
+
+
+class ScratchFile:
+    """A staged file without a name, so that a killed process leaves nothing. Raises OSError."""
+
+    def __init__(self) -> None:
+        self.stream: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        # Linux opens the file by this name too.
+        self.path = Path(f"/proc/self/fd/{self.stream.fileno()}")
+
+    def close(self) -> None:
+        """Free its space."""
+        with contextlib.suppress(OSError):  # buffered bytes that a full disk refuses
+            self.stream.close()
+
+
+@contextlib.contextmanager
+def mapped(staged: StagedFile) -> Iterator[memoryview]:
+    """Yield the bytes of a staged file, mapped into memory instead of copied."""
+    staged.stream.flush()
+    descriptor = staged.stream.fileno()
+    if not os.fstat(descriptor).st_size:  # an empty file cannot be mapped
+        yield memoryview(b"")
+        return
+    content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    view = memoryview(content)
+    try:
+        yield view
+    finally:
+        # An abandoned connection may use it for a moment longer.
+        with contextlib.suppress(BufferError):
+            view.release()
+            content.close()

@@ -16,8 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pydantic import ByteSize
-
+from etl.model.text import size
 from etl.storage.disk import (
     LocalStagedFile,
     give_name,
@@ -88,7 +87,7 @@ class LocalStore:
         except OSError as error:
             raise StoreError.of("removing the probe in", str(trial.root), error) from error
         there = next(folder for folder in folders if folder.exists())
-        free = ByteSize(shutil.disk_usage(there).free).human_readable(decimal=True, separator=" ")
+        free = size(shutil.disk_usage(there).free)
         found = f"a probe was written, read back and removed, {free} free"
         return found + ("; it does not exist yet, a run will make it" if new else "")
 

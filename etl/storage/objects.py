@@ -20,11 +20,11 @@ from obstore.exceptions import AlreadyExistsError as ObjectExistsError
 from obstore.exceptions import BaseError, PreconditionError
 
 from etl.storage.connection import REQUEST_S, Connection
-from etl.storage.object_bytes import TAIL_BYTES, ObjectFile, mapped
+from etl.storage.disk import ScratchFile, mapped
 from etl.storage.places import Place
 from etl.storage.refusals import lake_error, refusal_of
-from etl.storage.scratch import ScratchFile
 from etl.storage.store import (
+    TAIL_BYTES,
     AlreadyExistsError,
     StagedFile,
     StoredFile,
@@ -43,8 +43,69 @@ _PROBE_TEXT: Final = (
 )
 # Seconds before a put that met another one, or that got no answer, is repeated.
 _PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0)
+# The least size of a request for a piece: columns lie one after another, and are read in order.
+_PIECE_BYTES: Final = 4 * 2**20
 # How many small files are put at once.
 _WRITERS: Final = 8
+
+
+class ObjectFile(io.RawIOBase):
+    """An object as a file: its last bytes are `tail`, and `fetch(start, end)` returns others.
+
+    It holds the tail and one other piece in memory.
+    """
+
+    def __init__(self, size: int, tail: Any, fetch: Callable[[int, int], Any]) -> None:
+        super().__init__()
+        self._size = size
+        self._tail = memoryview(tail)
+        self._tail_start = size - len(self._tail)
+        self._fetch = fetch
+        self._piece = memoryview(b"")
+        self._piece_start = 0
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position; this sends no request."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, perhaps in part. Raises StoreError."""
+        wanted = memoryview(buffer).cast("B")
+        start = self._position
+        if start >= self._size or not wanted:
+            return 0
+        found = self._from(start, min(len(wanted), self._size - start))
+        count = min(len(found), len(wanted))
+        wanted[:count] = found[:count]
+        self._position += count
+        return count
+
+    def _from(self, start: int, length: int) -> memoryview:
+        """Return bytes from `start` on, at least one; fetch them if they are not in memory."""
+        if start >= self._tail_start:
+            return self._tail[start - self._tail_start :]
+        inside = start - self._piece_start
+        if not 0 <= inside < len(self._piece):
+            end = min(start + max(length, _PIECE_BYTES), self._tail_start)
+            self._piece = memoryview(self._fetch(start, end))
+            self._piece_start = start
+            inside = 0
+        return self._piece[inside:]
 
 
 class ObjectStore:

@@ -13,6 +13,8 @@ from typing import BinaryIO, Final, Protocol
 
 from etl.model.errors import AhtEtlError, RunError
 
+#: The end of a file that is fetched first: pyarrow looks for a footer in this many bytes.
+TAIL_BYTES: Final = 64 * 2**10
 _PROBE: Final = b"aht-etl check was here and should have removed this file\n"
 
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from aiohttp import web
 
 from etl.api.transport import Traffic, Transport
-from etl.config.redact import Redactor
 from etl.config.sections import ApiSettings, FetchSettings, RetrySettings
 from etl.config.settings import Settings
+from etl.model.text import Redactor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from etl.api.auth import Anonymous, Resend
 from etl.api.errors import retry_after_s
 from etl.api.retry import UnauthorizedError
-from etl.config.redact import Redactor
+from etl.model.text import Redactor
 from tests.api.servers import serving, transport
 
 NOW = datetime(2022, 6, 1, 12, tzinfo=UTC)

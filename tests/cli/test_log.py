@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from etl.cli.process import log
-from etl.config.redact import Redactor
+from etl.model.text import Redactor
 
 
 @pytest.fixture(autouse=True)

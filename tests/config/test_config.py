@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.cli.flags import RUN
-from etl.config.keys import all_keys, config_schema, shown_values, variable
+from etl.config.keys import Origins, all_keys, config_schema, shown_values, variable
 from etl.config.settings import Settings
 from etl.config.sources import load
-from etl.config.values import Origins, yaml_value
+from etl.config.values import yaml_value
 from etl.model.errors import UsageError
 from tests.test_configurations import CONFIGS
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from etl.cli.views.summary import to_text
-from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.lake.commit import Committed, PartitionState
 from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
+from etl.model.text import Redactor
 from etl.model.times import Window, parse_instant
 from etl.pipeline.job import Job
 from etl.pipeline.outcomes import FailedFile

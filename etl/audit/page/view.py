@@ -11,8 +11,8 @@ from etl.audit.page.formats import Clock
 from etl.audit.page.months import Complete, Day, Month, months
 from etl.audit.page.rows import Distribution
 from etl.audit.survey import LATE_AFTER
+from etl.model import __version__
 from etl.model.text import one_line, plural, size
-from etl.model.version import __version__
 
 # The months that are shown by the hour. Older months are only totals, to keep the page small.
 _MONTHS_IN_FULL: Final = 24

@@ -22,8 +22,7 @@ if not {"rich", "structlog"} & sys.modules.keys():
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from etl.config.redact import Redactor
-from etl.model.text import one_line
+from etl.model.text import Redactor, one_line
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -8,9 +8,9 @@ from typing import Any, Final
 from etl.config.settings import Settings
 from etl.lake.compact import Copied
 from etl.lake.layout import Selection
+from etl.model import __version__
 from etl.model.text import one_line, size
 from etl.model.times import rfc3339
-from etl.model.version import __version__
 from etl.pipeline.report import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status
 
 _SHOWN_FAILURES: Final = 10

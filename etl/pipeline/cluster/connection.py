@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from etl.config.sections import EngineSettings
+from etl.model import __version__
 from etl.model.errors import RunError, describe
-from etl.model.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client

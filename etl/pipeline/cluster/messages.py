@@ -15,9 +15,9 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from etl.api.transport import Traffic
-from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.model.events import log, name_error
+from etl.model.text import Redactor
 from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.state import Elsewhere, Limits
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.config.sections import FetchSettings
+from etl.model import __version__
 from etl.model.errors import RunError, describe
 from etl.model.events import log
-from etl.model.version import __version__
 from etl.pipeline.cluster.connection import connected
 from etl.pipeline.cluster.messages import (
     Order,

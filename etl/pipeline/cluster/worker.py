@@ -13,11 +13,10 @@ from typing import Final
 from etl.api.client import connect
 from etl.api.transport import Traffic, Transport
 from etl.archive.reader import open_archive_reader
-from etl.config.redact import Redactor
 from etl.config.settings import open_lake
-from etl.model import events
+from etl.model import __version__, events
 from etl.model.errors import AhtEtlError, RunError, describe
-from etl.model.version import __version__
+from etl.model.text import Redactor
 from etl.pipeline.cluster.messages import (
     TASK,
     EventLog,
