@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
-from etl.emulator.shapes import pack
+from etl.emulator.dataset import pack
 from etl.model.paths import BreakdownPath
 from tests.conftest import load
 from tests.documents import blocks, page, section

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
 
+import aiohttp
 from yarl import URL
 
 from etl.model.errors import RunError
@@ -246,3 +247,34 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(getattr(error, "strerror", None) or error)
+
+
+def ended_before_response(cause: Exception) -> bool:
+    """Return whether a connection ended before the first byte of the response."""
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return isinstance(cause.message, str)  # otherwise it is the part of the head that came
+    return isinstance(cause, aiohttp.ClientOSError | ConnectionError)
+
+
+def explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str, bool]:
+    """Return what went wrong before the response, and whether to try again."""
+    by = f" by {proxy}" if proxy else ""
+    match cause:
+        case aiohttp.ClientHttpProxyError():
+            # Its own text has the proxy's URL.
+            return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
+        case (
+            aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as error)
+            | aiohttp.ClientConnectorError(os_error=ssl.SSLError() as error)
+        ):
+            return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
+        case aiohttp.ClientConnectorDNSError():
+            reason = "the name cannot be looked up"
+        case aiohttp.ClientConnectorError():
+            number = cause.os_error.errno or 0
+            reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
+        case _:
+            return f"no answer: {cause or type(cause).__name__}", True
+    place = f"{cause.host}:{cause.port}{by}"
+    advice = f"check {proxy.variable}" if proxy else "check api.base_url"
+    return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True

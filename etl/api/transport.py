@@ -16,17 +16,22 @@ from yarl import URL
 
 from etl.api.auth import Anonymous, Authenticator
 from etl.api.errors import (
+    Attempts,
+    UnauthorizedError,
     clock_offset,
-    ended_before_response,
     explain_401,
-    explain_connection_error,
     read_error_details,
     retry_after_s,
 )
 from etl.api.limiter import Limiter, Slot
-from etl.api.network import Proxy, proxy_for, trusted_certificates
+from etl.api.network import (
+    Proxy,
+    ended_before_response,
+    explain_connection_error,
+    proxy_for,
+    trusted_certificates,
+)
 from etl.api.responses import MINUTE_S, Response, require_rate
-from etl.api.retry import Attempts, UnauthorizedError
 from etl.config.settings import Settings
 from etl.model import __version__
 from etl.model.errors import FailureKind, FileError, RunError

@@ -9,9 +9,9 @@ import io
 from contextlib import ExitStack, suppress
 from functools import partial
 
+from etl.api.errors import Attempts
 from etl.api.listing import Listing
 from etl.api.responses import Body
-from etl.api.retry import Attempts
 from etl.api.transport import Traffic
 from etl.archive.names import Versions, folders_in, versions_by_path
 from etl.archive.writer import archive_error, sha256_of

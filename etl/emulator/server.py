@@ -15,8 +15,15 @@ from typing import Any, Final, Literal, Self
 
 from aiohttp import web
 
-from etl.emulator.auth import KEYS, OAuth1Gate, OAuth2Gate
-from etl.emulator.behaviour import EmulatorOptions, Endpoint, Fault, misbehave
+from etl.emulator.behaviour import (
+    KEYS,
+    EmulatorOptions,
+    Endpoint,
+    Fault,
+    OAuth1Gate,
+    OAuth2Gate,
+    misbehave,
+)
 from etl.emulator.dataset import Dataset
 from etl.model.times import Window, parse_rfc3339, rfc3339, to_millis
 

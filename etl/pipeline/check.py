@@ -17,11 +17,10 @@ from yarl import URL
 
 from etl.api.auth import AuthenticationError
 from etl.api.client import Client, connect
-from etl.api.errors import describe_clock
+from etl.api.errors import UnauthorizedError, describe_clock
 from etl.api.listing import Listing, require_an_answer
 from etl.api.network import Proxy, connect_once, proxy_for, proxy_variables, resolve
 from etl.api.responses import ForeignResponseError
-from etl.api.retry import UnauthorizedError
 from etl.api.transport import Traffic, Transport
 from etl.config.keys import ShownValue
 from etl.config.settings import Settings, open_archive, open_lake

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from etl.api.errors import UnauthorizedError
 from etl.api.responses import Body
-from etl.api.retry import UnauthorizedError
 from etl.archive.writer import ArchiveWriter, Download
 from etl.config.settings import open_archive
 from etl.decode import DecodeLimits

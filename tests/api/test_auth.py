@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from etl.api.auth import OAuth1, OAuth2, Resend, parse_token
-from etl.api.retry import UnauthorizedError
+from etl.api.errors import UnauthorizedError
 from etl.api.transport import Transport
 from etl.config.sections import AuthSettings
 from etl.model.errors import RunError

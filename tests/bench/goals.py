@@ -18,8 +18,8 @@ from typing import Any, Final
 from etl.cli import GARBAGE_AFTER
 from etl.decode import DecodeLimits
 from etl.decode.file import decode
-from etl.emulator import Dataset, EmulatorOptions, run_in_thread, shapes
-from etl.emulator.dataset import units
+from etl.emulator import Dataset, EmulatorOptions, run_in_thread
+from etl.emulator.dataset import pack, units
 from etl.emulator.server import Request
 from etl.model.times import to_millis
 from tests.bench.compare import our_command
@@ -145,7 +145,7 @@ def _numbers(change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[st
 
 
 def _packed(rows: list[dict[str, Any]], **how: Any) -> bytes:
-    return shapes.pack("".join(json.dumps(row, **how) + "\n" for row in rows))
+    return pack("".join(json.dumps(row, **how) + "\n" for row in rows))
 
 
 def _at_random(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,7 +174,7 @@ _NESTED: Final = {"tags": [1.5, None, "a\n\\"], "v": 2}
 SHAPES: Final[dict[str, Callable[[list[dict[str, Any]]], bytes]]] = {
     "documented": lambda rows: _packed(rows, separators=_COMPACT),
     "spread over lines": lambda rows: _packed(rows, indent=2),
-    "one array": lambda rows: shapes.pack(json.dumps(rows)),
+    "one array": lambda rows: pack(json.dumps(rows)),
     "numbers as strings": lambda rows: _packed(list(map(_numbers(str), rows))),
     "integral floats": lambda rows: _packed(list(map(_numbers(float), rows))),
     "an unknown field": lambda rows: _packed([{**row, "skill": "Übersicht"} for row in rows]),
@@ -193,7 +193,7 @@ SHAPES: Final[dict[str, Callable[[list[dict[str, Any]]], bytes]]] = {
     ),
     "fields, order and containers at random": lambda rows: _packed(_at_random(rows)),
     "at random, spread over lines": lambda rows: _packed(_at_random(rows), indent=2),
-    "at random, one array": lambda rows: shapes.pack(json.dumps(_at_random(rows))),
+    "at random, one array": lambda rows: pack(json.dumps(_at_random(rows))),
 }
 
 

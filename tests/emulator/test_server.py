@@ -13,7 +13,7 @@ from oauthlib import oauth1
 from yarl import URL
 
 from etl.emulator import Dataset, Emulator, EmulatorOptions, Fault
-from etl.emulator.auth import KEYS
+from etl.emulator.behaviour import KEYS
 from etl.model.times import Window, to_millis
 
 START, END = datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 2, tzinfo=UTC)
