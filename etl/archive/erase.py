@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pyarrow.compute as pc
 
-from etl.archive.names import Versions, version_name, versions_by_path
+from etl.archive.reader import Versions, version_name, versions_by_path
 from etl.decode.unpack import GZIP_MAGIC, Unpacked
 from etl.lake.layout import QUARANTINE, bad_rows_name, read_layout, to_partition
 from etl.lake.receipts import UnreadablePartError, read_receipts

@@ -2,7 +2,7 @@
 
 The first file of a path gets the path as its name, and is never replaced. A later file with other
 content gets a name with its checksum. A note marks each file that could not be decoded.
-`etl.archive.names` has the names, and says which version counts.
+`etl.archive.reader` has the names, and says which version counts.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 from aiofiles.os import wrap
 
 from etl.api.responses import Body
-from etl.archive.names import failure_note_name, version_name
+from etl.archive.reader import archive_error, failure_note_name, sha256_of, version_name
 from etl.decode.unpack import damaged_file, without_encodings
-from etl.model.errors import FailureKind, FileError
+from etl.model.errors import FileError
 from etl.model.events import log
 from etl.storage.store import (
     AlreadyExistsError,
@@ -29,9 +29,7 @@ from etl.storage.store import (
 )
 
 if TYPE_CHECKING:
-    from etl.decode.decoded import Decoded
-
-_PIECE_BYTES: Final = 2**20
+    from etl.decode.file import Decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +230,3 @@ def _copy(pieces: Iterable[bytes], staged: StagedFile) -> str:
         staged.stream.write(piece)
     return digest.hexdigest()
 
-
-def sha256_of(store: Store, name: str) -> str:
-    """Return the SHA-256 of a file in a store. Raises OSError or StoreError."""
-    with store.open(name) as stream:
-        digest = hashlib.sha256()
-        while piece := stream.read(_PIECE_BYTES):
-            digest.update(piece)
-        return digest.hexdigest()
-
-
-def archive_error(error: Exception) -> FileError:
-    """Return the error of a file that the archive refused; raise an error that ends the run."""
-    if isinstance(error, StoreUnusableError):
-        raise error
-    return FileError(FailureKind.LAKE, f"the raw archive: {error}; check raw.uri")

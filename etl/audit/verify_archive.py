@@ -8,18 +8,18 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from etl.archive.names import (
+from etl.archive.reader import (
     Versions,
     failure_note_name,
     folders_in,
     version_name,
     versions_by_path,
 )
-from etl.archive.writer import sha256_of
+from etl.archive.reader import sha256_of
 from etl.audit.findings import Finding, FindingKind, Verification
 from etl.config.sections import LimitSettings
 from etl.decode import DecodeLimits
-from etl.decode.decoded import Decoded
+from etl.decode.file import Decoded
 from etl.decode.file import decode
 from etl.lake.commit import read_state
 from etl.lake.layout import Selection

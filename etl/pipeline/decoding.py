@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from etl.api.responses import Body
-from etl.archive.writer import archive_error
+from etl.archive.reader import archive_error
 from etl.decode import DecodeLimits
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
@@ -17,7 +17,7 @@ from etl.storage.disk import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import StoreError
 
 if TYPE_CHECKING:
-    from etl.decode.decoded import Decoded
+    from etl.decode.file import Decoded
     from etl.decode.kernel import Scanner
 
 # A smaller file is decoded in the event loop: in threads W1 takes 1.3 times as long (tests/bench).

@@ -19,7 +19,7 @@ from etl.pipeline.stop import Stop
 from etl.storage.store import StagedFile, Store, StoreError, StoreUnusableError
 
 if TYPE_CHECKING:
-    from etl.decode.decoded import Decoded
+    from etl.decode.file import Decoded
 
 # How long the files of an hour wait for another one.
 _PATIENCE_S: Final = 60.0

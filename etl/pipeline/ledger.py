@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from etl.archive.names import versions_by_path
-from etl.archive.writer import sha256_of
+from etl.archive.reader import versions_by_path
+from etl.archive.reader import sha256_of
 from etl.config.settings import open_archive, open_lake
 from etl.lake.commit import PartitionState, read_states
 from etl.model.errors import RunError

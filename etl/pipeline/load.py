@@ -27,7 +27,7 @@ from etl.pipeline.stop import Stop, StoppedError
 from etl.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from etl.decode.decoded import Decoded
+    from etl.decode.file import Decoded
 
 # More workers than requests in flight: these wait for a retry, or finish their file.
 _MORE_WORKERS: Final = 48

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.archive.names import failure_note_name, version_name
+from etl.archive.reader import failure_note_name, version_name
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.lakes import assert_lake_holds, receipts

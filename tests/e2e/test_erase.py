@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from etl.archive.names import version_name
+from etl.archive.reader import version_name
 from etl.emulator import Dataset
 from etl.storage.local import LocalStore
 from tests.conftest import COMMAND, Runner, Serve, environment

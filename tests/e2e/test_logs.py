@@ -84,7 +84,7 @@ def test_a_file_that_breaks_a_decoder(run: Runner, serve: Serve, tmp_path: Path)
     folder.mkdir()
     # Python imports it at start-up. It makes every decoding in that process fail.
     (folder / "sitecustomize.py").write_text(
-        "from etl.decode.decoded import Decoded\n"
+        "from etl.decode.file import Decoded\n"
         "def broken(*_, **__): raise RuntimeError('of our making')\n"
         "Decoded.finish = broken\n"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import etl
-from etl.archive.names import version_name
+from etl.archive.reader import version_name
 from etl.emulator import Dataset, EmulatorOptions, Fault, run_in_thread
 from tests.conftest import COMMAND, Runner, Serve, environment, load
 from tests.lakes import assert_lake_holds, expected, receipts, through_duckdb, through_pyarrow

@@ -77,7 +77,7 @@ def test_a_run_with_few_descriptors_says_why(run: Runner, serve: Serve) -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        "from etl.decode.decoded import Decoded as broken; name = 'finish'",
+        "from etl.decode.file import Decoded as broken; name = 'finish'",
         "from etl.lake.part import PartBuilder as broken; name = 'finish'",
         "from etl.lake import commit as broken; name = 'read_states'",
     ],
