@@ -18,11 +18,10 @@ import asyncio
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 from etl.api.errors import Attempts
@@ -76,10 +75,10 @@ class Versions:
         """When the newest version was written."""
         return max(file.modified for file in (self.first, *self.others.values()) if file)
 
-    def best(self, sha256_of: Callable[[str], str]) -> tuple[str, bool]:
+    def best(self, store: Store) -> tuple[str, bool]:
         """Return the name of the version that counts, and whether it can be decoded.
 
-        `sha256_of` reads a file; it is called only if there is a note. Raises its errors.
+        Reads the first file if there is a note. Raises OSError or StoreError.
         """
         good = [file for digits, file in self.others.items() if digits not in self.failed]
         if good:
@@ -87,7 +86,7 @@ class Versions:
         if self.first is None:
             return max(self.others.values(), key=lambda file: file.modified).name, False
         name = self.first.name
-        return name, not self.failed or sha256_of(name)[:_DIGITS] not in self.failed
+        return name, not self.failed or sha256_of(store, name)[:_DIGITS] not in self.failed
 
 
 def versions_by_path(files: Iterable[StoredFile]) -> dict[str, Versions]:
@@ -207,7 +206,7 @@ class ArchiveReader:
     def _open(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         try:
             versions = self._versions.get(path.text) or self._look_up(path)
-            name, _ = versions.best(partial(sha256_of, self._store))
+            name, _ = versions.best(self._store)
             with ExitStack() as stack:
                 stream = stack.enter_context(self._store.open(name))
                 size = stream.seek(0, io.SEEK_END)

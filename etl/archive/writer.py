@@ -7,25 +7,26 @@ content gets a name with its checksum. A note marks each file that could not be 
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiofiles.os import wrap
 
 from etl.api.responses import Body
-from etl.archive.reader import archive_error, failure_note_name, sha256_of, version_name
-from etl.decode.unpack import damaged_file, without_encodings
+from etl.archive.reader import archive_error, failure_note_name, version_name
+from etl.decode.unpack import removable_encodings, without_encodings
 from etl.model.errors import FileError
 from etl.model.events import log
 from etl.storage.store import (
-    AlreadyExistsError,
     StagedFile,
     Store,
     StoreError,
-    StoreUnusableError,
-    never_there,
+    create_new,
+    replace_file,
+    settle,
 )
 
 if TYPE_CHECKING:
@@ -47,13 +48,16 @@ class _Staged:
 
     path: str
     file: StagedFile
-    bytes: int
     sha256: str
     failed: FileError | None
 
     @property
     def name(self) -> str:
         return self.path.removeprefix("/")
+
+    @property
+    def note_name(self) -> str:
+        return failure_note_name(self.name, self.sha256)
 
 
 class ArchiveWriter:
@@ -120,113 +124,54 @@ class ArchiveWriter:
                     results[number] = archive_error(error)
             refusals = self._store.create_all([(one.file, one.name) for one in staged.values()])
             for (number, one), refusal in zip(staged.items(), refusals, strict=True):
-                try:
-                    if refusal is not None:
+                if refusal is not None:
+                    try:
                         results[number] = self._after_refusal(one, refusal)
-                except (StoreError, OSError) as error:
-                    results[number] = archive_error(error)
+                    except (StoreError, OSError) as error:
+                        results[number] = archive_error(error)
         return results
 
     def _stage(self, file: Download, closing: ExitStack) -> _Staged:
         """Write a file that has no name yet. Raises OSError or StoreError."""
         staged = self._store.stage()
         closing.callback(staged.close)
-        outcome = file.outcome
+        body, outcome = file.body.stream, file.outcome
         if not isinstance(outcome, FileError):
-            staged.stream.writelines(
-                without_encodings(file.body.stream, outcome.encodings, self._max_file_size)
-            )
-            return _Staged(file.path, staged, outcome.bytes, outcome.sha256, None)
-        sha256 = self._write_failed(staged, file.body)
-        one = _Staged(file.path, staged, staged.stream.tell(), sha256, outcome)
+            pieces = without_encodings(body, outcome.encodings, self._max_file_size)
+            staged.stream.writelines(pieces)
+            return _Staged(file.path, staged, outcome.sha256, None)
+        digest = hashlib.sha256()
+        encodings = removable_encodings(body, self._max_file_size)
+        for piece in without_encodings(body, encodings, self._max_file_size):
+            digest.update(piece)
+            staged.stream.write(piece)
+        one = _Staged(file.path, staged, digest.hexdigest(), outcome)
         # Before the file itself: without its note, the file would count as decodable.
-        self._note(one, f"{outcome.kind.value}: {outcome.message}\n")
+        self._write_note(one, f"{outcome.kind.value}: {outcome.message}\n")
         return one
 
-    def _write_failed(self, staged: StagedFile, body: Body) -> str:
-        """Write a file that cannot be decoded; return its SHA-256.
-
-        If its transport encodings cannot be removed, it is written as it was received.
-        """
-        try:
-            return _copy(damaged_file(body.stream, self._max_file_size), staged)
-        except FileError:
-            staged.stream.seek(0)
-            staged.stream.truncate()
-            return _copy(without_encodings(body.stream, 0, self._max_file_size), staged)
-
-    def _note(self, one: _Staged, text: str) -> None:
-        name = failure_note_name(one.name, one.sha256)
-        note = self._store.stage()
-        try:
-            note.stream.write(text.encode())
-            try:
-                self._store.create(note, name)
-            except AlreadyExistsError:
-                if bool(self._store.stat(name).bytes) != bool(text):
-                    self._store.replace(note, name)
-        finally:
-            note.close()
+    def _write_note(self, one: _Staged, text: str) -> None:
+        replace_file(self._store, one.note_name, io.BytesIO(text.encode()))
 
     def _after_refusal(self, one: _Staged, refusal: StoreError) -> bool:
-        """Add a file whose creation was refused, unless it has its name nevertheless."""
-        new = False
-        if isinstance(refusal, StoreUnusableError):
-            raise refusal
-        same = self._is(one, one.name)
-        if same is None and isinstance(refusal, AlreadyExistsError):
-            # The file that had the name is gone, or never existed.
-            same = self._create(one, one.name)
-            new = True
-        if same:
-            return self._withdraw_note(one) or new
-        if same is False and isinstance(refusal, AlreadyExistsError):
-            beside = version_name(one.name, one.sha256)
-            log.warning("archive.differs", path=one.path, kept_as=beside)
-            if not self._create(one, beside):
-                raise StoreError(f"creating {beside}: another file has this name")
-            self._withdraw_note(one)
-            return True
-        raise refusal
-
-    def _create(self, one: _Staged, name: str) -> bool:
-        """Give a file this name; return whether it has it then. Raises StoreError."""
-        try:
-            self._store.create(one.file, name)
-        except StoreError as refusal:
-            same = self._is(one, name)
-            if same is None:
-                raise never_there(name, refusal) from None
-            return same
+        """Add a file whose creation was refused; return whether it is new."""
+        if settle(self._store, one.file, one.name, refusal):
+            return self._withdraw_note(one)
+        beside = version_name(one.name, one.sha256)
+        log.warning("archive.differs", path=one.path, kept_as=beside)
+        if not create_new(self._store, one.file, beside):
+            raise StoreError(f"creating {beside}: another file has this name")
+        self._withdraw_note(one)
         return True
-
-    def _is(self, one: _Staged, name: str) -> bool | None:
-        """Return whether this very file has that name; None if no file has it."""
-        try:
-            return (
-                self._store.stat(name).bytes == one.bytes
-                and sha256_of(self._store, name) == one.sha256
-            )
-        except FileNotFoundError:
-            return None
 
     def _withdraw_note(self, one: _Staged) -> bool:
         """Empty the note of a file that can now be decoded; return whether it had one."""
         if one.failed is not None:
             return False
         try:
-            noted = self._store.stat(failure_note_name(one.name, one.sha256)).bytes > 0
+            noted = self._store.stat(one.note_name).bytes > 0
         except FileNotFoundError:
             return False
         if noted:
-            self._note(one, "")
+            self._write_note(one, "")
         return noted
-
-
-def _copy(pieces: Iterable[bytes], staged: StagedFile) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-        staged.stream.write(piece)
-    return digest.hexdigest()
-

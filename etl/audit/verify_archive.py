@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -12,15 +11,14 @@ from etl.archive.reader import (
     Versions,
     failure_note_name,
     folders_in,
+    sha256_of,
     version_name,
     versions_by_path,
 )
-from etl.archive.reader import sha256_of
 from etl.audit.findings import Finding, FindingKind, Verification
 from etl.config.sections import LimitSettings
 from etl.decode import DecodeLimits
-from etl.decode.file import Decoded
-from etl.decode.file import decode
+from etl.decode.file import Decoded, decode
 from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.receipts import Receipt
@@ -157,7 +155,7 @@ class ArchiveCheck:
         """Return why a run cannot load an archived file, or None if it can."""
         name = versions.path.text.removeprefix("/")
         try:
-            name, decodable = versions.best(partial(sha256_of, self._archive))
+            name, decodable = versions.best(self._archive)
             with (
                 self._archive.open(name) as body,
                 _decode(body, versions.path.text, self._limits),

@@ -77,7 +77,8 @@ class Unpacked:
         self.file = _Counted(pieces)
         if not head.startswith(GZIP_MAGIC[: len(head)]):
             return _json_only(self.file)
-        for _ in range(_MAX_LAYERS):
+        for layer in range(_MAX_LAYERS):
+            self.encodings = layer
             head, pieces = _look_ahead(_gunzip(self.file, self._max_bytes))
             if not head.startswith(GZIP_MAGIC):
                 text = head.removeprefix(_BOM).lstrip(_WHITE_SPACE)
@@ -86,7 +87,6 @@ class Unpacked:
                 return pieces
             # Gzip in gzip: the outer one was a transport encoding; the innermost is the file.
             self.file = _Counted(pieces)
-            self.encodings += 1
         raise FileError(FailureKind.CORRUPT, f"gzip in gzip, more than {_MAX_LAYERS} times")
 
 
@@ -99,19 +99,20 @@ def without_encodings(body: BinaryIO, encodings: int, max_bytes: int) -> Iterato
     return pieces
 
 
-def damaged_file(body: BinaryIO, max_bytes: int) -> Iterator[bytes]:
-    """Yield the file in a body that cannot be decoded, without the encodings that can be removed.
+def removable_encodings(body: BinaryIO, max_bytes: int) -> int:
+    """Return the number of transport encodings around a file that cannot be decoded.
 
-    Raises FileError (too_large) if a transport encoding unpacks to more than `max_bytes`.
+    It is 0 if they are damaged themselves or unpack to more than `max_bytes`.
     """
-    layers = 0
+    unpacked = Unpacked(body, max_bytes)
     with contextlib.suppress(FileError):
-        while layers < _MAX_LAYERS:
-            head, _ = _look_ahead(without_encodings(body, layers, max_bytes))
-            if not head.startswith(GZIP_MAGIC):
-                break
-            layers += 1
-    return without_encodings(body, max(0, layers - 1), max_bytes)
+        next(iter(unpacked), None)
+    try:
+        for _ in without_encodings(body, unpacked.encodings, max_bytes):
+            pass
+    except FileError:
+        return 0
+    return unpacked.encodings
 
 
 def _look_ahead(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

@@ -5,7 +5,6 @@ only one of two writers gets a number, and the other reads from the part that ex
 sources are already loaded.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,11 +14,8 @@ from etl.lake.layout import is_part, part_name, part_number
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
 from etl.model.events import log
-from etl.storage.store import AlreadyExistsError, Store, StoreError, StoreUnusableError, never_there
+from etl.storage.store import Store, StoreError, StoreUnusableError, create_new
 
-# A store may refuse a put although nothing has the name (S3's 409): tried this often.
-_DOUBTFUL_PUTS: Final = 5
-_PAUSE_S: Final = 0.1
 # This many numbers below the highest are looked up even if a listing does not show them.
 _LOOKED_UP: Final = 100
 
@@ -153,7 +149,6 @@ def commit(
     """
     theirs: set[str] = set()
     left: Encoded | None = encoded
-    doubts = 0
     try:
         while left is not None:
             known = state.loaded & {source.path for source in left.sources}
@@ -165,46 +160,17 @@ def commit(
                 left = without(left, known, new_builder())
                 continue
             name = f"{directory}/{part_name(state.next_number)}"
-            refusal: StoreError | None = None
-            try:
-                store.create(left.staged, name)
-            except StoreError as error:
-                refusal = error
-            if refusal is not None:
-                # A put that failed proves nothing: the answer to a successful one may be lost.
-                there = _look(store, name, refusal)
-                if there is None:
-                    doubts += 1
-                    if not isinstance(refusal, AlreadyExistsError) or doubts >= _DOUBTFUL_PUTS:
-                        raise never_there(name, refusal)
-                    time.sleep(_PAUSE_S * doubts)
-                    continue
-                if there.commit != left.commit:
-                    state.next_number += 1
-                    state.loaded.update(source.path for source in there.sources)
-                    continue
+            # Each part has a fresh UUID, so no other run's has the same bytes.
+            created = create_new(store, left.staged, name)
+            sources = left.sources if created else _receipts(store, name).sources
             state.next_number += 1
-            state.loaded.update(source.path for source in left.sources)
-            return Committed(name, left, frozenset(theirs))
+            state.loaded.update(source.path for source in sources)
+            if created:
+                return Committed(name, left, frozenset(theirs))
         return Committed(None, None, frozenset(theirs))
     finally:
         if left is not None:
             left.staged.close()
-
-
-def _look(store: Store, name: str, refusal: StoreError) -> PartReceipts | None:
-    """Return the part that has a name after its put was refused; None if nothing has it."""
-    if isinstance(refusal, StoreUnusableError):
-        raise refusal
-    try:
-        return _receipts(store, name)
-    except FileNotFoundError:
-        return None
-    except UnreadablePartError:
-        raise
-    except StoreError as error:
-        # Why nothing was created says more than why the name cannot be read.
-        raise (error if isinstance(refusal, AlreadyExistsError) else refusal) from None
 
 
 def _receipts(store: Store, name: str) -> PartReceipts:

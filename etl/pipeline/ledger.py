@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from etl.archive.reader import versions_by_path
-from etl.archive.reader import sha256_of
 from etl.config.settings import open_archive, open_lake
 from etl.lake.commit import PartitionState, read_states
 from etl.model.errors import RunError
@@ -59,7 +58,7 @@ def _read_hour(store: Store, directory: str) -> PartitionState:
 
     for text, copies in versions_by_path(store.walk(refused, directory)).items():
         try:
-            _, decodable = copies.best(partial(sha256_of, store))
+            _, decodable = copies.best(store)
         except FileNotFoundError:
             continue  # an operator deleted it
         except (StoreError, OSError) as error:

@@ -3,7 +3,9 @@
 Names are relative to the root, with `/`. All methods block; call them off the event loop.
 """
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from etl.model.errors import AhtEtlError, RunError
 #: The end of a file that is fetched first: pyarrow looks for a footer in this many bytes.
 TAIL_BYTES: Final = 64 * 2**10
 _PROBE: Final = b"aht-etl check was here and should have removed this file\n"
+# Seconds before a creation is repeated that was refused although nothing has the name.
+_PAUSES_S: Final = (0.1, 0.2, 0.3, 0.4)
+_PIECE_BYTES: Final = 2**20
 
 
 class StoreError(AhtEtlError):
@@ -187,13 +192,62 @@ def replaced(place: str) -> StoreError:
     )
 
 
-def never_there(name: str, refusal: StoreError) -> StoreError:
-    """Return the error to report if a creation failed and no file has that name."""
-    if not isinstance(refusal, AlreadyExistsError):
-        return refusal
-    return StoreError(
+def create_new(store: Store, staged: StagedFile, name: str) -> bool:
+    """Create a file; return whether it has the name now: False if another file has it.
+
+    Raises StoreError. If it cannot even be read whether the creation succeeded, the file may exist.
+    """
+    try:
+        store.create(staged, name)
+    except StoreError as refusal:
+        return settle(store, staged, name, refusal)
+    return True
+
+
+def settle(store: Store, staged: StagedFile, name: str, refusal: StoreError) -> bool:
+    """Return the result of a creation that was refused, as `create_new` does.
+
+    A refusal proves nothing: the answer to a creation that succeeded may be lost, and a store may
+    say that a file exists which does not (S3's 409). So the name is read, and if nothing has it,
+    the creation is repeated.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        if isinstance(refusal, StoreUnusableError):
+            raise refusal
+        try:
+            return _is_at(store, name, staged)
+        except FileNotFoundError:
+            if not isinstance(refusal, AlreadyExistsError):
+                raise refusal from None
+        except (StoreError, OSError) as error:
+            # Why nothing was created says more than why the name cannot be read.
+            raise (error if isinstance(refusal, AlreadyExistsError) else refusal) from None
+        if pause_s is None:
+            break
+        time.sleep(pause_s)
+        try:
+            store.create(staged, name)
+        except StoreError as error:
+            refusal = error
+        else:
+            return True
+    raise StoreError(
         f"creating {name}: the store says that it exists, but it does not; ask the store's operator"
     )
+
+
+def _is_at(store: Store, name: str, staged: StagedFile) -> bool:
+    """Return whether this name has the bytes of a staged file. Raises OSError or StoreError."""
+    descriptor = staged.stream.fileno()
+    # Linux opens the file by this name, even if its own name is gone.
+    with store.open(name) as there, Path(f"/proc/self/fd/{descriptor}").open("rb") as ours:
+        if there.seek(0, os.SEEK_END) != os.fstat(descriptor).st_size:
+            return False
+        there.seek(0)
+        while piece := ours.read(_PIECE_BYTES):
+            if there.read(len(piece)) != piece:
+                return False
+    return True
 
 
 def replace_file(store: Store, name: str, content: BinaryIO) -> None:

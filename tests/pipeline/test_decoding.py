@@ -12,8 +12,7 @@ import pytest
 
 from etl.api.responses import Body
 from etl.decode import DecodeLimits
-from etl.decode.file import Decoded
-from etl.decode.file import decode
+from etl.decode.file import Decoded, decode
 from etl.decode.unpack import Unpacked
 from etl.model.errors import FileError, RunError
 from etl.pipeline.decoding import Decoder

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pytest
 
 from etl.decode import DecodeLimits
-from etl.decode.file import Decoded
-from etl.decode.file import decode
+from etl.decode.file import Decoded, decode
 from etl.lake.commit import PartitionState
 from etl.lake.encoding import Encoder
 from etl.model.paths import BreakdownPath
