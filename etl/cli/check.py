@@ -16,6 +16,7 @@ import typer
 from etl.cli.command import Call, command
 from etl.cli.flags import RUN
 from etl.cli.process.signals import SIGNALS, handled
+from etl.model.document import as_json
 from etl.model.errors import UsageError
 from etl.model.text import one_line
 
@@ -128,7 +129,7 @@ def _check(
         SIGNALS.run(Checkup(settings, window, redactor, on_end, on_start).run())
     if as_json:
         _print_json(checks)
-    elif all(check.outcome == "ok" for check in checks):
+    elif all(check.ok for check in checks):
         _print(console, Text("\nReady: all that a run needs is there."))
     return checks
 
@@ -156,9 +157,10 @@ def _exit_on_signal() -> Iterator[None]:
 
 
 def _print_json(checks: Sequence["Check"]) -> None:
-    ok = all(check.outcome == "ok" for check in checks)
+    ok = all(check.ok for check in checks)
     with suppress(OSError):
-        typer.echo(json.dumps({"ok": ok, "checks": [c.as_json() for c in checks]}, indent=2))
+        shown = [as_json(check, "name", "ok", "outcome", "message") for check in checks]
+        typer.echo(json.dumps({"ok": ok, "checks": shown}, indent=2))
 
 
 def _print(console: "Console", text: "Text") -> None:

@@ -167,7 +167,3 @@ class Window:
             end = start + longest if self.end - start > longest else self.end
             yield Window(start, end)
             start = end
-
-    def as_json(self) -> dict[str, str]:
-        """Return the window as the report has it."""
-        return {"from": rfc3339(self.start), "to": rfc3339(self.end)}

@@ -72,14 +72,10 @@ class Check:
     outcome: Outcome
     message: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the documented form; `ok` is false for a skipped check."""
-        return {
-            "name": self.name,
-            "ok": self.outcome == "ok",
-            "outcome": self.outcome,
-            "message": self.message,
-        }
+    @property
+    def ok(self) -> bool:
+        """Whether it was tried, and nothing was wrong."""
+        return self.outcome == "ok"
 
 
 def configuration(values: Sequence[ShownValue]) -> Check:

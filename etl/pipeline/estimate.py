@@ -29,15 +29,6 @@ class Estimate:
     rows: int | None = None
     seconds: int | None = None
 
-    def as_json(self) -> dict[str, int | None]:
-        """Return the form that `plan --json` shows."""
-        return {
-            "sampled_files": self.sampled_files,
-            "bytes": self.bytes,
-            "rows": self.rows,
-            "seconds": self.seconds,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class _Part:

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 from etl.config.settings import open_lake
+from etl.model.document import as_json
 from etl.model.paths import Partition
-from etl.model.times import Window, rfc3339
+from etl.model.times import Window
 from etl.pipeline.estimate import Estimate, estimate
 from etl.pipeline.job import Job
 from etl.pipeline.plan import InvalidPath
@@ -30,20 +32,14 @@ class PlannedPartition:
     damage: str | None = None
 
     @property
+    def hour(self) -> datetime:
+        """Its start."""
+        return self.partition.hour
+
+    @property
     def listed(self) -> int:
         """How many files of it were listed, without those that are skipped."""
         return self.already_loaded + self.to_load
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the partition as `plan --json` shows it."""
-        return {
-            "partition": self.partition.directory,
-            "hour": rfc3339(self.partition.hour),
-            "listed": self.listed,
-            "already_loaded": self.already_loaded,
-            "to_load": self.to_load,
-            "damage": self.damage,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +100,14 @@ class PlanReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `plan --json` shows; times are RFC 3339 in UTC."""
+        counts = ("listed", "already_loaded", "to_load")
+        of_partition = ("partition", "hour", *counts, "damage")
         return {
-            "account": self.account,
-            "window": self.window.as_json() if self.window else None,
-            "lake": self.lake,
-            "archive": self.archive,
-            "files": {
-                "listed": self.listed,
-                "already_loaded": self.already_loaded,
-                "to_load": self.to_load,
-                "invalid": self.invalid,
-                "skipped": self.skipped,
-            },
-            "partitions": [partition.as_json() for partition in self.partitions],
-            "invalid_paths": [
-                {"path": invalid.path, "message": invalid.message} for invalid in self.invalid_paths
-            ],
-            "skipped_paths": list(self.skipped_paths),
-            "partial_windows": [window.as_json() for window in self.partial_windows],
-            "unanswered_windows": [window.as_json() for window in self.unanswered_windows],
-            "estimate": self.estimate.as_json(),
+            **as_json(self, "account", "window", "lake", "archive"),
+            "files": as_json(self, *counts, "invalid", "skipped"),
+            "partitions": [as_json(partition, *of_partition) for partition in self.partitions],
+            **as_json(self, "invalid_paths", "skipped_paths"),
+            **as_json(self, "partial_windows", "unanswered_windows", "estimate"),
         }
 
 

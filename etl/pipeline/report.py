@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, Self
 
 from etl.lake.commit import PartWritten
 from etl.model import __version__
-from etl.model.errors import FailureKind, RunError
-from etl.model.times import Window, rfc3339
+from etl.model.document import as_json
+from etl.model.errors import RunError
+from etl.model.times import Window
 from etl.pipeline.job import whole_millis
 from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.plan import InvalidPath
@@ -183,7 +184,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--report` writes; times are RFC 3339 in UTC."""
-        return {one.name: _to_json(getattr(self, one.name)) for one in fields(self)}
+        document: dict[str, Any] = as_json(self)
+        return document
 
     def raise_for_status(self) -> Self:
         """Raise RunError, in one line, unless the status is `ok`; return this report if it is.
@@ -223,11 +225,9 @@ class Report:
             first = self.failures[0] if self.failures else self.invalid_paths[0]
             reasons.append(f"the first: {first.path[:300]}: {first.message}")
         if unanswered := self.listing.unanswered_windows:
-            first_window = unanswered[0].as_json()
             reasons.append(
                 f"windows not answered by the API: {len(unanswered):,}, the first from "
-                f"{first_window['from']} to {first_window['to']}; the next run asks again, "
-                "aht-etl check says what answers"
+                f"{unanswered[0]}; the next run asks again, aht-etl check says what answers"
             )
         return f"partial: {'; '.join(reasons)}"
 
@@ -259,20 +259,6 @@ def _newest_complete_hour(state: RunState) -> datetime | None:
             break
         newest = hour
     return newest
-
-
-def _to_json(value: object) -> Any:
-    if isinstance(value, Window):
-        return value.as_json()
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    if isinstance(value, FailureKind):
-        return value.value
-    if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
-    if is_dataclass(value):
-        return {one.name: _to_json(getattr(value, one.name)) for one in fields(value)}
-    return value
 
 
 def write_report(report: dict[str, Any], file: Path) -> None:

@@ -12,6 +12,7 @@ from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.responses import Body
 from etl.api.transport import Transport
 from etl.archive.reader import open_archive_reader
+from etl.model.document import as_json
 from etl.model.errors import RunError
 from etl.model.events import log
 from etl.model.paths import BreakdownPath
@@ -79,16 +80,16 @@ async def list_files(state: RunState, source: Source | None) -> None:
     windows = list(window.cut(job.settings.api.request_window))
     listing = state.listing = await source.list(windows)
     for empty_window in listing.empty_windows:
-        log.warning("window.empty", **empty_window.as_json(), reason=_EMPTY)
+        log.warning("window.empty", **as_json(empty_window), reason=_EMPTY)
     for unanswered, error in listing.unanswered.items():
-        log.warning("window.unanswered", **unanswered.as_json(), reason=error.message)
+        log.warning("window.unanswered", **as_json(unanswered), reason=error.message)
     require_an_answer(listing, windows)
     if not listing.entries and not listing.partial_windows and not listing.unanswered:
         log.warning("listing.empty", reason=_NOTHING_KEPT if job.from_archive else _NOTHING_LISTED)
     for partial_window in listing.partial_windows:
         log.warning(
             "listing.partial",
-            **partial_window.as_json(),
+            **as_json(partial_window),
             reason="the vendor says that paths are missing here; a later run will find them",
         )
 

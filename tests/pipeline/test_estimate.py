@@ -8,6 +8,7 @@ import pytest
 
 from etl import load_settings, run
 from etl.emulator import Dataset
+from etl.model.document import as_json
 from etl.model.text import duration, size
 from etl.pipeline.estimate import Estimate, estimate
 from etl.storage.local import LocalStore
@@ -23,9 +24,7 @@ def test_without_data_there_is_no_estimate(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "lake")
     assert Estimate() == estimate(store, 100, None)
     assert Estimate(seconds=50) == estimate(store, 100, 2.0)
-    assert {"sampled_files": 0, "bytes": None, "rows": None, "seconds": None} == (
-        Estimate().as_json()
-    )
+    assert {"sampled_files": 0, "bytes": None, "rows": None, "seconds": None} == as_json(Estimate())
     assert not store.root.exists()
 
 

@@ -16,6 +16,7 @@ from etl.audit.gaps import Gap
 from etl.audit.survey import LATE_AFTER, PartitionSurvey, Survey
 from etl.cli.views.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.layout import to_minute
+from etl.model.document import as_json
 from etl.model.paths import HOUR
 from etl.model.text import one_line, plural
 from etl.model.times import rfc3339
@@ -73,15 +74,15 @@ def _partition(survey: PartitionSurvey) -> dict[str, Any]:
 
 def _against(against: Comparison) -> dict[str, Any]:
     return {
-        "window": against.window.as_json(),
+        "window": as_json(against.window),
         "listed": against.listed,
         "already_loaded": against.loaded,
         "missing": against.missing,
         "invalid": against.invalid,
         "skipped": against.skipped,
-        "empty_windows": [window.as_json() for window in against.listing.empty_windows],
-        "partial_windows": [window.as_json() for window in against.listing.partial_windows],
-        "unanswered_windows": [window.as_json() for window in against.listing.unanswered],
+        "empty_windows": as_json(against.listing.empty_windows),
+        "partial_windows": as_json(against.listing.partial_windows),
+        "unanswered_windows": as_json([*against.listing.unanswered]),
         "partitions": [
             {
                 "partition": each.partition.directory,
