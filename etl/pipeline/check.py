@@ -325,7 +325,7 @@ async def _temporary() -> _Seen:
 
 async def _dask(settings: Settings) -> _Seen:
     require_engine(settings)
-    from etl.pipeline.cluster.connection import connected  # noqa: PLC0415 - an extra
+    from etl.pipeline.cluster.run import connected  # noqa: PLC0415 - an extra
 
     async with connected(settings.engine) as dask:
         workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]

@@ -6,26 +6,28 @@ the cluster grows or shrinks.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.config.sections import FetchSettings
+from etl.config.sections import EngineSettings, FetchSettings
 from etl.model import __version__
 from etl.model.errors import RunError, describe
 from etl.model.events import log
-from etl.pipeline.cluster.connection import connected
-from etl.pipeline.cluster.messages import (
+from etl.pipeline.cluster.shares import (
     Order,
     Outcome,
     Progress,
     StopRequest,
     SummedLimits,
+    cut,
     least_level,
     log_again,
+    outcomes_by_receipts,
+    portable,
+    share_out,
 )
-from etl.pipeline.cluster.shares import cut, outcomes_by_receipts, portable, share_out
 from etl.pipeline.cluster.worker import exchange, leave, work
 from etl.pipeline.load import deadline
 from etl.pipeline.outcomes import Outcomes
@@ -36,6 +38,7 @@ from etl.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
     import distributed
+    from distributed import Client
 
 _EXCHANGE_EVERY_S: Final = 1.0
 # While a run stops, workers are asked more often.
@@ -286,3 +289,60 @@ class _Run:
                 for name in Elsewhere.__dataclass_fields__
             )
         )
+
+
+@asynccontextmanager
+async def connected(engine: EngineSettings) -> AsyncIterator["Client"]:
+    """Connect to the scheduler, whose workers must have this version. Raises RunError."""
+    dask = _imported()
+    client = dask.Client(engine.scheduler, asynchronous=True, set_as_default=False, name="aht-etl")
+    try:
+        try:
+            await client
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise RunError(
+                f"the Dask scheduler at {engine.scheduler}: no answer: {reason}; check "
+                "engine.scheduler"
+            ) from error
+        await _check_versions(client)
+        yield client
+    finally:
+        await _close(client)
+
+
+def _imported() -> Any:
+    """Import Dask without its own handlers: its logs go where those of libraries go."""
+    import dask.config  # noqa: PLC0415 - an extra
+
+    with dask.config.set(logging={"version": 1, "disable_existing_loggers": False}):
+        import distributed  # noqa: PLC0415 - an extra
+    return distributed
+
+
+async def _check_versions(client: "Client") -> None:
+    """Raise RunError where the cluster has another version of this package, or none."""
+    try:
+        versions: Any = await client.get_versions(packages=["aht-etl"])  # type: ignore[misc]
+    except Exception as error:
+        raise RunError(
+            f"the Dask cluster does not report its versions: {describe(error)}"
+        ) from error
+    for name, found in {"the scheduler": versions["scheduler"], **versions["workers"]}.items():
+        version = found["packages"].get("aht-etl") if found else None
+        if version != __version__:
+            raise RunError(
+                f"{name} of the Dask cluster has "
+                f"{f'aht-etl {version}' if version else 'no aht-etl'}, this is {__version__}: "
+                "install the same version on scheduler and workers"
+            )
+
+
+async def _close(client: Any) -> None:
+    """Close the client to the end, also when the run is cancelled meanwhile."""
+    task = asyncio.ensure_future(client.close())
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

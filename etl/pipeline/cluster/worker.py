@@ -13,11 +13,11 @@ from typing import Final
 from etl.api.client import connect
 from etl.api.transport import Traffic, Transport
 from etl.archive.reader import open_archive_reader
+from etl.config.redact import Redactor
 from etl.config.settings import open_lake
 from etl.model import __version__, events
 from etl.model.errors import AhtEtlError, RunError, describe
-from etl.model.text import Redactor
-from etl.pipeline.cluster.messages import (
+from etl.pipeline.cluster.shares import (
     TASK,
     EventLog,
     Order,
@@ -25,8 +25,9 @@ from etl.pipeline.cluster.messages import (
     Progress,
     StopRequest,
     collect,
+    plan_again,
+    recover,
 )
-from etl.pipeline.cluster.shares import plan_again, recover
 from etl.pipeline.job import Job
 from etl.pipeline.load import load
 from etl.pipeline.resources import threads_for

@@ -12,7 +12,7 @@ import pytest
 import etl
 from etl import __version__
 from etl.emulator import Dataset, Fault
-from etl.pipeline.cluster import connection
+from etl.pipeline.cluster import run as client
 from tests.conftest import COMMAND, Runner, Serve, environment
 from tests.e2e.test_endings import assert_lake_is_sound, wait_until
 from tests.lakes import assert_lake_holds
@@ -109,7 +109,7 @@ def test_another_version_on_the_cluster(
     serve: Serve, dask_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run reports it before it loads anything."""
-    monkeypatch.setattr(connection, "__version__", "9.9")
+    monkeypatch.setattr(client, "__version__", "9.9")
     emulator = serve(DAY)
     engine = {"kind": "dask", "scheduler": dask_cluster.address}
     report = etl.run(settings_for(emulator, tmp_path / "lake", engine=engine))

@@ -11,7 +11,7 @@ import structlog
 
 from etl import __version__
 from etl.emulator import Dataset, Emulator, Fault
-from etl.pipeline.cluster.messages import Order, StopRequest
+from etl.pipeline.cluster.shares import Order, StopRequest
 from etl.pipeline.cluster.worker import Worker
 from tests.conftest import Serve
 from tests.e2e.test_endings import wait_until
