@@ -19,18 +19,19 @@ def as_json(value: Any, *names: str) -> Any:
     With `names`, it is an object of these attributes. Times are RFC 3339 in UTC, and a partition is
     its directory in the lake.
     """
+    form = value
     if names:
-        return {_KEYS.get(name, name): as_json(getattr(value, name)) for name in names}
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    if isinstance(value, Partition):
-        return value.directory
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    if is_dataclass(value):
-        return as_json(value, *(field.name for field in fields(value)))
-    return value
+        form = {_KEYS.get(name, name): as_json(getattr(value, name)) for name in names}
+    elif isinstance(value, datetime):
+        form = rfc3339(value)
+    elif isinstance(value, Partition):
+        form = value.directory
+    elif isinstance(value, Enum):
+        form = value.value
+    elif isinstance(value, Mapping):
+        form = {key: as_json(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        form = [as_json(item) for item in value]
+    elif is_dataclass(value):
+        form = as_json(value, *(field.name for field in fields(value)))
+    return form

@@ -117,6 +117,11 @@ class Outcomes:
         self.failures += share.failures
         self.parts += share.parts
 
+    def counts(self) -> "Outcomes":
+        """Return what is counted so far, without parts and open files."""
+        counted = {name: getattr(self, name) for name in _COUNTS}
+        return Outcomes(**counted, failures=[*self.failures])
+
     def unresolved(self) -> Collection[str]:
         """Return the files that have no outcome yet."""
         return self._open.keys()

@@ -63,13 +63,14 @@ class Meter:
     def read(self) -> Facts:
         """Return the facts of this moment; the speeds are those between calls."""
         state, outcomes, elsewhere = self._state, self._state.outcomes, self._state.elsewhere
+        more, traffic = elsewhere.outcomes, elsewhere.traffic
         limits, plan = state.limits, state.plan
-        already_loaded = outcomes.already_loaded + elsewhere.brought_by_others
-        loaded = outcomes.loaded + elsewhere.loaded
-        failed = len(outcomes.failures) + elsewhere.failed
+        already_loaded = outcomes.already_loaded + more.already_loaded
+        loaded = outcomes.loaded + more.loaded
+        failed = len(outcomes.failures) + len(more.failures)
         done = loaded + failed + already_loaded - plan.already_loaded
         to_load = plan.to_load
-        downloaded = state.traffic.downloaded_bytes + elsewhere.downloaded_bytes
+        downloaded = state.traffic.downloaded_bytes + traffic.downloaded_bytes
         phase: Phase = "loading" if to_load else "listing"
         # The time before the first file says nothing about the speed of files.
         speeds = self._speeds(done, downloaded) if downloaded or done else None
@@ -84,14 +85,14 @@ class Meter:
             done=done,
             loaded=loaded,
             failed=failed,
-            rows=outcomes.rows + elsewhere.rows,
+            rows=outcomes.rows + more.rows,
             downloaded_bytes=downloaded,
             files_per_second=_rounded(files_s),
             bytes_per_second=_rounded(bytes_s),
             in_flight=limits.in_flight if limits else 0,
             concurrency=limits.allowed if limits else state.job.settings.fetch.concurrency,
             rate_limit=round(rate, 1) if math.isfinite(rate) else None,
-            throttled=state.traffic.throttled + elsewhere.throttled,
+            throttled=state.traffic.throttled + traffic.throttled,
             paused_seconds=round(limits.paused_s if limits else 0.0, 1),
             seconds_left=_rounded(left_s),
         )

@@ -34,14 +34,10 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What other processes have done that the run's outcomes do not have yet; for the display."""
+    """What other processes have done that the run's own counts lack; for the display."""
 
-    loaded: int = 0
-    failed: int = 0
-    brought_by_others: int = 0
-    rows: int = 0
-    downloaded_bytes: int = 0
-    throttled: int = 0
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(slots=True)
