@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from etl.model import __version__
 
 if TYPE_CHECKING:
-    from etl.audit.findings import Verification
     from etl.audit.library import status, status_async, verify, verify_async
     from etl.audit.survey import Survey
+    from etl.audit.verify import Verification
     from etl.config.settings import Settings
     from etl.config.sources import load_settings
     from etl.model.errors import AhtEtlError, RunError, UsageError
@@ -50,7 +50,7 @@ _HOMES: Final = {
     "Settings": "etl.config.settings",
     "Survey": "etl.audit.survey",
     "UsageError": "etl.model.errors",
-    "Verification": "etl.audit.findings",
+    "Verification": "etl.audit.verify",
     "load_settings": "etl.config.sources",
     "plan": "etl.pipeline.library",
     "plan_async": "etl.pipeline.library",

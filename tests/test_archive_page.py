@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from etl.audit.findings import FindingKind
+from etl.audit.verify import FindingKind
 from etl.emulator import Dataset
 from tests.conftest import COMMAND, Serve, environment
 from tests.lakes import assert_lake_holds

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from etl.audit.findings import FindingKind
+from etl.audit.verify import FindingKind
 from etl.cli import app
 from etl.config.sources import load
 from etl.emulator import Dataset, Emulator

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from etl.audit.findings import Verification
 from etl.audit.survey import Survey, survey
-from etl.audit.verify import verify as verify_lake
+from etl.audit.verify import Verification
 from etl.audit.verify_archive import ArchiveCheck
+from etl.audit.verify_lake import verify as verify_lake
 from etl.config.settings import Settings, open_archive, open_lake
 from etl.lake.layout import Selection
 from etl.model.errors import RunError, UsageError

@@ -1,18 +1,147 @@
-"""What the lake holds, from the footers of its parts alone: files, rows, gaps, late arrivals."""
+"""What the lake holds, from the footers of its parts alone: files, rows, gaps, late arrivals.
+
+`Comparison` compares it with the files that the API lists.
+"""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from etl.audit.gaps import Gap, Span, expected_spans, find_gaps
-from etl.lake.layout import Damage, Selection, read_layout
+from etl.lake.layout import Damage, Selection, read_layout, to_minute
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition
+from etl.model.times import Window
 from etl.storage.store import Store, StoredFile, StoreError
+
+if TYPE_CHECKING:
+    from etl.api.listing import Listing  # loads aiohttp, which status needs for --against alone
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
+) -> Iterator[tuple[T, R]]:
+    """Yield each item with its result, in order; each thread is at most `ahead` items ahead.
+
+    An error of `work` is raised in its turn. Items that have not started by then never start.
+    """
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) >= threads * ahead:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+            for done, result in waiting:
+                yield done, result.result()
+        finally:
+            for _, result in waiting:
+                result.cancel()
+
+
+#: The first and the last hour, both included, in which an account should have files.
+Span = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gap:
+    """Hours [start, end) in which an account should have files and has no part."""
+
+    account: str
+    start: datetime
+    end: datetime
+
+    @property
+    def hours(self) -> int:
+        """Its length."""
+        return (self.end - self.start) // HOUR
+
+
+def expected_spans(
+    held: Mapping[str, Collection[datetime]], selection: Selection, now: datetime
+) -> dict[str, Span]:
+    """Return in which hours each account should have files; `held` are the hours that it has.
+
+    The start and the end of the selection decide, up to `now`. Without them, an account's own first
+    and last hour decide. Accounts without such hours are left out.
+    """
+    accounts = {*held} if selection.account is None else {selection.account}
+    spans = {}
+    for account in sorted(accounts):
+        hours = held.get(account, ())
+        first = min(hours, default=None)
+        last = max(hours, default=None)
+        if selection.start is not None:
+            first = whole_hour(selection.start)
+        if selection.end is not None:
+            last = whole_hour(min(selection.end, now) - timedelta(microseconds=1))
+        if first is not None and last is not None and first <= last:
+            spans[account] = first, last
+    return spans
+
+
+def find_gaps(
+    held: Mapping[str, Collection[datetime]],
+    spans: Mapping[str, Span],
+    hidden: Sequence[tuple[int, ...]],
+) -> Iterator[Gap]:
+    """Yield the hours of the spans that are not held, account by account, oldest first.
+
+    `hidden` has the year, month, day and hour, as far as known, of each folder that cannot be read.
+    Its content is unknown, so it is not a gap.
+    """
+    for account, (first, last) in sorted(spans.items()):
+        for start, end in _not_held(sorted(held.get(account, ())), first, last):
+            for gap_start, gap_end in _not_hidden(start, end, hidden):
+                yield Gap(account, gap_start, gap_end)
+
+
+def is_hidden(at: datetime, hidden: Sequence[tuple[int, ...]]) -> bool:
+    """Return whether an hour lies in one of the hidden folders of `find_gaps`."""
+    numbers = (at.year, at.month, at.day, at.hour)
+    return any(numbers[: len(prefix)] == prefix for prefix in hidden)
+
+
+def whole_hour(at: datetime) -> datetime:
+    """Return the start of an instant's hour."""
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _not_held(hours: Sequence[datetime], first: datetime, last: datetime) -> Iterator[Span]:
+    """Yield the spans [start, end) from the first hour to the last that are not among `hours`."""
+    start = first
+    for hour in hours[bisect_left(hours, first) : bisect_right(hours, last)]:
+        if start < hour:
+            yield start, hour
+        if hour == last:  # a datetime cannot hold the hour after the last hour of year 9999
+            return
+        start = hour + HOUR
+    yield start, last + HOUR
+
+
+def _not_hidden(
+    start: datetime, end: datetime, hidden: Sequence[tuple[int, ...]]
+) -> Iterator[Span]:
+    if hidden:
+        at = start
+        while at < end:
+            if is_hidden(at, hidden):
+                if start < at:
+                    yield start, at
+                start = at + HOUR
+            at += HOUR
+    if start < end:
+        yield start, end
+
 
 #: The vendor promises complete data 24 hours after a segment closes. Later files are late.
 LATE_AFTER: Final = timedelta(hours=24)
@@ -272,3 +401,89 @@ def written_at(path: str) -> datetime | None:
     """
     match = _FILE_NAME.fullmatch(path.rpartition("/")[2])
     return datetime.fromtimestamp(int(match["millis"]) / 1000, UTC) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPartition:
+    """The listed files of one partition. The lake has no receipt of the `missing` ones.
+
+    `damage` says why the lake's parts of it cannot be read: then a run could not load the files.
+    """
+
+    partition: Partition
+    listed: int
+    missing: int
+    damage: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A listing of a window against the lake.
+
+    The `invalid` paths do not fit the API's pattern, and `fetch.skip` names the `skipped` ones.
+    Neither are in `partitions`.
+    """
+
+    account: str
+    window: Window
+    listing: "Listing"
+    partitions: tuple[ListedPartition, ...]
+    invalid: int
+    skipped: int
+
+    @property
+    def listed(self) -> int:
+        """The number of distinct listed paths."""
+        return self.invalid + self.skipped + sum(each.listed for each in self.partitions)
+
+    @property
+    def missing(self) -> int:
+        """The number of listed files that the lake lacks."""
+        return sum(each.missing for each in self.partitions)
+
+    @property
+    def loaded(self) -> int:
+        """The number of listed files that the lake holds."""
+        return sum(each.listed - each.missing for each in self.partitions)
+
+    @property
+    def lacking(self) -> tuple[ListedPartition, ...]:
+        """The partitions that lack files, oldest first."""
+        return tuple(each for each in self.partitions if each.missing)
+
+    def answered(self, hour: datetime) -> bool:
+        """Return whether the API listed all files of this hour, as far as it says."""
+        end = hour + HOUR
+        unsure = (*self.listing.partial_windows, *self.listing.unanswered)
+        return (
+            self.window.start <= hour
+            and end <= self.window.end
+            and not any(window.start < end and hour < window.end for window in unsure)
+        )
+
+    def remarks(self) -> Iterator[str]:
+        """Yield remarks on the listing and advice, in sentences. Times are in UTC."""
+        if self.invalid:
+            yield f"{self.invalid:,} listed paths do not fit the API's pattern."
+        if self.skipped:
+            yield f"{self.skipped:,} listed files are left out by fetch.skip."
+        for partial in self.listing.partial_windows:
+            yield f"The vendor says that paths are missing in its own listing of {_span(partial)}."
+        for unanswered in self.listing.unanswered:
+            span = _span(unanswered)
+            yield f"The API did not answer for {span}: what it lists there is unknown."
+        damaged = [each for each in self.lacking if each.damage]
+        blocked = sum(each.missing for each in damaged)
+        if blocked:
+            yield (
+                f"{blocked:,} cannot be loaded until {len(damaged):,} damaged "
+                f"{'part is' if len(damaged) == 1 else 'parts are'} restored from a backup, or "
+                "deleted while no run is active."
+            )
+        if self.missing > blocked:
+            rest = "the others" if blocked else "what is missing"
+            yield f"aht-etl run over the same window loads {rest}."
+
+
+def _span(window: Window) -> str:
+    return f"{to_minute(window.start)} to {to_minute(window.end)} UTC"

@@ -1,195 +1,303 @@
-"""Verify a lake: read every part to its end, and compare it with its receipts and with the others.
+"""What a verification finds, and the verification of one part.
 
-operations.md, "What verify finds", lists the findings and the notes.
-
-A flipped bit in a page is always found if the page has a checksum. In parts that were written
-without checksums it is found only if the page cannot be decompressed.
-
-A run may write to the lake meanwhile. A part appears whole, after its quarantine files and its
-archived files. Parts that appear after the lake was listed are not verified.
+A part is read to its last row, and compared with its own receipts.
 """
 
-from collections.abc import Callable
-from itertools import groupby
-from typing import Final
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, BinaryIO, Final
 
-from etl.audit.findings import FindingKind, Verification
-from etl.audit.parallel import in_order
-from etl.audit.verify_archive import ArchiveCheck
-from etl.audit.verify_part import VerifiedPart, home_of, misplaced, verify_part
-from etl.lake.commit import read_state
-from etl.lake.layout import Layout, Selection, part_number, read_layout, to_minute, to_partition
-from etl.lake.receipts import read_receipts
-from etl.model.machine import cores
-from etl.model.paths import Partition
-from etl.storage.store import Store, StoredFile, StoreError
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-_AHEAD: Final = 4
+from etl.lake.layout import bad_rows_name, day_of
+from etl.lake.receipts import Receipt, UnreadablePartError, first_line, read_receipts
+from etl.model.dataset import COPY_SCHEMA, SCHEMA
+from etl.model.paths import BreakdownPath, InvalidPathError
+from etl.storage.store import Store, StoreError
 
 
-def verify(
-    store: Store,
-    selection: Selection,
-    archive: ArchiveCheck | None,
-    on_part: Callable[[int, int], None],
-) -> Verification:
-    """Verify the selected partitions on all cores. Blocking; nothing is written.
+class FindingKind(StrEnum):
+    """What is wrong, or what a note says. operations.md says what to do about each."""
 
-    Each thread reads one part, and has one row group of it in memory. `on_part` gets the bytes that
-    are done, and all bytes. Raises StoreError if the root of the lake or of the archive cannot be
-    read.
+    UNREADABLE = "unreadable"
+    RECEIPTS = "receipts"
+    SCHEMA = "schema"
+    ROWS = "rows"
+    DUPLICATE = "duplicate"
+    MISPLACED = "misplaced"
+    QUARANTINE = "quarantine"
+    FOREIGN = "foreign"
+    ARCHIVE_MISSING = "archive_missing"
+    ARCHIVE_DIFFERS = "archive_differs"
+    ARCHIVE_ROWS = "archive_rows"
+    NOT_LOADED = "not_loaded"
+    NUMBER_GAP = "number_gap"
+    UNLOADABLE = "unloadable"
+    EMPTY = "empty"
+    COPY_MISSING = "copy_missing"
+    COPY_EXTRA = "copy_extra"
+    COPY_DIFFERS = "copy_differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem: its kind, the file or folder, and a message that says what to do."""
+
+    kind: FindingKind
+    path: str
+    message: str
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was read, and what is wrong. Notes are not findings: nothing is wrong with the lake."""
+
+    parts: int = 0
+    files: int = 0
+    rows: int = 0
+    bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there was nothing to verify; a note says why."""
+        return not self.parts and not self.findings
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was read and nothing is wrong."""
+        return self.parts > 0 and not self.findings
+
+    def find(self, kind: FindingKind, path: str, message: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(kind, path, message))
+
+    def note(self, kind: FindingKind, path: str, message: str) -> None:
+        """Add a note."""
+        self.notes.append(Finding(kind, path, message))
+
+
+_RELOAD: Final = "restore it from a backup, or delete it while no run is active and run again"
+_COPY_AGAIN: Final = (
+    "delete it while no aht-etl compact is active, and call that again: it copies again what the "
+    "part held"
+)
+
+_BATCH_ROWS: Final = 2**14
+# The job writes no longer line: 64 KiB of text, each character escaped at worst.
+_LINE_BYTES: Final = 2**19
+_UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
+
+
+@dataclass(slots=True)
+class VerifiedPart:
+    """The rows that were read of a part, the sources in its receipts, and what is wrong."""
+
+    name: str
+    is_copy: bool
+    rows: int = 0
+    sources: tuple[Receipt, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
+
+    def find(self, kind: FindingKind, message: str, advice: str | None = None) -> None:
+        """Add a finding; without other advice the part should be restored or made again."""
+        advice = advice or (_COPY_AGAIN if self.is_copy else _RELOAD)
+        self.findings.append(Finding(kind, self.name, f"{message}; {advice}"))
+
+
+def verify_part(
+    store: Store, name: str, check: Callable[[Receipt], Finding | None] | None, *, is_copy: bool
+) -> VerifiedPart | None:
+    """Read a part and compare it with its receipts; None if it is gone. Blocking.
+
+    Every page is decompressed, decoded and, if it has a checksum, checked. At most one row group is
+    in memory. `check` is called with each receipt as well. A coarse copy has no bad rows of its
+    own: they are in the lake.
     """
-    layout = read_layout(store)
-    result = Verification()
-    _add_folders(layout, selection, result)
-    todo = [
-        (partition, file)
-        for partition in sorted(layout.parts)
-        if selection.includes(partition)
-        for file in layout.parts[partition]
-    ]
-    total = sum(file.bytes for _, file in todo)
-
-    def read(item: tuple[Partition, StoredFile]) -> VerifiedPart | None:
-        check = None if archive is None else archive.check
-        return verify_part(store, item[1].name, check, is_copy=layout.is_copy)
-
-    parts = in_order(read, todo, threads=max(cores(), store.readers), ahead=_AHEAD)
-    astray: dict[str, list[str]] = {}
-    for partition, group in groupby(parts, key=lambda pair: pair[0][0]):
-        seen: dict[str, str] = {}
-        names = []
-        for (_, file), part in group:
-            result.bytes += file.bytes
-            on_part(result.bytes, total)
-            if part is not None:
-                names.append(file.name)
-                _add_part(part, seen, astray, result)
-        _note_missing_numbers(store, partition, names, result)
-    _find_misplaced_twice(store, astray, result, is_copy=layout.is_copy)
-    for stray in layout.strays:
-        _add_stray(store, stray, selection, result)
-    if archive is not None:
-        archive.find_not_loaded(store, selection, result)
-    if result.empty:
-        result.note(FindingKind.EMPTY, "lake.uri", _why_empty(store.place, layout, selection))
-    return result
-
-
-def _why_empty(place: str, layout: Layout, selection: Selection) -> str:
-    if not layout.exists:
-        return f"there is no lake at {place}: check the place for a typing error (--lake, lake.uri)"
-    if not layout.parts:
-        return (
-            f"{place} holds no parts: check the place for a typing error (--lake, lake.uri); if "
-            "nothing was loaded yet, run aht-etl run first"
-        )
-    hours = sorted(layout.parts)
-    accounts = sorted({partition.account for partition in hours})
-    more = f" and {len(accounts) - 3} more" if len(accounts) > 3 else ""
-    return (
-        f"{place} holds no parts {selection.describe()}; it holds parts of account "
-        f"{', '.join(accounts[:3])}{more} from {to_minute(hours[0].hour)} to "
-        f"{to_minute(hours[-1].hour)}: check --account, --from and --to"
-    )
-
-
-def _add_folders(layout: Layout, selection: Selection, result: Verification) -> None:
-    """Add the folders that cannot be listed."""
-    unlistable = [
-        damage for partition, damage in layout.unlistable.items() if selection.includes(partition)
-    ]
-    for damage in (*layout.damaged_folders, *unlistable):
-        message = f"{damage.message}; check its permissions and its disk"
-        result.find(FindingKind.UNREADABLE, damage.name, message)
-
-
-def _add_part(
-    part: VerifiedPart, seen: dict[str, str], astray: dict[str, list[str]], result: Verification
-) -> None:
-    """Add a part. `seen` has the sources of the partition's earlier parts, with their part."""
-    result.parts += 1
-    result.files += len(part.sources)
-    result.rows += part.rows
-    result.findings += part.findings
-    again = [source.path for source in part.sources if source.path in seen]
-    if again:
-        _find_duplicates(part.name, again, seen[again[0]], result)
-    for path in misplaced(part):
-        astray.setdefault(path, []).append(part.name)
-    for source in part.sources:
-        seen.setdefault(source.path, part.name)
-
-
-def _find_duplicates(name: str, paths: list[str], where: str, result: Verification) -> None:
-    message = (
-        f"{len(paths):,} of its sources are in the lake twice, the first {paths[0]}, also in "
-        f"{where}; delete this part while no run is active and run again: sources that only this "
-        "part holds are then loaded again"
-    )
-    result.find(FindingKind.DUPLICATE, name, message)
-
-
-def _note_missing_numbers(
-    store: Store, partition: Partition, names: list[str], result: Verification
-) -> None:
+    part = VerifiedPart(name, is_copy)
     try:
-        # A listing is not a snapshot: it may show a new part and not the one just before it.
-        names = [*names, *store.names(partition.directory)]
-    except StoreError:
-        return  # it was listed a moment ago, so it is being deleted
-    found = (part_number(name.rpartition("/")[2]) for name in names)
-    numbers = {number for number in found if number is not None}
-    missing = max(numbers, default=-1) + 1 - len(numbers)
-    if missing:
-        message = (
-            f"{missing:,} part numbers below the highest, {max(numbers)}, are not there; no harm "
-            "if an operator deleted them"
-        )
-        result.note(FindingKind.NUMBER_GAP, partition.directory, message)
-
-
-def _find_misplaced_twice(
-    store: Store, astray: dict[str, list[str]], result: Verification, *, is_copy: bool
-) -> None:
-    """Find the misplaced sources that are also in another part.
-
-    `astray` has the parts of each source that is in a wrong partition.
-    """
-
-    def home(path: str) -> str:
-        return home_of(path, is_copy=is_copy)
-
-    for folder, group in groupby(sorted(astray, key=home), key=home):
-        loaded = read_state(store, folder).loaded if to_partition(folder) else set()
-        twice: dict[tuple[str, str], list[str]] = {}
-        for path in group:
-            first, *others = astray[path]
-            if path in loaded:
-                twice.setdefault((first, folder), []).append(path)
-            for other in others:
-                twice.setdefault((other, first), []).append(path)
-        for (name, where), paths in twice.items():
-            _find_duplicates(name, paths, where, result)
-
-
-def _add_stray(store: Store, file: StoredFile, selection: Selection, result: Verification) -> None:
-    """Add a Parquet file that readers read, and that by its name or place is not a part."""
-    partition = to_partition(file.name.rpartition("/")[0])
-    if not (selection.includes(partition) if partition else selection.everything):
-        return
-    try:
-        with store.open(file.name) as stream:
-            sources = read_receipts(stream).sources
+        with store.open(name) as stream:
+            counted = _read(stream, part)
+            if counted is None:
+                return part
+            stream.seek(0)
+            part.sources = read_receipts(stream).sources
     except FileNotFoundError:
-        return
-    except StoreError:
-        message = "is no part, and the job leaves it alone, but readers of the lake read it too"
-        result.note(FindingKind.FOREIGN, file.name, message)
-        return
-    message = (
-        f"holds {len(sources):,} sources by its receipts, and readers read them, but the job does "
-        "not count it: it is not named like a part, or is not in a partition's folder; delete it, "
-        "or move it to its place under the next number"
+        return None  # an operator deleted it
+    except UnreadablePartError as error:
+        part.find(FindingKind.RECEIPTS, f"{error}: nothing is written to its partition")
+        return part
+    except StoreError as error:
+        part.find(FindingKind.UNREADABLE, str(error))
+        return part
+    if all(finding.kind is not FindingKind.SCHEMA for finding in part.findings):
+        _compare_rows(part, counted)
+    _compare_places(part)
+    for source in part.sources:
+        bad_rows = None if is_copy else _check_bad_rows(store, source)
+        checked = None if check is None else check(source)
+        part.findings += [finding for finding in (bad_rows, checked) if finding is not None]
+    return part
+
+
+def _read(stream: BinaryIO, part: VerifiedPart) -> Counter[str | None] | None:
+    """Count the rows of each source; None if not all can be read. Finds a wrong schema, too."""
+    counted: Counter[str | None] = Counter()
+    wrong_hours = 0
+    wanted = COPY_SCHEMA if part.is_copy else SCHEMA
+    try:
+        with pq.ParquetFile(stream, page_checksum_verification=True) as file:
+            if not (fits := file.schema_arrow.equals(wanted)):
+                part.find(FindingKind.SCHEMA, _difference(file.schema_arrow, wanted))
+            for batch in _batches(file):
+                batch.validate(full=True)
+                part.rows += batch.num_rows
+                if fits:
+                    sources: Any = pc.value_counts(batch["sourcePath"])
+                    counted.update({each["values"]: each["counts"] for each in sources.to_pylist()})
+                if fits and part.is_copy:
+                    wrong_hours += _in_another_hour(batch)
+            if part.rows != file.metadata.num_rows:
+                raise pa.ArrowInvalid(f"the footer says {file.metadata.num_rows} rows")
+    except _UNREADABLE as error:
+        reason = first_line(error).rstrip(".")
+        part.find(FindingKind.UNREADABLE, f"cannot be read beyond row {part.rows:,}: {reason}")
+        return None
+    if wrong_hours:
+        part.find(FindingKind.ROWS, f"{wrong_hours:,} rows have another hour than their source")
+    return counted
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    # One row group after another: a reader of all keeps what it has read until its end.
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], use_threads=False)
+
+
+def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
+    if schema.names != wanted.names:
+        return f"its columns are {', '.join(schema.names)[:200]}, not {', '.join(wanted.names)}"
+    for field_, right in zip(schema, wanted, strict=True):
+        if not field_.equals(right):
+            return f"its column {field_.name} is {field_.type}, not {right.type}"
+    return "its columns are not the lake's"
+
+
+def _in_another_hour(batch: pa.RecordBatch) -> int:
+    """Count the rows of a copy whose hour is not that of their source's path."""
+    pairs = pa.Table.from_batches([batch.select(["sourcePath", "hour"])])
+    grouped = pairs.group_by(["sourcePath", "hour"]).aggregate([([], "count_all")]).to_pylist()
+    return sum(
+        each["count_all"] for each in grouped if _hour_of(each["sourcePath"]) != each["hour"]
     )
-    result.find(FindingKind.FOREIGN, file.name, message)
+
+
+def _hour_of(path: str | None) -> int | None:
+    try:
+        return BreakdownPath.parse(path or "").partition.hour.hour
+    except InvalidPathError:
+        return None
+
+
+def _compare_rows(part: VerifiedPart, counted: Counter[str | None]) -> None:
+    """Compare the rows of each source with its receipt."""
+    receipts: Counter[str | None] = Counter()
+    for source in part.sources:
+        receipts[source.path] += source.rows
+    wrong = sorted((p for p in {*receipts, *counted} if receipts[p] != counted[p]), key=str)
+    if wrong:
+        path = wrong[0]
+        part.find(
+            FindingKind.ROWS,
+            f"{part.rows:,} rows, its receipts say {receipts.total():,}; {len(wrong):,} sources "
+            f"differ, the first {path or 'without a path'}: {counted[path]:,} rows, not "
+            f"{receipts[path]:,}",
+        )
+
+
+def _compare_places(part: VerifiedPart) -> None:
+    """Find receipts that are twice in a part, and sources of another partition."""
+    twice = [path for path, n in Counter(s.path for s in part.sources).items() if n > 1]
+    if twice:
+        part.find(
+            FindingKind.DUPLICATE,
+            f"{len(twice):,} sources have two receipts in it, the first {twice[0]}",
+        )
+    astray = list(misplaced(part))
+    if astray:
+        part.find(
+            FindingKind.MISPLACED,
+            f"{len(astray):,} of its sources belong to another partition, the first {astray[0]}",
+            "move it back under a free number, or delete it while no run is active and run again",
+        )
+
+
+def misplaced(part: VerifiedPart) -> Iterator[str]:
+    """Yield the sources that belong to another partition than the part's."""
+    folder = part.name.rpartition("/")[0]
+    for source in part.sources:
+        if home_of(source.path, is_copy=part.is_copy) != folder:
+            yield source.path
+
+
+def home_of(path: str, *, is_copy: bool) -> str:
+    """Return the folder of a lake, or of a copy, to which a source belongs."""
+    if is_copy:
+        try:
+            return day_of(BreakdownPath.parse(path).partition).directory
+        except InvalidPathError:
+            pass
+    return path.removeprefix("/").rpartition("/")[0]
+
+
+def _check_bad_rows(store: Store, source: Receipt) -> Finding | None:
+    """Compare a receipt's bad rows with those in the quarantine.
+
+    A run writes them before the part. Bad rows of a file that has no receipt yet are not looked at.
+    """
+    if not source.quarantined:
+        return None
+    name = bad_rows_name(source.path)
+    try:
+        with store.open(name) as stream:
+            lines, wrong = _count_lines(iter(lambda: stream.readline(_LINE_BYTES), b""), source)
+    except FileNotFoundError:
+        reason = f"is not there, of {source.quarantined:,} bad rows"
+    except (StoreError, OSError) as error:
+        reason = f"cannot be read: {error}"
+    else:
+        if wrong is not None:
+            reason = f"line {wrong:,} is no bad row of {source.path}"
+        elif lines != source.quarantined:
+            reason = f"has {lines:,} bad rows, its receipt says {source.quarantined:,}"
+        else:
+            return None
+    advice = "restore it from a backup, or delete its part while no run is active and run again"
+    return Finding(FindingKind.QUARANTINE, name, f"{reason}; {advice}")
+
+
+def _count_lines(lines: Iterable[bytes], source: Receipt) -> tuple[int, int | None]:
+    """Return the number of bad rows, and the number of the first line that is not one."""
+    count = 0
+    for line in lines:
+        count += 1
+        try:
+            row = json.loads(line)
+            good = (
+                line.endswith(b"\n")
+                and row["sourcePath"] == source.path
+                and type(row["row"]) is int
+                and isinstance(row["reason"], str)
+                and isinstance(row["raw"], str)
+            )
+        except (ValueError, TypeError, KeyError, RecursionError):
+            good = False
+        if not good:
+            return count, count
+    return count, None

@@ -15,7 +15,7 @@ from etl.archive.reader import (
     version_name,
     versions_by_path,
 )
-from etl.audit.findings import Finding, FindingKind, Verification
+from etl.audit.verify import Finding, FindingKind, Verification
 from etl.config.sections import LimitSettings
 from etl.decode import DecodeLimits
 from etl.decode.file import Decoded, decode

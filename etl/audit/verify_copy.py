@@ -8,10 +8,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from etl.audit.findings import Finding, FindingKind, Verification
-from etl.audit.parallel import in_order
-from etl.audit.verify import verify
-from etl.audit.verify_part import home_of
+from etl.audit.survey import in_order
+from etl.audit.verify import Finding, FindingKind, Verification, home_of
+from etl.audit.verify_lake import verify
 from etl.lake.commit import read_state
 from etl.lake.compact import Day, days_of
 from etl.lake.layout import Damage, Selection, read_layout

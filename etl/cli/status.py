@@ -12,8 +12,7 @@ from etl.cli.process.signals import SIGNALS
 from etl.model.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from etl.audit.comparison import Comparison
-    from etl.audit.survey import Survey
+    from etl.audit.survey import Comparison, Survey
     from etl.pipeline.job import Job
     from etl.storage.store import Store
 
@@ -100,7 +99,7 @@ async def _ask(job: "Job") -> "Comparison":
 
     Raises RunError where the listing cannot be had, or the lake not be read.
     """
-    from etl.audit.comparison import Comparison, ListedPartition
+    from etl.audit.survey import Comparison, ListedPartition
     from etl.pipeline import run as pipeline
 
     assert job.window is not None  # noqa: S101 - a saved listing is never compared

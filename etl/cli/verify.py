@@ -39,9 +39,9 @@ def verify(
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl.audit.verify import verify as verify_lake
     from etl.audit.verify_archive import ArchiveCheck
     from etl.audit.verify_copy import verify_copy
+    from etl.audit.verify_lake import verify as verify_lake
     from etl.cli.process import log
     from etl.cli.views.verify import show_progress, to_json, to_text, why_not
     from etl.config.settings import open_archive, open_copy, open_lake

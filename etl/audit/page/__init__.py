@@ -17,8 +17,7 @@ Its scripts come in vl-convert, a download of 34 MB. That is why the page is an 
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
-from etl.audit.comparison import Comparison
-from etl.audit.survey import Survey
+from etl.audit.survey import Comparison, Survey
 from etl.model.errors import UsageError
 from etl.storage.store import Store, StoreError
 
@@ -57,12 +56,12 @@ def write_page(
     require_page(file)
     from etl.audit.page.document import document  # noqa: PLC0415
     from etl.audit.page.facts import gather  # noqa: PLC0415
-    from etl.audit.page.formats import Clock  # noqa: PLC0415
+    from etl.audit.page.months import Clock  # noqa: PLC0415
     from etl.audit.page.view import view  # noqa: PLC0415
     from etl.storage.disk import write_whole  # noqa: PLC0415
 
     if survey.is_copy:
         raise StoreError(f"{lake.place} is a coarse copy: the page is drawn of the lake itself")
     clock = Clock(zone)
-    facts = gather(lake, survey, clock)
+    facts = gather(lake, survey, clock.date_of)
     write_whole(document(view(facts, against, lake.place, now, clock)), file)

@@ -5,17 +5,22 @@ import json
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Final
 
-from etl.audit.gaps import Gap
-from etl.audit.page.formats import Clock
 from etl.audit.page.rows import Durations, PartRows, Segments, counted_as, read_rows
-from etl.audit.parallel import in_order
-from etl.audit.survey import LATE_AFTER, PartitionSurvey, PartSurvey, Survey, delay_of
+from etl.audit.survey import (
+    LATE_AFTER,
+    Gap,
+    PartitionSurvey,
+    PartSurvey,
+    Survey,
+    delay_of,
+    in_order,
+)
 from etl.lake.layout import QUARANTINE, Damage, Selection, to_partition
 from etl.model.machine import cores
 from etl.model.text import one_line
@@ -97,7 +102,7 @@ class Quarantine:
 
 @dataclass(slots=True)
 class Facts:
-    """All that the page shows of a lake; days are those of the page's clock."""
+    """All that the page shows of a lake; days are those of `gather`'s `date_of`."""
 
     survey: Survey
     hours: dict[datetime, Hour]
@@ -129,10 +134,11 @@ def _is_in(gaps: Sequence[Gap], at: datetime) -> bool:
     return before > 0 and at < gaps[before - 1].end
 
 
-def gather(store: Store, survey: Survey, clock: Clock) -> Facts:
+def gather(store: Store, survey: Survey, date_of: Callable[[datetime], date]) -> Facts:
     """Read the rows of all parts of a survey, some in parallel, and the quarantine. Blocking.
 
-    Parts that cannot be read become damage; parts that are gone are left out.
+    `date_of` is the day on which an hour counts. Parts that cannot be read become damage; parts
+    that are gone are left out.
     """
     facts = Facts(
         survey,
@@ -154,7 +160,7 @@ def gather(store: Store, survey: Survey, clock: Clock) -> Facts:
     todo = [(p, part) for p in survey.partitions for part in p.parts if part.damage is None]
     found = in_order(read, todo, threads=max(_THREADS, store.readers), ahead=_AHEAD)
     # Parts come in the order of their hours: the segments of one day are in memory.
-    for day, parts in groupby(found, key=lambda pair: clock.date_of(pair[0][0].partition.hour)):
+    for day, parts in groupby(found, key=lambda pair: date_of(pair[0][0].partition.hour)):
         segments = Segments()
         for (partition, part), rows in parts:
             if rows is not None:

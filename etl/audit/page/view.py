@@ -4,13 +4,21 @@ from datetime import datetime
 from math import floor, log10
 from typing import Any, Final
 
-from etl.audit.comparison import Comparison
-from etl.audit.page import formats
 from etl.audit.page.facts import CLASSES, UNKNOWN, Facts
-from etl.audit.page.formats import Clock
-from etl.audit.page.months import Complete, Day, Month, months
+from etl.audit.page.months import (
+    Clock,
+    Complete,
+    Day,
+    Month,
+    duration,
+    months,
+    number,
+    percent,
+    share,
+    span,
+)
 from etl.audit.page.rows import Distribution
-from etl.audit.survey import LATE_AFTER
+from etl.audit.survey import LATE_AFTER, Comparison
 from etl.model import __version__
 from etl.model.text import one_line, plural, size
 
@@ -46,7 +54,10 @@ def view(
     starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
     lateness = _lateness(facts)
     return {
-        "formats": formats,
+        "number": number,
+        "share": share,
+        "duration": duration,
+        "span": span,
         "plural": plural,
         "size": size,
         "clock": clock,
@@ -92,7 +103,7 @@ def view(
                 {
                     "name": reason,
                     "count": count,
-                    "text": formats.number(count),
+                    "text": number(count),
                     "label": f"{reason}: {plural(count, 'row')}",
                 }
                 for reason, count in facts.quarantine.by_reason.most_common(_ROWS_SHOWN)
@@ -113,7 +124,7 @@ def _verdict(
     unlisted = sum(cell.unlisted for day in days for cell in day.cells)
     if missing := gap_hours - unlisted:
         are = "is" if missing == 1 else "are"
-        whole = formats.number(gap_hours + held_hours)
+        whole = number(gap_hours + held_hours)
         wrong.append(f"{plural(missing, 'hour')} of {whole} {are} missing")
     if against is not None and against.missing:
         are = "is" if against.missing == 1 else "are"
@@ -158,9 +169,9 @@ def _hours(
                 "mean": round(day.mean_ms / 60_000, 3),
                 "gap": day.complete is Complete.NO,
                 "label": (
-                    f"{day.name}: {formats.number(day.total('rows'))} rows, "
+                    f"{day.name}: {number(day.total('rows'))} rows, "
                     f"{plural(day.segments, 'segment')} of "
-                    f"{formats.duration(day.mean_ms / 1000)} on average; {day.verdict}"
+                    f"{duration(day.mean_ms / 1000)} on average; {day.verdict}"
                 ),
             }
             for month in reversed(all_months)
@@ -212,26 +223,27 @@ def _reasons(distributions: dict[str, Distribution]) -> list[dict[str, Any]]:
 
 def _reason(name: str, found: Distribution, rank: int, rows: int) -> dict[str, Any]:
     mean = found.total_ms / 1000 / found.rows
-    share = formats.percent(found.rows, rows)
+    part = percent(found.rows, rows)
     quantiles = {
-        f"p{percent}": found.quantile_ms(percent / 100) / 1000 for percent in (10, 25, 50, 75, 90)
+        f"p{hundredths}": found.quantile_ms(hundredths / 100) / 1000
+        for hundredths in (10, 25, 50, 75, 90)
     }
-    said = {key: formats.duration(seconds) for key, seconds in quantiles.items()}
+    said = {key: duration(seconds) for key, seconds in quantiles.items()}
     return {
         # A logarithmic axis has no zero: nothing shorter than a hundredth of a second is drawn.
         **{key: max(seconds, 0.01) for key, seconds in quantiles.items()},
         "mean": max(mean, 0.01),
         "name": name,
         "rows": found.rows,
-        "share": share,
-        "total": formats.duration(found.total_ms / 1000),
-        "said": {**said, "mean": formats.duration(mean)},
+        "share": part,
+        "total": duration(found.total_ms / 1000),
+        "said": {**said, "mean": duration(mean)},
         "drawn": rank < _ROWS_SHOWN,
         "label": (
-            f"{name}: {plural(found.rows, 'row')}, {share} of all; mean "
-            f"{formats.duration(mean)}, median {said['p50']}, half between {said['p25']} and "
+            f"{name}: {plural(found.rows, 'row')}, {part} of all; mean "
+            f"{duration(mean)}, median {said['p50']}, half between {said['p25']} and "
             f"{said['p75']}, nine of ten under {said['p90']}; "
-            f"{formats.duration(found.total_ms / 1000)} in all"
+            f"{duration(found.total_ms / 1000)} in all"
         ),
     }
 
@@ -244,7 +256,7 @@ def _lateness(facts: Facts) -> list[dict[str, Any]]:
             "count": count,
             "text": f"{count:,}",
             "stress": late,
-            "label": f"{name}: {plural(count, 'file')}, {formats.share(count, facts.survey.files)}",
+            "label": f"{name}: {plural(count, 'file')}, {share(count, facts.survey.files)}",
         }
         for name, late in classes
         if (count := facts.delays[name]) or name is not UNKNOWN

@@ -11,9 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from etl.audit.comparison import Comparison
-from etl.audit.gaps import Gap
-from etl.audit.survey import LATE_AFTER, PartitionSurvey, Survey
+from etl.audit.survey import LATE_AFTER, Comparison, Gap, PartitionSurvey, Survey
 from etl.cli.views.heatmap import Calendar, Mark, draw, is_bold
 from etl.lake.layout import to_minute
 from etl.model.document import as_json

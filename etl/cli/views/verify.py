@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.audit.findings import Finding, FindingKind, Verification
+from etl.audit.verify import Finding, FindingKind, Verification
 from etl.cli.process.signals import handled
 from etl.model.events import log
 from etl.model.text import one_line, plural

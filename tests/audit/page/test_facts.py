@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.audit.page.facts import CLASSES, UNKNOWN, Facts, class_of, gather
-from etl.audit.page.formats import Clock
+from etl.audit.page.months import Clock
 from etl.audit.survey import delay_of, survey, written_at
 from etl.lake.layout import Selection
 from etl.storage.local import LocalStore
@@ -21,7 +21,7 @@ HOUR = datetime(2022, 6, 1, 6, tzinfo=UTC)
 
 def facts_of(lake: Path, account: str | None = None) -> Facts:
     store = LocalStore(lake)
-    return gather(store, survey(store, Selection(account), NOW), Clock())
+    return gather(store, survey(store, Selection(account), NOW), Clock().date_of)
 
 
 def test_numbers_are_the_lakes_own(loaded: Path) -> None:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl.audit.page.formats import Clock
+from etl.audit.page.months import Clock
 
 AMSTERDAM, KOLKATA = Clock(ZoneInfo("Europe/Amsterdam")), Clock(ZoneInfo("Asia/Kolkata"))
 
