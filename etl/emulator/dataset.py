@@ -33,6 +33,12 @@ _STARTS: Final = {
 _ENDS: Final = {"agentResponse": 1.3, "focusOut": 0.5, "consumerMessage": 0.9, "agentLogout": 2.5}
 _WEIGHTS: Final = (60, 25, 12, 3)
 _CLOSE_FACTOR: Final = 0.7
+_NUMBERS: Final = (
+    "sequence", "handleTimeMillis", "startTimestamp", "endTimestamp", "insertTimestamp",
+)  # fmt: skip
+
+Rows = list[dict[str, Any]]
+_Shape = tuple[Callable[[Rows, random.Random], Rows], Callable[[Rows, random.Random], str | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +138,23 @@ def _generate_file(
         written_ms = hour_ms + _HOUR_MS + rng.randrange(5 * _MINUTE_MS, 90 * _MINUTE_MS)
     count = 0 if rng.random() < 0.01 else 1 + int(rows_per_file * rng.lognormvariate(0, 0.8))
     rows = units(rng, account, hour_ms, written_ms, count)
-    written = datetime.fromtimestamp(written_ms / 1000, UTC)
+    at = datetime.fromtimestamp(written_ms / 1000, UTC)
     path = (
         f"/year={hour.year}/month={hour.month}/day={hour.day}/hour={hour.hour}"
-        f"/accountId={account}/sequences.{written_ms}.{written:%Y%m%d%H%M%S}"
+        f"/accountId={account}/sequences.{written_ms}.{at:%Y%m%d%H%M%S}"
         f".{rng.randrange(100_000):05d}.json.gz"
     )
-    write = rng.choice(SHAPES) if mixed_shapes else _lines
-    rows, content = write(rows, rng)
+    change, write = rng.choice(_SHAPES) if mixed_shapes else _SHAPES[0]
+    rows = change(rows, rng)
+    written = write(rows, rng)
+    content = written if isinstance(written, bytes) else pack(written)
     closed = (hour_ms, hour_ms + _HOUR_MS - 1)
     return EmulatedFile(path, content, closed, written_ms, tuple(rows))
 
 
-def units(
-    rng: random.Random, account: str, hour_ms: int, written_ms: int, count: int
-) -> list[dict[str, Any]]:
+def units(rng: random.Random, account: str, hour_ms: int, written_ms: int, count: int) -> Rows:
     """Return `count` HTUs, grouped by segment; the segments closed in this hour."""
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     while len(rows) < count:
         conversation = f"{rng.getrandbits(128):032x}"
         segment_id = f"account:{account}:conversation:{conversation}-{rng.randrange(4)}"
@@ -178,101 +184,70 @@ def units(
     return rows
 
 
-Rows = list[dict[str, Any]]
-Shape = Callable[[Rows, random.Random], tuple[Rows, bytes]]
-
-_NUMBERS: Final = (
-    "sequence", "handleTimeMillis", "startTimestamp", "endTimestamp", "insertTimestamp",
-)  # fmt: skip
-
-
 def pack(text: str) -> bytes:
     """Return the gzip of a text, always the same bytes."""
     return gzip.compress(text.encode(), 6, mtime=0)
 
 
-def _text(rows: Rows, **how: Any) -> str:
+def _lines(rows: Rows, **how: Any) -> str:
     return "".join(json.dumps(row, **how) + "\n" for row in rows)
 
 
-def _lines(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    """Write one compact object a line, as the names of the files suggest."""
-    return rows, pack(_text(rows, separators=(",", ":")))
-
-
-def _spread(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    return rows, pack(_text(rows, indent=2))
-
-
-def _without_a_break(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    return rows, pack(_text(rows).replace("\n", ""))
-
-
-def _array(rows: Rows, rng: random.Random) -> tuple[Rows, bytes]:
-    return rows, pack(json.dumps(rows, indent=rng.choice([None, 2])))
-
-
-def _byte_order_mark(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    return rows, pack("\ufeff" + _text(rows))
-
-
-def _crlf(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    return rows, pack(_text(rows).replace("\n", "\r\n"))
-
-
-def _blank_lines_no_last_newline(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    return rows, pack("\n" + _text(rows).replace("\n", "\n\n").rstrip("\n"))
-
-
-def _members(rows: Rows, rng: random.Random) -> tuple[Rows, bytes]:
-    text = _text(rows)
+def _in_members(rows: Rows, rng: random.Random) -> bytes:
+    """Cut the text into several gzip members, with zeros behind the last one."""
+    text = _lines(rows)
     cuts = sorted(rng.randrange(len(text) + 1) for _ in range(3))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    return rows, b"".join(map(pack, pieces)) + bytes(rng.randrange(512))
+    return b"".join(map(pack, pieces)) + bytes(rng.randrange(512))
 
 
-def _numbers_as_strings(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    rows = [{**row, **{name: str(row[name]) for name in _NUMBERS}} for row in rows]
-    return rows, pack(_text(rows))
+def _numbers_as(kind: type) -> Callable[[Rows, random.Random], Rows]:
+    def change(rows: Rows, _: random.Random) -> Rows:
+        return [{**row, **{name: kind(row[name]) for name in _NUMBERS}} for row in rows]
+
+    return change
 
 
-def _integral_floats(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    rows = [{**row, **{name: float(row[name]) for name in _NUMBERS}} for row in rows]
-    return rows, pack(_text(rows))
-
-
-def _other_order_nulls_missing(rows: Rows, rng: random.Random) -> tuple[Rows, bytes]:
+def _other_order_nulls_missing(rows: Rows, rng: random.Random) -> Rows:
     changed = []
     for row in rows:
         keys = list(row)
         rng.shuffle(keys)
-        other = {key: row[key] for key in keys}
-        for key in rng.sample(_NUMBERS, 2):
-            other[key] = None
+        other = {key: row[key] for key in keys} | dict.fromkeys(rng.sample(_NUMBERS, 2))
         del other[rng.choice(["startReason", "endReason", *_NUMBERS])]
         changed.append(other)
-    return changed, pack(_text(changed))
+    return changed
 
 
-def _unknown_fields(rows: Rows, rng: random.Random) -> tuple[Rows, bytes]:
-    rows = [
-        {**row, "skill": "Rechnungsübersicht 😀", "meta": {"tags": [1.5, None, "a\n\\"], "v": 2}}
-        for row in rows
-    ]
-    return rows, pack(_text(rows, ensure_ascii=rng.random() < 0.5))
+def _unchanged(rows: Rows, _: random.Random) -> Rows:
+    return rows
 
 
-def _one_long_row(rows: Rows, _: random.Random) -> tuple[Rows, bytes]:
-    rows = [{**row, "note": "lorem ipsum " * 40_000} for row in rows[:1]] + rows[1:]
-    return rows, pack(_text(rows))
+def _as_lines(rows: Rows, _: random.Random) -> str:
+    return _lines(rows)
 
 
-def _empty(_: Rows, __: random.Random) -> tuple[Rows, bytes]:
-    return [], pack("")
+_UNKNOWN: Final = {"skill": "Rechnungsübersicht 😀", "meta": {"tags": [1.5, None, "a\n\\"], "v": 2}}
+_LONG: Final = {"note": "lorem ipsum " * 40_000}
 
-
-SHAPES: Final[tuple[Shape, ...]] = (
-    _lines, _spread, _without_a_break, _array, _byte_order_mark, _crlf,
-    _blank_lines_no_last_newline, _members, _numbers_as_strings, _integral_floats,
-    _other_order_nulls_missing, _unknown_fields, _one_long_row, _empty,
-)  # fmt: skip
+# The forms of the vendor's files that its documentation shows, suggests or allows: how the rows
+# change, and how they are written. The first one is what the names of the files suggest.
+_SHAPES: Final[tuple[_Shape, ...]] = (
+    (_unchanged, lambda rows, _: _lines(rows, separators=(",", ":"))),
+    (_unchanged, lambda rows, _: _lines(rows, indent=2)),
+    (_unchanged, lambda rows, _: _lines(rows).replace("\n", "")),
+    (_unchanged, lambda rows, rng: json.dumps(rows, indent=rng.choice([None, 2]))),
+    (_unchanged, lambda rows, _: "\ufeff" + _lines(rows)),
+    (_unchanged, lambda rows, _: _lines(rows).replace("\n", "\r\n")),
+    (_unchanged, lambda rows, _: "\n" + _lines(rows).replace("\n", "\n\n").rstrip("\n")),
+    (_unchanged, _in_members),
+    (_numbers_as(str), _as_lines),
+    (_numbers_as(float), _as_lines),
+    (_other_order_nulls_missing, _as_lines),
+    (
+        lambda rows, _: [row | _UNKNOWN for row in rows],
+        lambda rows, rng: _lines(rows, ensure_ascii=rng.random() < 0.5),
+    ),
+    (lambda rows, _: [row | _LONG for row in rows[:1]] + rows[1:], _as_lines),
+    (lambda _, __: [], _as_lines),
+)
