@@ -5,10 +5,11 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Any, Final, Protocol
+
+from oauthlib import oauth1
+from pydantic import SecretStr
 
 from etl.config.sections import AuthSettings
 from etl.model.errors import RunError
@@ -16,31 +17,15 @@ from etl.model.errors import RunError
 # A token is renewed before it expires: this share of its life, at most this many seconds.
 _MARGIN_SHARE: Final = 0.2
 _MARGIN_MAX_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An access token and when to replace it, on the caller's clock."""
-
-    value: str = field(repr=False)
-    renew_at: float
-
-    @property
-    def header(self) -> str:
-        """The Authorization header."""
-        return f"Bearer {self.value}"
+# How many 401s a request survives with a token that is fetched for it, and with one that was
+# fetched while it was in flight. That a token expires then is bad luck; more than three times in a
+# row is not.
+_RESENDS_WITH_NEW: Final = 1
+_RESENDS_WITH_NEWER: Final = 3
 
 
 class AuthenticationError(RunError):
     """There is no token: the keys are wrong, or the token server does not answer."""
-
-
-class Resend(Enum):
-    """Whether to send a request again after a 401, and with which credentials."""
-
-    NO = "the credentials would be the same"
-    WITH_NEW = "with a token that is fetched for it"
-    WITH_NEWER = "with a token that was fetched while the refused request was in flight"
 
 
 class Authenticator(Protocol):
@@ -50,8 +35,8 @@ class Authenticator(Protocol):
         """Return the header for one GET of this URL; send it once. None: no header."""
         ...
 
-    async def refused(self, header: str | None) -> Resend:
-        """Handle a 401 to this header; return whether to send the request again."""
+    async def refused(self, header: str | None) -> int:
+        """Handle a 401 to this header; return how many 401s the request survives in all."""
         ...
 
 
@@ -61,26 +46,20 @@ class Anonymous:
     async def header(self, url: str) -> None:
         """Return None."""
 
-    async def refused(self, header: str | None) -> Resend:  # noqa: ARG002
-        """Return NO."""
-        return Resend.NO
+    async def refused(self, header: str | None) -> int:  # noqa: ARG002
+        """Return 0."""
+        return 0
 
 
 class OAuth1:
     """One-legged OAuth 1.0a (RFC 5849): a fresh nonce, timestamp and signature for each attempt."""
 
     def __init__(self, auth: AuthSettings) -> None:
-        def value(name: str) -> str:
-            return str(getattr(auth, name).get_secret_value())
-
-        # Only for OAuth 1.0a: the import costs 13 ms.
-        from oauthlib import oauth1  # noqa: PLC0415
-
         self._client = oauth1.Client(
-            value("consumer_key"),
-            client_secret=value("consumer_secret"),
-            resource_owner_key=value("access_token"),
-            resource_owner_secret=value("access_token_secret"),
+            reveal(auth.consumer_key),
+            client_secret=reveal(auth.consumer_secret),
+            resource_owner_key=reveal(auth.access_token),
+            resource_owner_secret=reveal(auth.access_token_secret),
             signature_method=auth.signature_method,
         )
 
@@ -89,9 +68,9 @@ class OAuth1:
         _, headers, _ = self._client.sign(url, http_method="GET")
         return str(headers["Authorization"])
 
-    async def refused(self, header: str | None) -> Resend:  # noqa: ARG002
-        """Return NO: the keys are wrong or lack a permission, and a new signature has the same."""
-        return Resend.NO
+    async def refused(self, header: str | None) -> int:  # noqa: ARG002
+        """Return 0: the keys are wrong or lack a permission, and a new signature has the same."""
+        return 0
 
 
 class OAuth2:
@@ -110,46 +89,51 @@ class OAuth2:
         self._request = request
         self._clock = clock
         self._on_token = on_token
-        self.token: Token | None = None
+        self._header: str | None = None
+        self._renew_at = 0.0
         self._renewing = asyncio.Lock()
 
     async def header(self, url: str) -> str:  # noqa: ARG002
         """Return the header with a token that does not expire soon."""
         async with self._renewing:
-            if self.token is None or self._clock() >= self.token.renew_at:
+            if self._header is None or self._clock() >= self._renew_at:
                 requested_at = self._clock()
-                self.token = parse_token(await self._request(), requested_at)
-                self._on_token(self.token.value)
-            return self.token.header
+                token, life_s = parse_token(await self._request())
+                self._on_token(token)
+                self._header = f"Bearer {token}"
+                self._renew_at = requested_at + life_s - min(_MARGIN_MAX_S, life_s * _MARGIN_SHARE)
+            return self._header
 
-    async def refused(self, header: str | None) -> Resend:
+    async def refused(self, header: str | None) -> int:
         """Drop the token if it is still the refused one.
 
         Waits for a renewal in flight: a new token may be the reason why the old one was refused.
         """
         async with self._renewing:
-            if self.token is not None and self.token.header != header:
-                return Resend.WITH_NEWER
-            self.token = None
-            return Resend.WITH_NEW
+            if self._header not in {None, header}:
+                return _RESENDS_WITH_NEWER
+            self._header = None
+            return _RESENDS_WITH_NEW
 
 
-def parse_token(answer: Any, requested_at: float) -> Token:
-    """Read a token server's JSON; `requested_at` is on the clock of `Token.renew_at`.
+def reveal(key: SecretStr | None) -> str:
+    """Return the text of a key."""
+    return key.get_secret_value() if key else ""
 
-    `expires_in` may be missing: then the JWT's own `exp` counts. If both are missing, the token is
-    used until it is refused. Raises AuthenticationError, which never quotes the answer: it may
-    hold a token.
+
+def parse_token(answer: Any) -> tuple[str, float]:
+    """Read a token server's JSON; return the token and its life in seconds.
+
+    `expires_in` may be missing: then the JWT's own `exp` counts. If both are missing, the life is
+    infinite: the token is used until it is refused. Raises AuthenticationError, which never quotes
+    the answer: it may hold a token.
     """
     value = answer.get("access_token") if isinstance(answer, dict) else None
     if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
         raise AuthenticationError(
             "authentication: the OAuth 2.0 server's answer holds no access_token"
         )
-    life_s = _seconds(answer.get("expires_in")) or _jwt_life_s(value)
-    if life_s is None:
-        return Token(value, float("inf"))
-    return Token(value, requested_at + life_s - min(_MARGIN_MAX_S, life_s * _MARGIN_SHARE))
+    return value, _seconds(answer.get("expires_in")) or _jwt_life_s(value) or float("inf")
 
 
 def _seconds(value: Any) -> float | None:

@@ -1,17 +1,19 @@
 """The vendor's API for one account: finding its hosts, listing, downloading."""
 
-import ipaddress
-import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from etl.api.auth import Anonymous, AuthenticationError, Authenticator, OAuth1, OAuth2
+from etl.api.auth import Anonymous, AuthenticationError, Authenticator, OAuth1, OAuth2, reveal
 from etl.api.errors import Attempts
 from etl.api.listing import Listing, list_windows
-from etl.api.responses import Body, download, read_json
+from etl.api.responses import Body, Response, download, read_json
 from etl.api.transport import Transport
 from etl.config.sections import AuthSettings
 from etl.config.settings import Settings
+from etl.config.values import host_url
 from etl.model.errors import FileError, RunError
 from etl.model.machine import is_loopback
 from etl.model.paths import BreakdownPath
@@ -21,53 +23,48 @@ from etl.model.times import Window
 AGENT_ACTIVITY: Final = "agentActivityDomain"
 SENTINEL: Final = "sentinel"
 
-_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
-
+@dataclass(frozen=True, slots=True)
 class Client:
     """Lists and downloads files of one account. Made by `connect`."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        auth: Authenticator,
-        settings: Settings,
-        origins: tuple[str, ...],
-    ) -> None:
-        self._transport = transport
-        self._auth = auth
-        self._api = settings.api
-        self._base = f"{origins[0]}/api/account/{settings.account}/agent-segments"
-        #: The servers (`https://host`): the API and, with OAuth 2.0, the token server.
-        self.origins = origins
+    transport: Transport
+    auth: Authenticator
+    settings: Settings
+    #: The servers (`https://host`): the API and, with OAuth 2.0, the token server.
+    origins: tuple[str, ...]
+
+    @property
+    def _base(self) -> str:
+        return f"{self.origins[0]}/api/account/{self.settings.account}/agent-segments"
 
     async def authenticate(self) -> None:
         """Get a token, if this scheme needs one. Raises AuthenticationError."""
-        await self._auth.header(self._base)
+        await self.auth.header(self._base)
 
     async def list(self, windows: list[Window]) -> Listing:
         """List each window. Raises RunError; see `list_windows`."""
         return await list_windows(
-            self._transport,
-            self._auth,
+            self.transport,
+            self.auth,
             f"{self._base}/breakdown",
-            self._api.source,
+            self.settings.api.source,
             windows,
-            any_404_is_empty=self._api.any_404_is_empty,
+            any_404_is_empty=self.settings.api.any_404_is_empty,
         )
 
     def attempts(self, path: BreakdownPath) -> Attempts:
         """Return the attempts to download one file."""
-        return self._transport.attempts(path.text)
+        return self.transport.attempts(path.text)
 
     async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
         """Make one attempt to download a whole file. Raises FileError."""
         # All characters of a path (the documented pattern) are allowed in a query, and some
         # servers compare the parameter without decoding it.
-        url = f"{self._base}/files?path={path.text}&source={self._api.source}"
-        async with self._transport.get(url, self._auth) as response:
+        url = f"{self._base}/files?path={path.text}&source={self.settings.api.source}"
+        async with self.transport.get(url, self.auth) as response:
             body = await download(response, memory_bytes, max_bytes)
-        self._transport.traffic.downloaded_bytes += body.size
+        self.transport.traffic.downloaded_bytes += body.size
         return body
 
 
@@ -96,18 +93,13 @@ async def connect(transport: Transport, settings: Settings) -> Client:
 
 async def _request_token(transport: Transport, url: str, auth: AuthSettings) -> Any:
     """Request an access token (RFC 6749 section 4.4). Raises AuthenticationError."""
-    assert auth.client_id is not None  # noqa: S101 - the scheme is OAuth 2.0
-    assert auth.client_secret is not None  # noqa: S101
     form = {
-        "client_id": auth.client_id.get_secret_value(),
-        "client_secret": auth.client_secret.get_secret_value(),
+        "client_id": reveal(auth.client_id),
+        "client_secret": reveal(auth.client_secret),
         "grant_type": "client_credentials",
     }
     try:
-        async for attempt in transport.attempts("OAuth 2.0 token"):
-            with attempt:
-                async with transport.post(url, form) as response:
-                    return await read_json(response)
+        return await _ask(transport, "OAuth 2.0 token", lambda: transport.post(url, form))
     except FileError as error:
         advice = (
             "; check auth.client_id and auth.client_secret" if error.status in {400, 401} else ""
@@ -115,6 +107,18 @@ async def _request_token(transport: Transport, url: str, auth: AuthSettings) -> 
         raise AuthenticationError(
             f"authentication: no OAuth 2.0 token: {error.message}{advice}"
         ) from error
+
+
+async def _ask(
+    transport: Transport,
+    what: str,
+    send: Callable[[], AbstractAsyncContextManager[Response]],
+) -> Any:
+    """Return the JSON that a server sends, by the retry policy. Raises FileError."""
+    async for attempt in transport.attempts(what):
+        with attempt:
+            async with send() as response:
+                return await read_json(response)
     raise AssertionError  # attempts end with a response or an error
 
 
@@ -129,27 +133,17 @@ async def look_up(transport: Transport, domain_url: str, account: str, service: 
         ", or set api.base_url" if service == AGENT_ACTIVITY else ""
     )
     try:
-        async for attempt in transport.attempts(where):
-            with attempt:
-                async with transport.get(url, Anonymous()) as response:
-                    answer = await read_json(response)
+        answer = await _ask(transport, where, lambda: transport.get(url, Anonymous()))
     except FileError as error:
         raise RunError(f"{where}: {error.message}; {advice}") from error
-    host = _base_uri(answer, service)
-    match = _HOST.fullmatch(host) if host else None
-    if match is None or int(match["port"] or 0) > 65535 or not _is_host(match["host"]):
-        raise RunError(f"{where}: the answer names no host; {advice}")
-    name = match["host"].strip("[]")
-    scheme = urlsplit(domain_url).scheme if is_loopback(name) else "https"
-    return f"{scheme}://{host}"
-
-
-def _is_host(text: str) -> bool:
-    """Return False for brackets without an IPv6 address in them."""
+    host = _base_uri(answer, service) or ""
     try:
-        return not text.startswith("[") or bool(ipaddress.IPv6Address(text.strip("[]")))
+        origin = host_url(f"https://{host}" if "/" not in host else "")
     except ValueError:
-        return False
+        raise RunError(f"{where}: the answer names no host; {advice}") from None
+    if is_loopback(urlsplit(origin).hostname or ""):
+        return origin.replace("https", urlsplit(domain_url).scheme, 1)
+    return origin
 
 
 def _base_uri(answer: Any, service: str) -> str | None:

@@ -11,13 +11,11 @@ from urllib.parse import unquote_plus
 
 import aiohttp
 
-from etl.api.auth import Resend
 from etl.api.responses import Response, read_start
 from etl.model.errors import FailureKind, FileError
 from etl.model.text import one_line
 
 _BODY_MAX_BYTES: Final = 8192
-_MESSAGE_MAX_CHARS: Final = 300
 # A larger difference of the clocks is reported: servers refuse signatures of another time.
 _CLOCK_MAX_S: Final = 60.0
 _PERMISSION: Final = "the permission Data > Workforce Management > Agent Activity API"
@@ -52,9 +50,6 @@ _ADVICE_BY_PROBLEM: Final = {
         f"check auth.access_token and auth.access_token_secret, which may be revoked; {_KEYS_NEED}",
     ),
 }
-# How often a request is sent again after its 401s. A token that expires while a request is in
-# flight is bad luck; more than three in a row are not.
-_RESENDS: Final = {Resend.NO: 0, Resend.WITH_NEW: 1, Resend.WITH_NEWER: 3}
 _NO_KEYS: Final = f"no keys are set (auth.*), and the server asks for some; they need {_PERMISSION}"
 _WRONG_KEYS: Final = f"the keys are wrong, or lack {_PERMISSION}"
 
@@ -94,8 +89,12 @@ async def read_error_details(response: Response, redact: Callable[[str], str]) -
                 problem = problem or text
             shown.append(text)
     text = "; ".join(dict.fromkeys(shown))
-    # The whole text is redacted before it is cut.
-    return ErrorDetails(one_line(redact(text))[:_MESSAGE_MAX_CHARS], problem)
+    return ErrorDetails(quoted(text, redact), problem)
+
+
+def quoted(text: str, redact: Callable[[str], str], max_chars: int = 300) -> str:
+    """Return a server's text in one line, redacted as a whole and then cut."""
+    return one_line(redact(text))[:max_chars]
 
 
 def _texts(body: bytes, headers: Mapping[str, str]) -> list[str]:
@@ -176,49 +175,42 @@ def _http_date(text: str) -> datetime | None:
 
 
 class UnauthorizedError(FileError):
-    """The status was 401."""
+    """The status was 401; the request is sent again after this many."""
 
-    def __init__(self, message: str, resend: Resend) -> None:
+    def __init__(self, message: str, resends: int) -> None:
         super().__init__(FailureKind.HTTP, message, status=401)
-        self.resend = resend
+        self.resends = resends
 
 
+@dataclass(slots=True, eq=False)
 class Attempts:
     """The attempts of one request, used as `async for attempt in attempts: with attempt:`.
 
     Retries after a retryable error: one for each of `server_delays`, after that many seconds. After
-    a 429: `throttle_attempts`. After a 401: one with a new token, if there are tokens; if the token
-    was replaced while the request was in flight, with the newer one. Any other error is raised at
-    once. FileErrors leave with `attempts` set. `on_retry` receives each error that is followed by a
-    retry, and the number of its attempt.
+    a 429: `throttle_attempts`. After a 401: as often as the error says. Any other error is raised
+    at once. FileErrors leave with `attempts` set. `on_retry` receives each error that is followed
+    by a retry, and the number of its attempt.
     """
 
     # Not a library: one costs 0.06 ms a file, half the time of downloading a small file, and none
     # has the vendor's policy.
 
-    def __init__(
-        self,
-        server_delays: Sequence[float],
-        throttle_attempts: int,
-        sleep: Callable[[float], Awaitable[None]],
-        on_retry: Callable[[FileError, int], None],
-    ) -> None:
-        self._delays = server_delays
-        self._throttle_attempts = throttle_attempts
-        self._sleep = sleep
-        self._on_retry = on_retry
-        #: The number of this attempt, from 1.
-        self.number = 0
-        self._retries = 0
-        self._throttles = 0
-        self._unauthorized = 0
-        self._delay_s = 0.0
-        self._done = False
+    server_delays: Sequence[float]
+    throttle_attempts: int
+    sleep: Callable[[float], Awaitable[None]]
+    on_retry: Callable[[FileError, int], None]
+    #: The number of this attempt, from 1.
+    number: int = 0
+    _retries: int = 0
+    _throttles: int = 0
+    _unauthorized: int = 0
+    _delay_s: float = 0.0
+    _done: bool = False
 
     @property
     def last(self) -> bool:
         """Whether no retry follows a retryable error of this attempt."""
-        return self._retries >= len(self._delays)
+        return self._retries >= len(self.server_delays)
 
     def __aiter__(self) -> Self:
         return self
@@ -227,7 +219,7 @@ class Attempts:
         if self._done:
             raise StopAsyncIteration
         if self.number:
-            await self._sleep(self._delay_s)
+            await self.sleep(self._delay_s)
         self.number += 1
         return self
 
@@ -244,19 +236,19 @@ class Attempts:
         if delay_s is None:
             return False
         self._delay_s = delay_s
-        self._on_retry(error, self.number)
+        self.on_retry(error, self.number)
         return True
 
     def _delay_after(self, error: FileError) -> float | None:
         """Return the seconds to wait before the next attempt; None if there is none."""
         if isinstance(error, UnauthorizedError):
             self._unauthorized += 1
-            return 0.0 if self._unauthorized <= _RESENDS[error.resend] else None
+            return 0.0 if self._unauthorized <= error.resends else None
         if error.kind is FailureKind.THROTTLED:
             # No delay here: the limiter pauses all requests, this one too.
             self._throttles += 1
-            return 0.0 if self._throttles <= self._throttle_attempts else None
+            return 0.0 if self._throttles <= self.throttle_attempts else None
         if not error.retryable or self.last:
             return None
         self._retries += 1
-        return self._delays[self._retries - 1]
+        return self.server_delays[self._retries - 1]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from etl.api.auth import Authenticator
+from etl.api.errors import quoted
 from etl.api.responses import ForeignResponseError, Response, read_json, read_start
 from etl.api.transport import Transport
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.text import Redactor, one_line
+from etl.model.text import Redactor
 from etl.model.times import Window, to_millis
 
 _BOM: Final = "\ufeff"
@@ -123,7 +124,7 @@ async def _require_vendors_404(response: Response, redactor: Redactor) -> None:
             return
     except (ValueError, RecursionError):
         pass
-    shown = one_line(redactor.text(text))[:_SHOWN_CHARS]  # redact the whole text before the cut
+    shown = quoted(text, redactor.text, _SHOWN_CHARS)
     raise ForeignResponseError(
         f"404, but not the vendor's, which is empty, a JSON object or says '{_NO_PATHS}': "
         f"'{shown}' (api.any_404_is_empty takes every 404 for an empty window)",

@@ -1,4 +1,4 @@
-"""How a server is reached: the proxy in between, the certificates to trust, a first connection."""
+"""How a server is reached: the proxy in between, the certificates to trust, why it is not."""
 
 import asyncio
 import os
@@ -31,8 +31,6 @@ _NO_TLS: Final = {
     "WRONG_VERSION_NUMBER",
 }
 _EXPIRES_SOON: Final = timedelta(days=14)
-# RFC 8305, "Happy Eyeballs": if IPv6 gets no answer, try IPv4 after this time.
-_NEXT_ADDRESS_AFTER_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,8 @@ class Proxy:
         credentials = f"{self.url.user}:{self.url.password or ''}".encode()
         return {"Proxy-Authorization": f"Basic {b64encode(credentials).decode()}"}
 
-    @property
-    def place(self) -> str:
-        """The proxy's host and port, for people."""
-        return f"{self.url.host}:{self.url.port}"
-
     def __str__(self) -> str:
-        return f"the proxy {self.place} ({self.variable})"
+        return f"the proxy {self.url.host}:{self.url.port} ({self.variable})"
 
 
 def proxy_for(url: URL) -> Proxy | None:
@@ -127,28 +120,6 @@ def trusted_certificates() -> ssl.SSLContext:
     return context
 
 
-def explain_handshake(host: str, port: int, error: ssl.SSLError) -> str:
-    """Return why a TLS handshake failed, and what to do."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _OTHER_HOST:
-            advice = "check the URL, and whether a proxy is in the way"
-        elif error.verify_code == _EXPIRED:
-            advice = "check this machine's clock; if it is right, the server needs a new one"
-        else:
-            advice = "if your network has a CA of its own, name its file in SSL_CERT_FILE"
-        return f"{host} shows a certificate that is not trusted: {error.verify_message}; {advice}"
-    reason = (error.reason or str(error)).replace("_", " ").lower()
-    return (
-        f"{host} does not speak TLS on port {port}: {reason}; check the URL, and whether a proxy "
-        "is in the way"
-    )
-
-
-def may_pass(error: ssl.SSLError) -> bool:
-    """Return whether the next handshake may succeed."""
-    return not isinstance(error, ssl.SSLCertVerificationError) and error.reason not in _NO_TLS
-
-
 async def resolve(origin: str, proxy: Proxy | None, timeout_s: float) -> str:
     """Look up the name of `https://host`, or of the proxy; return the origin and what was found.
 
@@ -162,72 +133,21 @@ async def resolve(origin: str, proxy: Proxy | None, timeout_s: float) -> str:
                 host, url.port, type=socket.SOCK_STREAM
             )
     except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, TimeoutError):
+            reason = "nothing came in time (fetch.timeout)"
         raise RunError(
-            f"the name {host} cannot be looked up: {_reason(error)}; check it, and this machine's "
-            "DNS"
+            f"the name {host} cannot be looked up: {reason}; check it, and this machine's DNS"
         ) from error
     if proxy:
-        return f"{origin} (by the proxy {proxy.place}, {proxy.variable})"
+        return f"{origin}, by {proxy}"
     address = str(found[0][4][0])
     return origin if address == host else f"{origin} ({address})"
 
 
-async def connect_once(origin: str, proxy: Proxy | None, timeout_s: float) -> str:
-    """Connect to `https://host` as a request does, then close; return what was seen.
-
-    The certificate is verified as for requests. Raises RunError.
-    """
-    target = URL(origin)
-    host, port = target.raw_host or "", target.port or 0
-    first = proxy.url if proxy else target
-    context = trusted_certificates() if target.scheme == "https" else None
-    name = host.rstrip(".")
-    direct = context if proxy is None else None
-    writer = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(
-                first.raw_host,
-                first.port,
-                ssl=direct,
-                server_hostname=name if direct else None,
-                happy_eyeballs_delay=_NEXT_ADDRESS_AFTER_S,
-            )
-            if proxy is not None and context is not None:
-                await _open_tunnel(proxy, target, reader, writer)
-                await writer.start_tls(context, server_hostname=name)
-        return _describe_connection(host, writer.get_extra_info("ssl_object"))
-    except ssl.SSLError as error:
-        raise RunError(explain_handshake(host, port, error)) from error
-    except OSError as error:
-        raise RunError(
-            f"no connection to {proxy or f'{host} on port {port}'}: {_reason(error)}; check the "
-            "URL, and whether a firewall or a proxy is in the way"
-        ) from error
-    finally:
-        if writer is not None:
-            writer.transport.abort()
-
-
-async def _open_tunnel(
-    proxy: Proxy, target: URL, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Ask a proxy for a connection to a server (RFC 9110, section 9.3.6). Raises RunError."""
-    place = f"{target.host_subcomponent}:{target.port}"
-    headers = "".join(f"{name}: {value}\r\n" for name, value in proxy.headers.items())
-    writer.write(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{headers}\r\n".encode())
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        head = "no answer"
-    if head.split()[1:2] != ["200"]:
-        raise RunError(
-            f"{proxy} makes no connection to {place}: {head.splitlines()[0][:100]}; check its "
-            "address, user and password"
-        )
-
-
-def _describe_connection(host: str, tls: ssl.SSLObject | None) -> str:
+def describe_connection(host: str, connection: asyncio.BaseTransport | None) -> str:
+    """Return how safe a connection is, and how long the server's certificate is good."""
+    tls = connection.get_extra_info("ssl_object") if connection else None
     if tls is None:
         if is_loopback(host):
             return f"connected to {host}; plain http, which does not leave this machine"
@@ -241,14 +161,6 @@ def _describe_connection(host: str, tls: ssl.SSLObject | None) -> str:
     return f"{version}, its certificate is good until {until:%Y-%m-%d}{soon}"
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "nothing came in time (fetch.timeout)"
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(getattr(error, "strerror", None) or error)
-
-
 def ended_before_response(cause: Exception) -> bool:
     """Return whether a connection ended before the first byte of the response."""
     if isinstance(cause, aiohttp.ServerDisconnectedError):
@@ -258,16 +170,16 @@ def ended_before_response(cause: Exception) -> bool:
 
 def explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str, bool]:
     """Return what went wrong before the response, and whether to try again."""
-    by = f" by {proxy}" if proxy else ""
     match cause:
         case aiohttp.ClientHttpProxyError():
             # Its own text has the proxy's URL.
-            return f"no connection{by}: it answers with status {cause.status}", cause.status >= 500
+            message = f"no connection by {proxy}: it answers with status {cause.status}"
+            return message, cause.status >= 500
         case (
             aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as error)
             | aiohttp.ClientConnectorError(os_error=ssl.SSLError() as error)
         ):
-            return explain_handshake(cause.host, cause.port or 443, error), may_pass(error)
+            return _explain_handshake(cause.host, cause.port or 443, error)
         case aiohttp.ClientConnectorDNSError():
             reason = "the name cannot be looked up"
         case aiohttp.ClientConnectorError():
@@ -275,6 +187,23 @@ def explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str
             reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
         case _:
             return f"no answer: {cause or type(cause).__name__}", True
-    place = f"{cause.host}:{cause.port}{by}"
+    place = proxy or f"{cause.host}:{cause.port}"
     advice = f"check {proxy.variable}" if proxy else "check api.base_url"
     return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True
+
+
+def _explain_handshake(host: str, port: int, error: ssl.SSLError) -> tuple[str, bool]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_HOST:
+            advice = "check the URL, and whether a proxy is in the way"
+        elif error.verify_code == _EXPIRED:
+            advice = "check this machine's clock; if it is right, the server needs a new one"
+        else:
+            advice = "if your network has a CA of its own, name its file in SSL_CERT_FILE"
+        shows = f"{host} shows a certificate that is not trusted: {error.verify_message}"
+        return f"{shows}; {advice}", False
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    return (
+        f"{host} does not speak TLS on port {port}: {reason}; check the URL, and whether a proxy "
+        "is in the way"
+    ), error.reason not in _NO_TLS

@@ -1,14 +1,13 @@
 """One attempt of a request: limited, signed, sent once; its status and its errors explained."""
 
 import asyncio
-import ipaddress
-import ssl
+import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
@@ -20,12 +19,14 @@ from etl.api.errors import (
     UnauthorizedError,
     clock_offset,
     explain_401,
+    quoted,
     read_error_details,
     retry_after_s,
 )
 from etl.api.limiter import Limiter, Slot
 from etl.api.network import (
     Proxy,
+    describe_connection,
     ended_before_response,
     explain_connection_error,
     proxy_for,
@@ -37,13 +38,12 @@ from etl.model import __version__
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import resource_shortage
-from etl.model.text import Redactor, one_line
+from etl.model.text import Redactor
 
 # Servers close idle connections after five seconds or more. A request on a connection that closes
 # is lost, so we close them earlier.
 _KEEPALIVE_S: Final = 4.0
 _OK: Final = frozenset({200})
-_MESSAGE_MAX_CHARS: Final = 300
 _THROTTLE_DELAY_LEAST_S: Final = 0.05
 
 
@@ -58,19 +58,12 @@ class Traffic:
 
     def add(self, more: "Traffic") -> None:
         """Add the counts of another source."""
-        self.requests += more.requests
-        self.retries += more.retries
-        self.throttled += more.throttled
-        self.downloaded_bytes += more.downloaded_bytes
+        for name, count in asdict(more).items():
+            setattr(self, name, getattr(self, name) + count)
 
     def since(self, before: "Traffic") -> "Traffic":
         """Return what was counted after `before`, an earlier copy of these counts."""
-        return Traffic(
-            self.requests - before.requests,
-            self.retries - before.retries,
-            self.throttled - before.throttled,
-            self.downloaded_bytes - before.downloaded_bytes,
-        )
+        return Traffic(*map(operator.sub, astuple(self), astuple(before)))
 
 
 class _BrokenConnectionError(Exception):
@@ -136,10 +129,11 @@ class Transport:
             rate_least=1 / max(self._retry.throttle_delay, _THROTTLE_DELAY_LEAST_S),
         )
         self._last_head: tuple[Mapping[str, str], datetime] | None = None
-        self._certificates: asyncio.Future[ssl.SSLContext] | None = None
+        self._certificates: asyncio.Future[Any] | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S))
+        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
+        self._session = self._open(self._connector)
         # For a request whose kept connection was closed: another kept one may be closed, too.
         self._fresh_session = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
         return self
@@ -226,12 +220,11 @@ class Transport:
         accept: frozenset[int] = _OK,
         form: dict[str, str] | None = None,
     ) -> AsyncIterator[Response]:
-        sent = await self._send(method, url, auth, slot, form)
-        received = sent.response
-        chunks = require_rate(received.content.iter_any(), self._least_rate, self.clock)
-        response = Response(received.status, received.headers, chunks)
         try:
-            async with received:
+            sent = await self._send(method, url, auth, slot, form)
+            async with sent.response as received:
+                chunks = require_rate(received.content.iter_any(), self._least_rate, self.clock)
+                response = Response(received.status, received.headers, chunks)
                 if response.status not in accept:
                     keys_sent = form is not None or sent.header is not None
                     raise await self._status_error(response, auth, sent, keys_sent=keys_sent)
@@ -249,23 +242,23 @@ class Transport:
     ) -> _Sent:
         """Send a request until it gets a response, or fails on a new connection."""
         target = URL(url, encoded=True)
-        host = _host_header(target)
-        https = target.scheme == "https"
-        certificates = await self._read_certificates() if https else True
-        proxy = proxy_for(target) if self._use_proxy else None
+        # As the server sees it (RFC 9110 section 4.2.3, RFC 5849 section 3.4.1.2): in lower case,
+        # without the last dot of a full name and without the scheme's default port.
+        host = URL(str(target.origin())).host_port_subcomponent or ""
+        signed = f"{target.scheme}://{host}{target.raw_path_qs}"
+        proxy, connection = await self._connection_to(target)
         if proxy is not None:
             # A proxy sends the host of the target, not that of the header (RFC 9112, 3.2.2).
-            target = URL(f"{target.scheme}://{host}{target.raw_path_qs}", encoded=True)
+            target = URL(signed, encoded=True)
         session = self._session
         while True:
-            # Sign the host as the server sees it.
-            header = await auth.header(f"{target.scheme}://{host}{target.raw_path_qs}")
+            header = await auth.header(signed)
             headers = {"Host": host} | ({"Authorization": header} if header else {})
-            if proxy is not None and not https:
+            if proxy is not None and target.scheme == "http":
                 headers |= proxy.headers
             await self._sleep(0)  # raises if the run has a stop request
             self.traffic.requests += 1
-            connection = SimpleNamespace(reused=False)
+            seen = SimpleNamespace(reused=False)
             try:
                 # This limit ends a response whose head arrives byte by byte.
                 async with asyncio.timeout(2 * self._timeout_s + MINUTE_S):
@@ -274,11 +267,9 @@ class Transport:
                         target,
                         data=form,
                         headers=headers,
-                        ssl=certificates,
                         allow_redirects=False,
-                        trace_request_ctx=connection,
-                        proxy=proxy.url.with_user(None) if proxy else None,
-                        proxy_headers=proxy.headers if proxy and https else None,
+                        trace_request_ctx=seen,
+                        **connection,
                     )
             except TimeoutError as error:
                 raise self._timeout_error() from error
@@ -286,7 +277,7 @@ class Transport:
                 cause = error.cause if isinstance(error, _BrokenConnectionError) else error
                 if (reason := resource_shortage(cause)) is not None:
                     raise RunError(reason) from error
-                may_be_closed = connection.reused and session is self._session
+                may_be_closed = seen.reused and session is self._session
                 if not (may_be_closed and ended_before_response(cause)):
                     raise self._connection_error(cause, proxy) from error
                 # Servers close connections at any time. Sending the POST for a token again does
@@ -297,11 +288,40 @@ class Transport:
             self._last_head = response.headers, datetime.now(UTC)
             return _Sent(response, header, slot)
 
-    async def _read_certificates(self) -> ssl.SSLContext:
-        """Return the certificates to trust; the first request reads them, in a thread."""
-        if self._certificates is None:
+    async def connect_once(self, origin: str) -> str:
+        """Connect to `https://host` as a request does, then close; return what was seen.
+
+        Raises a FileError, as `get` does if there is no response.
+        """
+        url = URL(origin)
+        proxy, connection = await self._connection_to(url)
+        loop = asyncio.get_running_loop()
+        request = ClientRequest("GET", url, loop=loop, session=self._session, **connection)
+        try:
+            connected = await self._connector.connect(request, [], self._session.timeout)
+        except TimeoutError as error:
+            raise self._timeout_error() from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise self._connection_error(error, proxy) from error
+        try:
+            return describe_connection(url.host or "", connected.transport)
+        finally:
+            connected.close()
+
+    async def _connection_to(self, url: URL) -> tuple[Proxy | None, dict[str, Any]]:
+        """Return the proxy for a URL, and aiohttp's arguments for a connection.
+
+        The first https request reads the certificates to trust, in a thread.
+        """
+        https = url.scheme == "https"
+        proxy = proxy_for(url) if self._use_proxy else None
+        if https and self._certificates is None:
             self._certificates = asyncio.ensure_future(asyncio.to_thread(trusted_certificates))
-        return await asyncio.shield(self._certificates)
+        return proxy, {
+            "ssl": await asyncio.shield(self._certificates) if self._certificates else True,
+            "proxy": proxy.url.with_user(None) if proxy else None,
+            "proxy_headers": proxy.headers if proxy and https else None,
+        }
 
     def _timeout_error(self) -> FileError:
         return FileError(
@@ -311,7 +331,7 @@ class Transport:
 
     def _connection_error(self, cause: Exception, proxy: Proxy | None) -> FileError:
         text, retryable = explain_connection_error(cause, proxy)
-        message = one_line(self.redactor.text(text))[:_MESSAGE_MAX_CHARS]
+        message = quoted(text, self.redactor.text)
         return FileError(FailureKind.CONNECTION, message, retryable=retryable)
 
     async def _status_error(
@@ -335,8 +355,8 @@ class Transport:
         details = await read_error_details(response, self.redactor.text)
         if status == 401:
             why = explain_401(details, keys_sent=keys_sent, clock_offset_s=self.clock_offset_s)
-            resend = await auth.refused(sent.header)
-            return UnauthorizedError(f"status 401{details}; {why}", resend)
+            resends = await auth.refused(sent.header)
+            return UnauthorizedError(f"status 401{details}; {why}", resends)
         if status == 404:
             return FileError(FailureKind.NOT_FOUND, f"404, not found{details}", status=status)
         shown = ", a redirect, which is never followed" if 300 <= status < 400 else details
@@ -346,15 +366,3 @@ class Transport:
         if seconds > 60:
             log.warning("throttle.long", seconds=seconds, reason="the server asked to wait")
         self.limiter.pause(seconds)
-
-
-def _host_header(url: URL) -> str:
-    """Return the host as it is sent and signed: RFC 9110 section 4.2.3, RFC 5849 section 3.4.1.2.
-
-    In lower case, without the last dot of a full name and without the scheme's default port; an
-    IPv6 address in its short form.
-    """
-    host = (url.raw_host or "").rstrip(".").lower()
-    if ":" in host:
-        host = f"[{ipaddress.IPv6Address(host).compressed}]"
-    return host if url.is_default_port() else f"{host}:{url.port}"

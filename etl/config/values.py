@@ -63,7 +63,8 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
-def _url(url: str) -> str:
+def host_url(url: str) -> str:
+    """Return the URL of a host, without a slash at the end. Raises ValueError."""
     try:
         _ = urlsplit(url).port  # raises ValueError for a wrong port
         well_formed = _URL.fullmatch(url)
@@ -121,7 +122,7 @@ Size = Annotated[
 ]
 Url = Annotated[
     str,
-    AfterValidator(_url),
+    AfterValidator(host_url),
     Expected("a host's URL", "https://host.example.net"),
     WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
 ]

@@ -19,7 +19,7 @@ from etl.api.auth import AuthenticationError
 from etl.api.client import Client, connect
 from etl.api.errors import UnauthorizedError, describe_clock
 from etl.api.listing import Listing, require_an_answer
-from etl.api.network import Proxy, connect_once, proxy_for, proxy_variables, resolve
+from etl.api.network import Proxy, proxy_for, proxy_variables, resolve
 from etl.api.responses import ForeignResponseError
 from etl.api.transport import Traffic, Transport
 from etl.config.keys import ShownValue
@@ -113,7 +113,6 @@ class Checkup:
         self._redactor = redactor
         self._on_end = on_end
         self._on_start = on_start
-        self._timeout_s = settings.fetch.timeout.total_seconds()
         self._blocking: set[Name] = set()  # a check that needs one of these is skipped
 
     async def run(self) -> None:
@@ -126,9 +125,7 @@ class Checkup:
             client = await self._try("host", partial(self._host, transport))
             await self._try("connection", partial(self._connection, client), needs="host")
             listed = await self._try(
-                "authentication",
-                partial(self._authentication, client, transport),
-                needs="connection",
+                "authentication", partial(self._authentication, client), needs="connection"
             )
             entries = await self._try(
                 "listing", partial(self._listing, client, listed), needs="authentication"
@@ -164,25 +161,14 @@ class Checkup:
 
     async def _host(self, transport: Transport) -> _Seen:
         api = self._settings.api
-        try:
-            client = await connect(transport, self._settings)
-        except RunError as error:
-            cause = error.__cause__
-            if isinstance(cause, FileError) and cause.kind is FailureKind.CONNECTION:
-                # The single steps of a connection explain better why there is none.
-                await self._resolve(api.domain_url)
-                await self._connect(api.domain_url)
-            raise
-        found = [await self._resolve(origin) for origin in client.origins]
+        client = await connect(transport, self._settings)
+        found = [
+            await resolve(origin, self._proxy(origin), self._settings.fetch.timeout.total_seconds())
+            for origin in client.origins
+        ]
         by = "set by api.base_url" if api.base_url else f"looked up at {api.domain_url}"
         tokens = f"; tokens from {found[1]}" if found[1:] else ""
         return _Seen(f"{found[0]}, {by}{tokens}{self._unused_proxies(client)}", client)
-
-    async def _resolve(self, origin: str) -> str:
-        return await resolve(origin, self._proxy(origin), self._timeout_s)
-
-    async def _connect(self, origin: str) -> str:
-        return await connect_once(origin, self._proxy(origin), self._timeout_s)
 
     def _proxy(self, origin: str) -> Proxy | None:
         return proxy_for(URL(origin)) if self._settings.api.use_proxy else None
@@ -199,9 +185,10 @@ class Checkup:
         return f"; {' and '.join(variables)} {are} set and not used, {why}"
 
     async def _connection(self, client: Client) -> _Seen:
-        return _Seen("; ".join([await self._connect(o) for o in dict.fromkeys(client.origins)]))
+        origins = dict.fromkeys(client.origins)
+        return _Seen("; ".join([await client.transport.connect_once(each) for each in origins]))
 
-    async def _authentication(self, client: Client, transport: Transport) -> _Seen:
+    async def _authentication(self, client: Client) -> _Seen:
         """List the last day: only a listing shows whether the server accepts a signature.
 
         Returns the listing, or the listing's error if it shows nothing about the keys.
@@ -223,7 +210,7 @@ class Checkup:
         else:
             status = "206, some files are missing" if listing.partial_windows else "200"
         seen = f"(the listing answered {status})"
-        if clock := describe_clock(transport.clock_offset_s):
+        if clock := describe_clock(client.transport.clock_offset_s):
             seen += f"; but {clock}: set it (NTP)"
         scheme = self._settings.auth.scheme
         if scheme == "none":

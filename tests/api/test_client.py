@@ -14,7 +14,7 @@ HOSTS = [
     ({"baseURI": "va.api.example:8443"}, "https://va.api.example:8443"),
     ({"baseURI": "127.0.0.1:99"}, "http://127.0.0.1:99"),
     ({"baseURI": "[::1]:99"}, "http://[::1]:99"),
-    ({"baseURI": "LocalHost.:99"}, "http://LocalHost.:99"),
+    ({"baseURI": "LocalHost.:99"}, "http://LocalHost:99"),
     (
         {
             "baseURIs": [

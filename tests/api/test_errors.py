@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from etl.api.auth import Anonymous, Resend
+from etl.api.auth import Anonymous
 from etl.api.errors import Attempts, UnauthorizedError, retry_after_s
 from etl.model.errors import FailureKind, FileError
 from etl.model.text import Redactor
@@ -36,7 +36,7 @@ async def refusal(auth: Anonymous | None = None, **answer: Any) -> str:
         with pytest.raises(UnauthorizedError) as caught:
             async with opened.get(server.url, auth or Keys()):
                 pass
-    assert caught.value.resend is Resend.NO
+    assert caught.value.resends == 0
     return caught.value.message
 
 
@@ -239,7 +239,7 @@ async def test_server_errors_are_retryable() -> None:
         fault(FailureKind.NOT_FOUND, 404),
         fault(FailureKind.MALFORMED),
         fault(FailureKind.TOO_LARGE),
-        UnauthorizedError("", Resend.NO),
+        UnauthorizedError("", 0),
     ],
 )
 async def test_final_errors_are_not_retried(error: FileError) -> None:
@@ -261,16 +261,14 @@ async def test_throttling_has_its_own_count() -> None:
 
 async def test_a_token_is_renewed_once() -> None:
     """After a 401, the request is sent once more with a new token, without delay."""
-    assert await send([UnauthorizedError("", Resend.WITH_NEW)], [], 0) == [0]
+    assert await send([UnauthorizedError("", 1)], [], 0) == [0]
     with pytest.raises(UnauthorizedError):
-        await send([UnauthorizedError("", Resend.WITH_NEW) for _ in range(2)], [5], 20)
+        await send([UnauthorizedError("", 1) for _ in range(2)], [5], 20)
 
 
 async def test_a_token_that_was_replaced_in_flight_is_tried_again_with_the_newer_one() -> None:
     """The newer token may be accepted. After three such 401s the request fails."""
-    newer, renewed = (
-        UnauthorizedError("", resend) for resend in (Resend.WITH_NEWER, Resend.WITH_NEW)
-    )
+    newer, renewed = (UnauthorizedError("", resends) for resends in (3, 1))
     assert await send([renewed, newer, newer], [], 0) == [0, 0, 0]
     finals: list[list[FileError]] = [[newer, renewed], [renewed, renewed], [newer] * 4]
     for final in finals:

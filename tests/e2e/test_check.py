@@ -228,7 +228,7 @@ def test_it_names_a_proxy_that_is_not_used(
     assert "HTTP_PROXY and HTTPS_PROXY are set and not used" in checked.said["host"]
     checked = check(emulator, AHT_ETL_API__USE_PROXY="true")
     assert (1, "failed") == (checked.code, checked.outcomes["connection"])
-    assert "(by the proxy 127.0.0.1:1, HTTP_PROXY)" in checked.said["host"]
+    assert "by the proxy 127.0.0.1:1 (HTTP_PROXY)" in checked.said["host"]
     assert "no connection to the proxy 127.0.0.1:1 (HTTP_PROXY)" in checked.said["connection"]
     checked = check(emulator, AHT_ETL_API__USE_PROXY="true", NO_PROXY="127.0.0.1")
     assert checked.code == 0
@@ -292,8 +292,8 @@ def test_certificates_that_are_not_valid(
 @pytest.mark.parametrize(
     ("url", "step", "said"),
     [
-        ("http://127.0.0.1:1", "connection", "port 1: Connection refused"),
-        ("https://nowhere.invalid", "host", "the name nowhere.invalid cannot be looked up"),
+        ("http://127.0.0.1:1", "connection", "127.0.0.1:1: connection refused"),
+        ("https://nowhere.invalid", "host", "nowhere.invalid.* cannot be looked up"),
     ],
 )
 @pytest.mark.parametrize("looked_up", [False, True])
@@ -308,7 +308,7 @@ def test_no_connection(check: Check, url: str, step: str, said: str, looked_up: 
         checked.outcomes[step],
         checked.outcomes["listing"],
     )
-    assert said in checked.said[step]
+    assert re.search(said, checked.said[step])
 
 
 def test_a_server_that_speaks_plain_http(check: Check, serve: Serve) -> None:
