@@ -79,22 +79,6 @@ def proxy_variables() -> list[str]:
     return [each for name in names for each in (name, name.upper()) if os.environ.get(each)]
 
 
-def import_aiohttp() -> None:
-    """Import aiohttp without the machine's certificates; only for a process that is our own.
-
-    aiohttp reads them twice when it is imported: 45 of the 320 ms before the first request. Its
-    default contexts then trust no server: requests use what `trusted_certificates` returns.
-    """
-    given = os.environ.get("SSL_CERT_FILE")
-    os.environ["SSL_CERT_FILE"] = os.devnull
-    try:
-        import aiohttp  # noqa: F401, PLC0415
-    finally:
-        del os.environ["SSL_CERT_FILE"]
-        if given is not None:
-            os.environ["SSL_CERT_FILE"] = given
-
-
 def trusted_certificates() -> ssl.SSLContext:
     """Read the certificates to trust from disk, in about 20 ms.
 

@@ -1,35 +1,46 @@
 """The command line. Only here are arguments and the environment read, and signals and logs set up.
 
-Each command is a module. The modules import heavy libraries inside the functions that need them, so
-that `aht-etl --version` and the help are quick.
+Each command is a module of its name, which is imported when the command is called. So
+`aht-etl --version`, the help and the completion of commands load none of the large libraries.
 """
 
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import Annotated, Final
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
-from etl.cli.check import check
-from etl.cli.compact import compact
-from etl.cli.config import config
-from etl.cli.ddl import ddl
-from etl.cli.demo import demo
-from etl.cli.docs import docs
-from etl.cli.emulator import emulator
-from etl.cli.erase import erase
-from etl.cli.plan import plan
 from etl.cli.process import streams
 from etl.cli.process.signals import SIGNALS, handled
-from etl.cli.run import run
-from etl.cli.status import status
-from etl.cli.verify import verify
 from etl.model import __version__
 
+#: The commands, each with the first sentence of its help. `etl.cli.run` has the function `run`.
+COMMANDS: Final = {
+    "run": "Load the files that are listed and not yet in the lake.",
+    "plan": "Show what `run` would load, hour by hour, without fetching or writing anything.",
+    "check": "Try everything that a run needs, and say how to fix what fails.",
+    "status": "Show what the lake holds, hour by hour: files, rows, gaps, late arrivals.",
+    "verify": (
+        "Read the whole lake and prove that it is right: receipts, rows, bad rows, no file twice."
+    ),
+    "ddl": "Print the statement that makes the lake, or its coarse copy, a table.",
+    "compact": "Keep a coarse copy of the lake: few files, for scans of weeks or months.",
+    "erase": (
+        "Take a segment, or all segments of a conversation, out of the raw archive and the lake."
+    ),
+    "demo": "Load two days from an emulator of the vendor's API; you need no account.",
+    "docs": "Show the documents: one page, or the list of pages.",
+    "emulator": "Serve an emulator of the vendor's API on loopback, to try things out.",
+    "config": "Show the configuration, or describe it.",
+}
 # Parameters of the C library's allocator (`man mallopt`).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -39,8 +50,52 @@ _KEPT_BYTES: Final = 8 * 2**20
 #: garbage: with Python's default, collections took 80 of the 570 ms before the first request.
 GARBAGE_AFTER: Final = 100_000
 
+
+class _Commands(TyperGroup):
+    """The commands by name and help; one that is called or completed is imported."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        for name, summary in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else load_command(name), rest
+
+
+def load_command(name: str) -> Any:
+    """Import a command, or a group of commands, and return it with its flags and its whole help."""
+    with _no_certificates():
+        made = getattr(importlib.import_module(f"etl.cli.{name}"), name)
+    program = typer.Typer(rich_markup_mode=None)
+    if isinstance(made, typer.Typer):
+        program.add_typer(made, name=name)
+    else:
+        program.command(name)(made)
+    return get_group(program).commands[name]
+
+
+@contextmanager
+def _no_certificates() -> Iterator[None]:
+    """Hide the machine's certificates while aiohttp may be imported, which reads them twice.
+
+    That takes 45 of the 320 ms before the first request. The default contexts of aiohttp then trust
+    no server: requests use what `etl.api.network.trusted_certificates` returns.
+    """
+    given = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+        if given is not None:
+            os.environ["SSL_CERT_FILE"] = given
+
+
 app = typer.Typer(
     name="aht-etl",
+    cls=_Commands,
     help=(
         "Loads LivePerson's Actual Handle Time files into a partitioned Parquet lake: "
         "completely, exactly once, unattended.\n\n"
@@ -51,9 +106,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, check, status, verify, ddl, compact, erase, demo, docs, emulator):
-    app.command()(command)
-app.add_typer(config, name="config")
 
 
 def main() -> None:
@@ -83,27 +135,14 @@ def main() -> None:
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
             streams.last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        _complain_about(failure)
+        from etl.pipeline.defects import explain_blindly  # noqa: PLC0415 - a crash alone needs it
+
+        streams.last_line(f"error: {explain_blindly(failure)}", "command.failed")
         code = 1
     finally:
         streams.settle()
     # Everything is written and closed. A normal exit would take 0.2 s to tear down the interpreter.
     os._exit(code)
-
-
-def _complain_about(failure: Exception) -> None:
-    """Write in one line why the command ends, even if memory does not suffice for the logs."""
-    from etl.pipeline.defects import explain_blindly
-
-    line = f"error: {explain_blindly(failure)}"
-    try:
-        from etl.cli.process import log
-        from etl.model.text import Redactor
-
-        log.configure("auto", "error", Redactor())
-        log.complain(line, "command.failed", "auto")
-    except (ImportError, MemoryError):
-        sys.stderr.write(f"aht-etl: {line}\n")
 
 
 def _share_memory() -> None:

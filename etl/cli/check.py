@@ -9,26 +9,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
-from etl.cli.command import Call, command
+from etl.cli.command import Call, command, run_async
 from etl.cli.flags import RUN
 from etl.cli.process.signals import SIGNALS, handled
+from etl.config.keys import ShownValue, shown_values
+from etl.config.settings import Settings
 from etl.model.document import as_json
 from etl.model.errors import UsageError
-from etl.model.text import one_line
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
-
-    from etl.config.keys import ShownValue
-    from etl.config.settings import Settings
-    from etl.model.text import Redactor
-    from etl.model.times import Window
-    from etl.pipeline.check import Check, Outcome
+from etl.model.text import Redactor, one_line
+from etl.model.times import Window
+from etl.pipeline.check import Check, Checkup, Outcome, configuration
+from etl.pipeline.job import require_account, settle_window
 
 _WORDS: Final = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 _STYLES: Final = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
@@ -62,15 +59,11 @@ def check(
 
     Example: aht-etl check --config configs/daily.yaml
     """
-    from etl.config.keys import shown_values
-
     try:
         settings, origins = call.read()
         window = _window(settings)
     except UsageError as error:
         if as_json:
-            from etl.pipeline.check import Check
-
             _print_json([Check("configuration", "failed", str(error))])
         raise
     values = list(shown_values(settings, origins))
@@ -84,37 +77,30 @@ def check(
     raise typer.Exit(1)
 
 
-def _window(settings: "Settings") -> "Window":
+def _window(settings: Settings) -> Window:
     """Return the window in which to look for a file: a month, unless `window.from` is set."""
-    from etl.pipeline.job import require_account, settle_window
-
     require_account(settings)
     now = datetime.now(UTC).replace(microsecond=0)
     return settle_window(settings, now, lookback=_MONTH)
 
 
 def _check(
-    settings: "Settings",
-    values: Sequence["ShownValue"],
-    window: "Window",
-    redactor: "Redactor",
+    settings: Settings,
+    values: Sequence[ShownValue],
+    window: Window,
+    redactor: Redactor,
     *,
     as_json: bool,
     verbose: bool,
-) -> list["Check"]:
+) -> list[Check]:
     """Run all checks; print each when it ends, or all as JSON at the end."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from etl.pipeline.check import Checkup, configuration
-
     checks = [configuration(values)]
     console = Console(highlight=False)
     width = _width()
     if not as_json:
         _print_configuration(console, values, width, verbose=verbose)
 
-    def on_end(check: "Check") -> None:
+    def on_end(check: Check) -> None:
         checks.append(check)
         if not as_json:
             _print_check(console, check.outcome, check.name, check.message, width)
@@ -126,7 +112,7 @@ def _check(
             if status is not None:
                 status.update(f"checking {name}")
 
-        SIGNALS.run(Checkup(settings, window, redactor, on_end, on_start).run())
+        run_async(Checkup(settings, window, redactor, on_end, on_start).run())
     if as_json:
         _print_json(checks)
     elif all(check.ok for check in checks):
@@ -156,14 +142,14 @@ def _exit_on_signal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print_json(checks: Sequence["Check"]) -> None:
+def _print_json(checks: Sequence[Check]) -> None:
     ok = all(check.ok for check in checks)
     with suppress(OSError):
         shown = [as_json(check, "name", "ok", "outcome", "message") for check in checks]
         typer.echo(json.dumps({"ok": ok, "checks": shown}, indent=2))
 
 
-def _print(console: "Console", text: "Text") -> None:
+def _print(console: Console, text: Text) -> None:
     """Print without wrapping. A reader that closes the pipe does not change the exit code."""
     try:
         console.print(text, soft_wrap=True)
@@ -181,11 +167,9 @@ def _width() -> int | None:
 
 
 def _print_configuration(
-    console: "Console", values: Sequence["ShownValue"], width: int | None, *, verbose: bool
+    console: Console, values: Sequence[ShownValue], width: int | None, *, verbose: bool
 ) -> None:
     """Print each value that is set on its own line; if `verbose`, the defaults too."""
-    from rich.text import Text
-
     chosen = [value for value in values if value.origin.kind != "default"]
     defaults = [value for value in values if value.origin.kind == "default"]
     summary = f"{len(chosen)} values set, {len(defaults)} left at their defaults"
@@ -209,10 +193,8 @@ def _cut(text: str) -> str:
 
 
 def _print_check(
-    console: "Console", outcome: "Outcome", name: str, message: str, width: int | None
+    console: Console, outcome: Outcome, name: str, message: str, width: int | None
 ) -> None:
-    from rich.text import Text
-
     word = _WORDS[outcome]
     wide = width is None or width >= _WIDE_COLUMNS
     head = f"{word:<{_NAME_COLUMN}}{name:<{_MESSAGE_COLUMN - _NAME_COLUMN}}"

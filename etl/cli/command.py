@@ -1,29 +1,36 @@
 """What every command shares: flags, configuration, logs, and how it ends on an error."""
 
+import asyncio
 import functools
 import inspect
 import json
 import os
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import typer
 
 from etl.cli.flags import Config, Flag, LogFormat, LogLevel, RunLogLevel
+from etl.cli.process import log
+from etl.cli.process.signals import SIGNALS, handled
+from etl.config.keys import Origins
+from etl.config.settings import Settings
+from etl.config.sources import load_with_origins
+from etl.lake.layout import Selection
+from etl.model import events
 from etl.model.errors import UsageError, is_expected
+from etl.model.text import Redactor
+from etl.pipeline.defects import explain
+from etl.pipeline.job import Job, make_job, settle_window
 
-if TYPE_CHECKING:
-    from etl.config.keys import Origins
-    from etl.config.settings import Settings
-    from etl.lake.layout import Selection
-    from etl.model.text import Redactor
-    from etl.pipeline.job import Job
+T = TypeVar("T")
 
 _NAMED: Final = inspect.Parameter.KEYWORD_ONLY
 
@@ -34,7 +41,7 @@ class Call:
 
     config: Path | None
     log_format: LogFormat
-    redactor: "Redactor"
+    redactor: Redactor
     knows_secrets: bool = False
     _given: dict[str, str] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
@@ -45,10 +52,8 @@ class Call:
         if value is not None:
             self._given[key] = value
 
-    def read(self) -> tuple["Settings", "Origins"]:
+    def read(self) -> tuple[Settings, Origins]:
         """Return the configuration, and where each value came from. Raises UsageError."""
-        from etl.config.sources import load_with_origins
-
         values: dict[str, Any] = {}
         for key, value in self._given.items():
             section, _, name = key.rpartition(".")
@@ -68,18 +73,15 @@ class Call:
         self.knows_secrets = True
         return settings, origins
 
-    def settings(self) -> "Settings":
+    def settings(self) -> Settings:
         """Return the configuration. Raises UsageError."""
         return self.read()[0]
 
-    def select(self, now: datetime) -> tuple["Settings", "Selection"]:
+    def select(self, now: datetime) -> tuple[Settings, Selection]:
         """Return the configuration, and the part of the lake that the flags select.
 
         An account or a window of another source is for runs and selects nothing. Raises UsageError.
         """
-        from etl.lake.layout import Selection
-        from etl.pipeline.job import settle_window
-
         settings, given = self.settings(), self._given
         start = None
         if "window.from" in given or "window.lookback" in given:
@@ -89,13 +91,8 @@ class Call:
 
     def job(
         self, paths: str | None, shard: str | None, *, from_archive: bool, archive_only: bool
-    ) -> "Job":
+    ) -> Job:
         """Return the job that the configuration and these flags describe. Raises UsageError."""
-        from etl.api.network import import_aiohttp
-
-        import_aiohttp()
-        from etl.pipeline.job import make_job
-
         return make_job(
             self.settings(),
             self.redactor,
@@ -111,8 +108,6 @@ class Call:
 
     def complain(self, line: str, event: str) -> None:
         """Say without secrets, in the last line on standard error, why the command ends."""
-        from etl.cli.process import log
-
         log.complain(self.redactor.text(line), event, self.log_format)
 
 
@@ -131,8 +126,6 @@ def command(
         def called(
             log_format: LogFormat, log_level: LogLevel, config: Path | None = None, **values: Any
         ) -> None:
-            from etl.cli.process import log
-            from etl.model.text import Redactor
 
             call = Call(config, log_format, Redactor())
             log.configure(log_format, log_level, call.redactor)
@@ -171,14 +164,39 @@ def _parameter(name: str, annotation: Any, default: str | None) -> inspect.Param
     return inspect.Parameter(name, _NAMED, default=default, annotation=annotation)
 
 
-def reason_for(failure: BaseException, redactor: "Redactor") -> str:
+def reason_for(failure: BaseException, redactor: Redactor) -> str:
     """Return in one line why a command failed; log the traceback of a defect at `debug`."""
-    from etl.model import events
-    from etl.pipeline.defects import explain
-
     if not is_expected(failure):
         events.log.debug("command.crashed", exc_info=failure)
     return explain(failure, redactor.text)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, in a loop that a signal wakes.
+
+    The present handlers still handle the signals, but only the loop's own handlers wake it. Without
+    those, a signal just before the loop waits would be handled too late.
+    """
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in handled()}
+    came = False
+
+    def handle(number: int) -> None:
+        nonlocal came
+        came = True
+        before[number](number, None)
+
+    async def awake() -> T:
+        loop = asyncio.get_running_loop()
+        for number in before:
+            loop.add_signal_handler(number, handle, number)
+        try:
+            return await work
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, SIGNALS if came else handler)
+
+    return asyncio.run(awake())
 
 
 def own_name() -> str:

@@ -1,25 +1,31 @@
 """`aht-etl compact`."""
 
+import asyncio
 import json
 import os
 import re
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
+import structlog
 import typer
 
 from etl.cli.command import Call, check_report_file, command, reason_for
 from etl.cli.flags import ACCOUNT, HOURS, LAKE, Flag, Json, ReportFile
 from etl.cli.process import streams
 from etl.cli.process.signals import SIGNALS
+from etl.cli.views.compact import in_one_line, to_json, to_text
+from etl.config.settings import open_copy, open_lake
+from etl.lake.compact import Copied, Copier
+from etl.model import events
 from etl.model.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from etl.pipeline.stop import Stop
+from etl.model.machine import resource_shortage
+from etl.pipeline.job import require_lake
+from etl.pipeline.report import write_report
+from etl.pipeline.stop import Stop, within_grace
 
 _LIKE_A_TIME: Final = re.compile(r"-?[0-9]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 
@@ -55,14 +61,6 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
 
     Example: aht-etl compact --lake ./lake --to ./coarse
     """
-    import structlog
-
-    from etl.cli.views.compact import to_json
-    from etl.config.settings import open_copy, open_lake
-    from etl.lake.compact import Copied, Copier
-    from etl.pipeline.job import require_lake
-    from etl.pipeline.stop import Stop
-
     started_at = datetime.now(UTC)
     check_report_file(report)
     place, end = _place_and_end(to or [])
@@ -115,17 +113,11 @@ def _place_and_end(values: list[str]) -> tuple[str | None, str | None]:
     return place, end
 
 
-def _until_stopped(
-    call: Call, work: "Callable[[], None]", stop: "Stop", grace_s: float
-) -> str | None:
+def _until_stopped(call: Call, work: Callable[[], None], stop: Stop, grace_s: float) -> str | None:
     """Do blocking work in a thread; return why it failed.
 
     A signal requests `stop`. Then this waits `grace_s` at most: the thread may still run.
     """
-    import asyncio
-
-    from etl.model.machine import resource_shortage
-    from etl.pipeline.stop import within_grace
 
     async def go() -> None:
         loop = asyncio.get_running_loop()
@@ -150,10 +142,6 @@ def _until_stopped(
 
 def _report(call: Call, document: dict[str, Any], report: str | None, *, as_json: bool) -> int:
     """Log, print and write what was done; return the exit code."""
-    from etl.cli.views.compact import in_one_line, to_text
-    from etl.model import events
-    from etl.pipeline.report import write_report
-
     code: int = document["exit_code"]
     events.log.info(
         "compact.finished",

@@ -7,6 +7,7 @@ import typer
 
 from etl.cli.command import Call, command
 from etl.cli.flags import RUN
+from etl.config.keys import config_schema, shown_values, to_yaml
 
 config = typer.Typer(
     help="Show the configuration, or describe it.\n\nExample: aht-etl config show",
@@ -29,8 +30,6 @@ def show(
 
     Example: aht-etl config show --config configs/daily.yaml
     """
-    from etl.config.keys import shown_values, to_yaml
-
     values = list(shown_values(*call.read()))
     if as_json:
         found = [
@@ -51,6 +50,4 @@ def schema() -> None:
 
     Example: aht-etl config schema > aht-etl.schema.json
     """
-    from etl.config.keys import config_schema
-
     typer.echo(json.dumps(config_schema(), indent=2))

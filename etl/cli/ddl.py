@@ -5,8 +5,11 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from etl.audit.ddl import Engine, check_name, read_facts, statement
 from etl.cli.command import Call, command
 from etl.cli.flags import ACCOUNT, LAKE
+from etl.config.settings import open_lake
+from etl.storage.places import is_remote
 
 EngineName = Annotated[
     Literal[
@@ -48,10 +51,6 @@ def ddl(call: Call, engine: EngineName, name: Name = "aht.units") -> None:
 
     Example: aht-etl ddl --engine athena --lake s3://bucket/lake --name aht.units
     """
-    from etl.audit.ddl import Engine, check_name, read_facts, statement
-    from etl.config.settings import open_lake
-    from etl.storage.places import is_remote
-
     check_name(name)
     settings = call.settings()
     facts = read_facts(open_lake(settings), settings.account, datetime.now(UTC).year)

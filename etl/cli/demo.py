@@ -12,8 +12,15 @@ from typing import Annotated, Final
 import typer
 
 from etl.cli.command import Call, check_report_file, command, own_name
+from etl.cli.execution import execute
 from etl.cli.flags import Progress, ReportFile
 from etl.cli.process.signals import SIGNALS
+from etl.config.sources import load
+from etl.emulator import Dataset, EmulatorOptions, run_in_thread
+from etl.emulator.dataset import DEFAULT_ACCOUNT
+from etl.model.times import Window
+from etl.pipeline.job import Job
+from etl.storage.places import is_remote
 
 _START: Final = datetime(2022, 6, 1, tzinfo=UTC)
 _END: Final = datetime(2022, 6, 3, tzinfo=UTC)
@@ -51,12 +58,6 @@ def demo(
 
     Example: aht-etl demo --lake ./demo-lake
     """
-    from etl.config.sources import load
-    from etl.emulator import Dataset, EmulatorOptions, run_in_thread
-    from etl.emulator.dataset import DEFAULT_ACCOUNT
-    from etl.model.times import Window
-    from etl.pipeline.job import Job
-
     check_report_file(report)
     dataset = Dataset.generate(_SEED, _START, _END)
     with run_in_thread(dataset, EmulatorOptions(DEFAULT_ACCOUNT, "oauth1", _NOW)) as emulator:
@@ -77,8 +78,6 @@ def demo(
                 "files of 1 and 2 June 2022;\na few are late and have not arrived yet. Loading the "
                 f"listed files into {place}:\n"
             )
-        from etl.cli.execution import execute
-
         code = execute(job, progress, call.log_format, report)
     if report != "-" and code == 0:
         again = f"{own_name()} demo" + (f" --lake {shlex.quote(lake)}" if lake else "")
@@ -105,15 +104,11 @@ def _temporary_folder() -> Iterator[str]:
 
 
 def _absolute(lake: str) -> str:
-    from etl.storage.places import is_remote
-
     return lake if is_remote(lake) else str(Path(lake).resolve())
 
 
 def _next_steps(place: str, again: str) -> str:
     """Return where the lake is, and the commands to try next; `again` repeats the demo."""
-    from etl.storage.places import is_remote
-
     query = QUERY.format(lake=place.replace("'", "''"))
     lake = f"--lake {shlex.quote(place)}"
     page = "lake.html"

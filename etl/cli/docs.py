@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
 import typer
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, MarkdownElement, TableElement
+from rich.table import Table
 
 import etl
 
@@ -86,10 +89,6 @@ def _link(link: re.Match[str]) -> str:
 
 
 def _print_formatted(text: str) -> None:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.markdown import Markdown, MarkdownElement, TableElement
-    from rich.table import Table
-
     class WholeTable(TableElement):
         """A table that cuts no text off and wraps no names in the first column."""
 

@@ -1,11 +1,13 @@
 """`aht-etl emulator`."""
 
+import asyncio
 import os
 from typing import Annotated, Literal
 
 import typer
 
 from etl.cli.command import Call, command, own_name
+from etl.emulator import serve
 from etl.model.errors import RunError
 
 
@@ -81,10 +83,6 @@ def emulator(
 
     Example: aht-etl emulator --auth oauth1 --mixed-shapes --fault file:503:5
     """
-    import asyncio
-
-    from etl.emulator import serve
-
     dataset = serve.dataset(
         account, from_, to, seed, files_per_hour, rows_per_file, mixed_shapes=mixed_shapes
     )

@@ -4,9 +4,13 @@ from typing import Annotated, Final
 
 import typer
 
+from etl.archive.erase import Wanted, find
+from etl.archive.erase import erase as carry_out
 from etl.cli.command import Call, command
 from etl.cli.flags import LAKE, RAW, Flag
+from etl.config.settings import open_archive, open_copy, open_lake
 from etl.model.errors import UsageError
+from etl.pipeline.job import require_lake
 
 Segment = Annotated[
     str,
@@ -38,11 +42,6 @@ def erase(call: Call, segment: Segment, dry_run: DryRun = False) -> None:
 
     Example: aht-etl erase --lake ./lake --raw ./raw account:12345678:conversation:0a1b2c3d-0
     """
-    from etl.archive.erase import Wanted, find
-    from etl.archive.erase import erase as carry_out
-    from etl.config.settings import open_archive, open_copy, open_lake
-    from etl.pipeline.job import require_lake
-
     wanted = Wanted(segment)
     settings = call.settings()
     require_lake(settings)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from etl.cli.command import Call, command
+from etl.cli.command import Call, command, run_async
 from etl.cli.flags import (
     ACCOUNT,
     BASE_URL,
@@ -20,7 +20,8 @@ from etl.cli.flags import (
     Paths,
     Shard,
 )
-from etl.cli.process.signals import SIGNALS
+from etl.cli.views.plan import to_text
+from etl.pipeline.plan_report import plan_report
 
 
 @command("plan.failed", ACCOUNT, BASE_URL, *WINDOW, LAKE, RAW, CONCURRENCY, log_level="warning")
@@ -44,11 +45,7 @@ def plan(
     Example: aht-etl plan --account 12345678 --lake ./lake --lookback 48h
     """
     job = call.job(paths, shard, from_archive=from_archive, archive_only=archive_only)
-    # Only after `job`, which imports aiohttp in its own way.
-    from etl.cli.views.plan import to_text
-    from etl.pipeline.plan_report import plan_report
-
-    report = SIGNALS.run(plan_report(job))
+    report = run_async(plan_report(job))
     if json_:
         call.print_json(report.as_json())
         return

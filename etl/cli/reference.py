@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from etl.cli import app
+from etl.cli import app, load_command
 from etl.config.keys import all_keys, variable
 from etl.config.values import yaml_text, yaml_value
 
@@ -53,7 +53,8 @@ def _command(command: Any, name: str, parent: typer.Context | None = None) -> It
         yield from (f"| `{_cell(flag)}` | {_cell(text)} |" for flag, text in records)
         yield ""
     for below in getattr(command, "commands", {}).values():
-        yield from _command(below, below.name, context)
+        whole = below if parent else load_command(below.name)
+        yield from _command(whole, below.name, context)
 
 
 def _keys() -> Iterator[str]:

@@ -3,6 +3,7 @@
 import typer
 
 from etl.cli.command import Call, check_report_file, command
+from etl.cli.execution import execute
 from etl.cli.flags import RUN, ArchiveOnly, FromArchive, Paths, Progress, ReportFile, Shard
 
 
@@ -24,7 +25,4 @@ def run(
     """
     check_report_file(report)
     job = call.job(paths, shard, from_archive=from_archive, archive_only=archive_only)
-    # Only after `job`, which imports aiohttp in its own way.
-    from etl.cli.execution import execute
-
     raise typer.Exit(execute(job, progress, call.log_format, report))

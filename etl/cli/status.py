@@ -2,19 +2,22 @@
 
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 import typer
+from rich.console import Console
 
-from etl.cli.command import Call, command
+from etl.audit.page import require_page, write_page
+from etl.audit.survey import Comparison, ListedPartition, Survey, survey
+from etl.cli.command import Call, command, run_async
 from etl.cli.flags import ACCOUNT, BASE_URL, HOURS, LAKE, Json
-from etl.cli.process.signals import SIGNALS
+from etl.cli.views.status import show, to_json
+from etl.config.settings import open_lake
 from etl.model.errors import RunError, UsageError
-
-if TYPE_CHECKING:
-    from etl.audit.survey import Comparison, Survey
-    from etl.pipeline.job import Job
-    from etl.storage.store import Store
+from etl.pipeline import run as pipeline
+from etl.pipeline.job import Job, settle_window
+from etl.storage.store import Store
 
 AgainstApi = Annotated[
     Literal["api"] | None,
@@ -56,13 +59,6 @@ def status(
 
     Example: aht-etl status --lake ./lake --html lake.html --timezone Europe/Amsterdam
     """
-    from rich.console import Console
-
-    from etl.audit.survey import survey
-    from etl.cli.views.status import show, to_json
-    from etl.config.settings import open_lake
-    from etl.pipeline.job import Job, settle_window
-
     now = datetime.now(UTC)
     settings, selection = call.select(now)
     if against and settings.account is None:
@@ -73,8 +69,6 @@ def status(
     window = settle_window(settings, now) if against else None
     zone = _zone(timezone, html)
     if html is not None:
-        from etl.audit.page import require_page
-
         require_page(html)
     store = open_lake(settings)
     found = survey(store, selection, now)
@@ -85,7 +79,7 @@ def status(
         )
     compared = None
     if window is not None:
-        compared = SIGNALS.run(_ask(Job(settings, window, now, call.redactor)))
+        compared = run_async(_ask(Job(settings, window, now, call.redactor)))
     if html is not None:
         _write_page(store, found, html, now, compared, zone)
     if json_:
@@ -94,14 +88,11 @@ def status(
         show(found, compared, settings.lake.uri, Console(highlight=False), by_hour=hours)
 
 
-async def _ask(job: "Job") -> "Comparison":
+async def _ask(job: Job) -> Comparison:
     """List the job's window and subtract what the lake holds; nothing is fetched.
 
     Raises RunError where the listing cannot be had, or the lake not be read.
     """
-    from etl.audit.survey import Comparison, ListedPartition
-    from etl.pipeline import run as pipeline
-
     assert job.window is not None  # noqa: S101 - a saved listing is never compared
     state = await pipeline.plan(job)
     plan = state.plan
@@ -123,8 +114,6 @@ def _zone(name: str | None, html: Path | None) -> tzinfo:
         return UTC
     if html is None:
         raise UsageError("--timezone is for the page: give --html FILE too")
-    from zoneinfo import ZoneInfo
-
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -135,15 +124,13 @@ def _zone(name: str | None, html: Path | None) -> tzinfo:
 
 
 def _write_page(
-    store: "Store",
-    survey: "Survey",
+    store: Store,
+    survey: Survey,
     file: Path,
     now: datetime,
-    against: "Comparison | None",
+    against: Comparison | None,
     zone: tzinfo,
 ) -> None:
-    from etl.audit.page import write_page
-
     try:
         write_page(store, survey, file, now=now, against=against, zone=zone)
     except OSError as error:

@@ -5,8 +5,14 @@ from typing import Annotated
 
 import typer
 
+from etl.audit.verify_archive import ArchiveCheck
+from etl.audit.verify_copy import verify_copy
+from etl.audit.verify_lake import verify as verify_lake
 from etl.cli.command import Call, command
 from etl.cli.flags import ACCOUNT, HOURS, LAKE, RAW, Json, Progress
+from etl.cli.process import log
+from etl.cli.views.verify import show_progress, to_json, to_text, why_not
+from etl.config.settings import open_archive, open_copy, open_lake
 from etl.model.errors import UsageError
 
 Deep = Annotated[
@@ -39,13 +45,6 @@ def verify(
 
     Example: aht-etl verify --lake ./lake --lookback 7d
     """
-    from etl.audit.verify_archive import ArchiveCheck
-    from etl.audit.verify_copy import verify_copy
-    from etl.audit.verify_lake import verify as verify_lake
-    from etl.cli.process import log
-    from etl.cli.views.verify import show_progress, to_json, to_text, why_not
-    from etl.config.settings import open_archive, open_copy, open_lake
-
     now = datetime.now(UTC)
     settings, selection = call.select(now)
     kept = open_archive(settings) if deep else None

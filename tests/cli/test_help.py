@@ -13,21 +13,25 @@ from typer import Context
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from etl.cli import app
+import etl.cli
+from etl.cli import app, load_command
 from etl.cli.reference import reference
 from tests.conftest import COMMAND, environment
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every command and group with the words that lead to it."""
-    yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from commands(below, (*path, name))
+    yield (), get_command(app)
+    for name in etl.cli.COMMANDS:
+        command = load_command(name)
+        yield (name,), command
+        for below in getattr(command, "commands", {}):
+            yield (name, below), command.commands[below]
 
 
-COMMANDS = dict(commands(get_command(app)))
+COMMANDS = dict(commands())
 each_command = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: "-".join(path) or "all")
 
 
@@ -46,10 +50,10 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     for example in examples:
         name, *words = shlex.split(example.partition(" > ")[0].partition(" | ")[0])
         assert ("aht-etl", list(path)) == (name, words[: len(path)])
-        group: Any = COMMANDS[()]
-        while words and words[0] in getattr(group, "commands", {}):
-            group = group.commands[words.pop(0)]
-        group.make_context("aht-etl", words)  # raises if a flag or a value is wrong
+        called: tuple[str, ...] = ()
+        while words and (*called, words[0]) in COMMANDS:
+            called = (*called, words.pop(0))
+        COMMANDS[called].make_context("aht-etl", words)  # raises if a flag or a value is wrong
 
 
 @each_command
@@ -61,6 +65,20 @@ def test_every_flag_has_help_with_an_example(path: tuple[str, ...]) -> None:
         _, shown = flag.get_help_record(context)
         itself = getattr(flag, "is_bool_flag", False) or flag.type_descriptor.is_choice
         assert itself or re.search(r"(?i)for example|\[default: ", shown), f"{flag.opts}: {shown}"
+
+
+def test_the_table_of_commands_is_whole() -> None:
+    """Each module that makes a command is in it, with the first sentence of the command's help."""
+    made = {
+        file.stem
+        for file in Path(etl.cli.__file__).parent.glob("*.py")
+        if re.search(r"^@command\(|^def docs\(|\.command\(\)$", file.read_text(), re.MULTILINE)
+    }
+    assert made == set(etl.cli.COMMANDS)
+    for name, line in etl.cli.COMMANDS.items():
+        said = " ".join(COMMANDS[name,].help.split())
+        assert said.startswith(f"{line} ")
+        assert 1 == len(re.findall(r"\.(?= |$)", line))
 
 
 @each_command

@@ -458,7 +458,7 @@ def test_an_error_that_nobody_foresaw(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("etl.audit.survey.survey", broken)
+    monkeypatch.setattr("etl.cli.status.survey", broken)
     ended = invoke(lake, "--log-level", level, code=1)
     *before, last = ended.stderr.splitlines()
     assert "status.failed" == json.loads(last)["event"]

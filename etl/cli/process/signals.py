@@ -3,18 +3,15 @@
 import os
 import signal
 import time
-from collections.abc import Coroutine
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from etl.cli.process import streams
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `--version` needs neither, and asyncio is a fifth of its start
     import asyncio
 
     from etl.pipeline.stop import Stop
-
-T = TypeVar("T")
 
 # Wrappers such as `timeout` and npm deliver one signal twice: to the process and to its group. So a
 # signal this soon after another one is the same request.
@@ -83,35 +80,6 @@ class Signals:
     def defer(self) -> None:
         """Keep the first signal for the job that the command prepares: its report is due."""
         self._deferred = True
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, in a loop that a signal wakes.
-
-        The present handlers still handle the signals, but only the loop's own handlers wake it.
-        Without those, a signal just before the loop waits would be handled too late.
-        """
-        import asyncio  # a fifth of the start of `--version`, which needs none
-
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in handled()}
-        came = False
-
-        def handle(number: int) -> None:
-            nonlocal came
-            came = True
-            before[number](number, None)
-
-        async def awake() -> T:
-            loop = asyncio.get_running_loop()
-            for number in before:
-                loop.add_signal_handler(number, handle, number)
-            try:
-                return await work
-            finally:
-                for number, handler in before.items():
-                    loop.remove_signal_handler(number)
-                    signal.signal(number, self if came else handler)
-
-        return asyncio.run(awake())
 
     def hand_to(self, stop: "Stop", loop: "asyncio.AbstractEventLoop") -> None:
         """Let signals request this stop, inside the loop."""

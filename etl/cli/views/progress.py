@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
+from etl.cli.views.live import Display, new_console
 from etl.pipeline.progress import EVENT_EVERY_S, Meter, logged, meanwhile
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop
@@ -32,8 +33,7 @@ async def shown(
     if mode == "off":
         yield
         return
-    wanted = (live or mode == "on") and sys.stderr is not None and sys.stderr.isatty()
-    if wanted and _can_redraw():
+    if (live or mode == "on") and sys.stderr.isatty() and new_console().is_interactive:
         meter = Meter(state, stop, asyncio.get_running_loop().time)
         watched = meanwhile(_live(meter))
     else:
@@ -42,15 +42,7 @@ async def shown(
         yield
 
 
-def _can_redraw() -> bool:
-    from etl.cli.views.live import new_console  # rich is for terminals
-
-    return new_console().is_interactive
-
-
 async def _live(meter: Meter) -> None:
-    from etl.cli.views.live import Display  # rich is for terminals
-
     with Display(meter.read) as display:
         while True:
             display.redraw()

@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from etl.audit.verify import Finding, FindingKind, Verification
 from etl.cli.process.signals import handled
+from etl.cli.views.progress import ProgressMode
 from etl.model.events import log
 from etl.model.text import one_line, plural
-
-if TYPE_CHECKING:
-    from etl.cli.views.progress import ProgressMode  # loads the pipeline
 
 _EVENT_EVERY_S: Final = 30.0
 _SHOWN_OF_A_KIND: Final = 10
@@ -76,7 +77,7 @@ def _by_kind(finding: Finding) -> str:
 
 
 @contextmanager
-def show_progress(mode: "ProgressMode", *, live: bool) -> Iterator[Callable[[int, int], None]]:
+def show_progress(mode: ProgressMode, *, live: bool) -> Iterator[Callable[[int, int], None]]:
     """Yield a function for the bytes that are done, and all bytes. It moves a bar, or logs.
 
     A bar needs a terminal, and logs that are for a terminal (`live`).
@@ -92,15 +93,6 @@ def show_progress(mode: "ProgressMode", *, live: bool) -> Iterator[Callable[[int
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     console = Console(stderr=True)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     before = {number: signal.getsignal(number) for number in handled()}
