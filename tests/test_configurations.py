@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from etl.config.settings import Settings
-from etl.config.sources import load
+from etl.config.sources import load_settings
 from etl.emulator.dataset import DEFAULT_ACCOUNT
 from tests.documents import ROOT
 
@@ -42,7 +42,7 @@ def test_example_configurations_load_and_explain_each_key(file: Path) -> None:
 
     Without an edit, a file names no account (demo.yaml: the emulator's).
     """
-    account = load({}, file, {}).account
+    account = load_settings(file, {}).account
     assert account == (DEFAULT_ACCOUNT if file.name == "demo.yaml" else None)
     above = ""
     for line in file.read_text().splitlines():
@@ -53,7 +53,7 @@ def test_example_configurations_load_and_explain_each_key(file: Path) -> None:
 
 def test_the_daily_configuration_has_the_defaults() -> None:
     """Each value is the program's default, unless its comment says otherwise."""
-    daily = load({}, ROOT / "configs" / "daily.yaml", {}).model_dump()
+    daily = load_settings(ROOT / "configs" / "daily.yaml", {}).model_dump()
     default = Settings().model_dump()
     differs = {
         f"{name}.{key}" if isinstance(value, dict) else name

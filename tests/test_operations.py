@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from etl.audit.verify import FindingKind
 from etl.cli import app
-from etl.config.sources import load
+from etl.config.sources import load_settings
 from etl.emulator import Dataset, Emulator
 from etl.model.errors import FailureKind
 from etl.pipeline import metrics
@@ -185,7 +185,7 @@ def test_configurations_on_the_page_are_valid() -> None:
     """The program accepts them unchanged."""
     for title in ("A file that stays broken", "Metrics and alerts"):
         flags: dict[str, Any] = yaml.safe_load(blocks(title, "yaml")[0])
-        loaded = load(flags, None, {}).model_dump(mode="json")
+        loaded = load_settings(None, {}, **flags).model_dump(mode="json")
         for name, keys in flags.items():
             assert keys == {key: loaded[name][key] for key in keys}
 

@@ -170,8 +170,8 @@ def _print_configuration(
     console: Console, values: Sequence[ShownValue], width: int | None, *, verbose: bool
 ) -> None:
     """Print each value that is set on its own line; if `verbose`, the defaults too."""
-    chosen = [value for value in values if value.origin.kind != "default"]
-    defaults = [value for value in values if value.origin.kind == "default"]
+    chosen = [value for value in values if not value.is_default]
+    defaults = [value for value in values if value.is_default]
     summary = f"{len(chosen)} values set, {len(defaults)} left at their defaults"
     _print_check(console, "ok", "configuration", summary, width)
     key_width = max((len(value.key) for value in chosen), default=0)

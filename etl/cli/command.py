@@ -22,7 +22,7 @@ from etl.cli.process import log
 from etl.cli.process.signals import SIGNALS, handled
 from etl.config.keys import Origins
 from etl.config.settings import Settings
-from etl.config.sources import load_with_origins
+from etl.config.sources import Source, load
 from etl.lake.layout import Selection
 from etl.model import events
 from etl.model.errors import UsageError, is_expected
@@ -54,20 +54,14 @@ class Call:
 
     def read(self) -> tuple[Settings, Origins]:
         """Return the configuration, and where each value came from. Raises UsageError."""
-        values: dict[str, Any] = {}
-        for key, value in self._given.items():
-            section, _, name = key.rpartition(".")
-            (values.setdefault(section, {}) if section else values)[name] = value
-        names = dict(self._names)
+        flags = [Source.of(key, value, self._names[key]) for key, value in self._given.items()]
         if "window.lookback" in self._given and "window.from" not in self._given:
             # Otherwise a `window.from` of a weaker source would win over this flag.
-            values["window"]["from"] = None
-            names["window.from"] = "--lookback"
+            flags.append(Source.of("window.from", None, self._names["window.lookback"]))
         for key in ("engine.scheduler", "engine.workers"):
             if key in self._given and "engine.kind" not in self._given:
-                values["engine"]["kind"] = "dask"
-                names["engine.kind"] = names[key]
-        settings, origins = load_with_origins(values, self.config, os.environ, names)
+                flags.append(Source.of("engine.kind", "dask", self._names[key]))
+        settings, origins = load(flags, self.config, os.environ)
         for secret in settings.secret_values():
             self.redactor.add(secret)
         self.knows_secrets = True

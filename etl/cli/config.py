@@ -33,8 +33,7 @@ def show(
     values = list(shown_values(*call.read()))
     if as_json:
         found = [
-            {"key": value.key, "value": value.value, "origin": str(value.origin)}
-            for value in values
+            {"key": value.key, "value": value.value, "origin": value.origin} for value in values
         ]
         typer.echo(json.dumps(found, indent=2))
     else:

@@ -15,7 +15,7 @@ from etl.cli.command import Call, check_report_file, command, own_name
 from etl.cli.execution import execute
 from etl.cli.flags import Progress, ReportFile
 from etl.cli.process.signals import SIGNALS
-from etl.config.sources import load
+from etl.config.sources import load_settings
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.emulator.dataset import DEFAULT_ACCOUNT
 from etl.model.times import Window
@@ -62,13 +62,13 @@ def demo(
     dataset = Dataset.generate(_SEED, _START, _END)
     with run_in_thread(dataset, EmulatorOptions(DEFAULT_ACCOUNT, "oauth1", _NOW)) as emulator:
         # No other source of the configuration is read: real keys must not reach the emulator.
-        flags = {
-            "account": DEFAULT_ACCOUNT,
-            "api": {"base_url": emulator.base_url},
-            "auth": emulator.keys,
-            "lake": {"uri": _writable_place() if lake is None else lake},
-        }
-        settings = load(flags, None, {})
+        settings = load_settings(
+            environ={},
+            account=DEFAULT_ACCOUNT,
+            api={"base_url": emulator.base_url},
+            auth=emulator.keys,
+            lake={"uri": _writable_place() if lake is None else lake},
+        )
         SIGNALS.defer()
         job = Job(settings, Window(_START, _END), _NOW, call.redactor)
         place = _absolute(settings.lake.uri)

@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from etl.cli import app, load_command
-from etl.config.keys import all_keys, variable
+from etl.config.keys import KEYS, variable
 from etl.config.values import yaml_text, yaml_value
 
 _HEAD = """\
@@ -62,7 +62,7 @@ def _keys() -> Iterator[str]:
     example = "fetch.concurrency"
     yield f"As an environment variable, `{example}` is `{variable(example)}`, and so on.\n"
     yield "| key | default | |\n|---|---|---|"
-    for key, field in all_keys():
+    for key, field in KEYS.items():
         default = yaml_value(field.get_default(call_default_factory=True))
         shown = "" if default is None else f"`{yaml_text(default)}`"
         description = _cell(field.description or "")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -12,24 +12,37 @@ from etl.config.settings import Settings
 from etl.config.values import yaml_text, yaml_value
 
 ENV_PREFIX: Final = "AHT_ETL_"
-Kind = Literal["flag", "environment", "secret file", "YAML", "default"]
+SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"
+#: How the origin of a secret file's value begins; that of a variable's begins with ENV_PREFIX.
+FILE_ORIGIN: Final = "secret file "
+#: The origin of a value that no source sets.
+DEFAULT: Final = "default"
+
+#: The flag, variable, file or secret file that sets each dotted key.
+Origins = Mapping[str, str]
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 # The last column at which the comments are aligned; longer values move their own.
 _COMMENT_COLUMN: Final = 40
 
 
-def all_keys(
-    model: type[BaseModel] = Settings, prefix: str = ""
-) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every key that holds a value, dotted (`window.from`), with the model's field."""
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from all_keys(kind, f"{key}.")
+            yield from _fields(kind, f"{key}.")
         else:
             yield key, field
+
+
+#: Every key that holds a value, dotted (`window.from`), with the model's field.
+KEYS: Final[Mapping[str, FieldInfo]] = dict(_fields(Settings))
+
+
+def is_below(key: str, above: str) -> bool:
+    """Return whether a dotted key is another one, or is in its value."""
+    return f"{key}.".startswith(f"{above}.")
 
 
 def variable(key: str) -> str:
@@ -37,54 +50,11 @@ def variable(key: str) -> str:
     return ENV_PREFIX + key.upper().replace(".", "__")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The source of a value: its kind, and the value's name there (empty for a default)."""
-
-    kind: Kind
-    name: str = ""
-
-    def __str__(self) -> str:
-        if self.kind == "secret file":
-            return f"secret file {self.name}"
-        return self.name or self.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One source: its values, nested by key, and the name of each dotted key there.
-
-    A key without a name has the name of its section, or at last the name of "".
-    """
-
-    kind: Kind
-    values: Mapping[str, Any]
-    names: Mapping[str, str]
-
-    def origin(self, key: str) -> Origin | None:
-        """Return the origin of a key's value, or None if this source does not set it."""
-        value: Any = self.values
-        for part in key.split("."):
-            if not isinstance(value, Mapping):
-                break  # an entry of a list has the origin of the list
-            if part not in value:
-                return None
-            value = value[part]
-        while key not in self.names and key:
-            key = key.rpartition(".")[0]
-        return Origin(self.kind, self.names.get(key, ""))
-
-
-@dataclass(frozen=True, slots=True)
-class Origins:
-    """The sources of a configuration, strongest first."""
-
-    layers: tuple[Layer, ...] = ()
-
-    def of(self, key: str) -> Origin:
-        """Return the origin of a dotted key's value."""
-        found = (layer.origin(key) for layer in self.layers)
-        return next((origin for origin in found if origin is not None), Origin("default"))
+def origin_of(key: str, origins: Origins) -> str:
+    """Return the origin of a dotted key's value, or of the value that it is in."""
+    while key not in origins and key:
+        key = key.rpartition(".")[0]
+    return origins.get(key, DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +63,30 @@ class ShownValue:
 
     key: str
     value: Any
-    origin: Origin
+    origin: str
 
     @property
     def text(self) -> str:
         """The value as text, `unset` for None."""
         return "unset" if self.value is None else yaml_text(self.value)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether no source sets it."""
+        return self.origin == DEFAULT
+
 
 def shown_values(settings: Settings, origins: Origins) -> Iterator[ShownValue]:
     """Yield every value of the configuration, in the model's order; secrets are hidden."""
-    for key, _ in all_keys():
+    for key in KEYS:
         # Not of model_dump, which returns sizes as plain integers.
         value: Any = settings
         for part in key.split("."):
             names = {field.alias or name: name for name, field in type(value).model_fields.items()}
             value = getattr(value, names[part])
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                option = f"{key}.{name}"
-                yield ShownValue(option, yaml_value(inner), origins.of(option))
-        else:
-            yield ShownValue(key, yaml_value(value), origins.of(key))
+        options = value.items() if isinstance(value, dict) else ()
+        for name, each in [(f"{key}.{name}", each) for name, each in options] or [(key, value)]:
+            yield ShownValue(name, yaml_value(each), origin_of(name, origins))
 
 
 def to_yaml(values: Iterable[ShownValue]) -> str:
@@ -130,7 +102,7 @@ def to_yaml(values: Iterable[ShownValue]) -> str:
         shown = "" if value.value is None else f" {yaml_text(value.value)}"
         text = f"{'  ' * len(sections)}{yaml_text(name)}:{shown}"
         unset = value.key.startswith("auth.") and value.value is None
-        lines.append((text, "unset" if unset else str(value.origin)))
+        lines.append((text, "unset" if unset else value.origin))
     width = min(_COMMENT_COLUMN, max(len(text) for text, origin in lines if origin))
     return "".join(
         f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines

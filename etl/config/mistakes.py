@@ -6,60 +6,94 @@ No message holds a value, except a time or a duration, because the value may be 
 import difflib
 import json
 import re
-import types
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from etl.config.keys import Origins, all_keys
+from etl.config.keys import (
+    DEFAULT,
+    ENV_PREFIX,
+    FILE_ORIGIN,
+    KEYS,
+    SECRETS_DIR,
+    Origins,
+    is_below,
+    origin_of,
+    variable,
+)
 from etl.config.values import Expected, yaml_value
-
-# Keys whose own keys only the store knows.
-_OPEN: Final = {"lake.options", "raw.options", "compact.options"}
-_BASES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def explain(error: ValidationError, origins: Origins) -> str:
     """Return a validation error as one line that names each wrong key and its source."""
-    lines = []
+    lines: list[str] = []
     for details in error.errors(include_url=False):
-        key = ".".join(str(part) for part in details["loc"])
-        origin = origins.of(key) if key else None
-        place = f" ({origin})" if origin and origin.name else ""
-        lines.append(f"{f'{key}: ' if key else ''}{_reason(key, details)}{place}")
+        path = [str(part) for part in details["loc"]]
+        key, given = ".".join(path), details["input"]
+        too_deep = key in KEYS and isinstance(given, dict) and given
+        if details["type"] == "extra_forbidden" or too_deep:
+            lines += (_unknown_key(each, path, origins) for each in _paths(path, given))
+        else:
+            subject = f"{key}: " if key else ""
+            lines.append(f"{subject}{_reason(key, details)}{_place(key, origins)}")
     return "; ".join(lines)
 
 
-def suggest(path: Sequence[str], name_of: Callable[[str], str] | None = None) -> str:
-    """Return the end of a message about an unknown key: the key that was probably meant.
+def _place(key: str, origins: Origins) -> str:
+    origin = origin_of(key, origins)
+    return "" if origin in {"", DEFAULT} else f" ({origin})"
 
-    `name_of` returns a key's name in the source with the mistake; it is added in parentheses.
+
+def _paths(path: list[str], value: Any) -> Iterator[list[str]]:
+    """Yield the paths of all values in a value."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _paths([*path, str(name)], inner)
+    else:
+        yield path
+
+
+def _unknown_key(path: Sequence[str], to_unknown: Sequence[str], origins: Origins) -> str:
+    """Return the message about an unknown key, given its path also up to the first unknown part.
+
+    It says which key was probably meant, for a variable or a secret file by the key's name there.
     """
-    key = closest_key(path)
-    if key is None:
-        return f" (known: {', '.join(_names_in(path[:-1]) or _names_in([]))})"
-    section, _, name = key.rpartition(".")
-    near = name if section == ".".join(path[:-1]) else key
-    return f", did you mean {near}{f' ({name_of(key)})' if name_of else ''}?"
+    key = ".".join(path)
+    origin = origin_of(key, origins)
+    meant = _closest_key(path) or _closest_key(to_unknown)
+    if meant is None:
+        hint = f" (known: {', '.join(_names_in(to_unknown[:-1]) or _names_in([]))})"
+    else:
+        section, _, name = meant.rpartition(".")
+        near = name if section == key.rpartition(".")[0] else meant
+        if origin.startswith(ENV_PREFIX):
+            near += f" ({variable(meant)})"
+        elif origin.startswith(FILE_ORIGIN):
+            near += f" ({meant.replace('.', '__')})"
+        hint = f", did you mean {near}?"
+    if not origin.startswith((ENV_PREFIX, FILE_ORIGIN)):
+        return f"{key}: unknown key{hint}{_place(key, origins)}"
+    if difflib.get_close_matches(origin, [SECRETS_DIR], cutoff=0.9):
+        hint = f", did you mean {SECRETS_DIR}?"
+    kind = "environment variable " if origin.startswith(ENV_PREFIX) else ""
+    return f"{kind}{origin}: {f'{key}: ' if len(path) > 1 else ''}unknown key{hint}"
 
 
-def closest_key(path: Sequence[str]) -> str | None:
+def _closest_key(path: Sequence[str]) -> str | None:
     """Return the known key, dotted, that an unknown one was probably meant to be.
 
     Tried in this order: other separators (`fetch_rate`), the right name in the wrong section, a
     spelling mistake in the last level, a spelling mistake anywhere.
     """
     *parents, last = path
-    known = [key for key, _ in all_keys()]
-    flat = {_flat(key): key for key in known}
+    flat = {_flat(key): key for key in KEYS}
     wanted = _flat(".".join(path))
     if wanted in flat:
         return flat[wanted]
-    elsewhere = [key for key in known if key.rpartition(".")[2] == last]
+    elsewhere = [key for key in KEYS if key.rpartition(".")[2] == last]
     if len(elsewhere) == 1:
         return elsewhere[0]
     if close := difflib.get_close_matches(last, _names_in(parents), n=1):
@@ -68,21 +102,10 @@ def closest_key(path: Sequence[str]) -> str | None:
     return flat[close[0]] if close else None
 
 
-def unknown_part(path: Sequence[str]) -> Sequence[str] | None:
-    """Return the path up to its first unknown part, or None for a key or a section."""
-    for depth, part in enumerate(path):
-        parents = path[:depth]
-        if ".".join(parents) in _OPEN:
-            return None
-        if part not in _names_in(parents):
-            return path[: depth + 1]
-    return None
-
-
 def _names_in(parents: Sequence[str]) -> list[str]:
     """Return the names in a section, none if there is no such section."""
     prefix = "".join(f"{parent}." for parent in parents)
-    below = (key.removeprefix(prefix) for key, _ in all_keys() if key.startswith(prefix))
+    below = (key.removeprefix(prefix) for key in KEYS if key.startswith(prefix))
     return list(dict.fromkeys(name.partition(".")[0] for name in below))
 
 
@@ -91,75 +114,45 @@ def _flat(key: str) -> str:
 
 
 def _reason(key: str, details: ErrorDetails) -> str:
-    kind = details["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key{suggest([str(part) for part in details['loc']])}"
-    fields = {name: field for name, field in all_keys() if f"{key}.".startswith(f"{name}.")}
-    own = str(details["ctx"]["error"]) if kind == "value_error" else None
-    if not fields:
-        inner = next((name for name, _ in all_keys() if name.startswith(f"{key}.")), "account")
+    """Return what is wrong with the value of a known key, or of a section, and an example."""
+    own = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
+    name = next((name for name in KEYS if is_below(key, name)), None)
+    if name is None:
+        inner = next((name for name in KEYS if is_below(name, key)), "account")
         return own or f"is a section, not a value: set the keys in it, such as {inner}"
-    [(name, field)] = fields.items()
-    kind, metadata = _unwrapped(field.annotation, field.metadata)
-    example = _example(field, metadata)
+    field = KEYS[name]
+    expected = _expected(field)
+    default = field.get_default(call_default_factory=True)
+    examples = (*(field.examples or ()), default, expected.example)
+    example = next(yaml_value(each) for each in examples if each not in (None, (), {}))
+    words = expected.words
     if name != key:  # an entry of a list, or one of several options
-        kind, metadata = _entry(kind)
         example = next(iter(example.values() if isinstance(example, dict) else example))
-    if own is None:
-        empty = "is empty and " if details["input"] in (None, "") else ""
-        own = f"{empty}must be {_allowed(kind, metadata)}"
+    elif isinstance(example, dict):
+        words = f"names with values, each {words}"
+    elif isinstance(example, list):
+        words = f"a list, each entry {words}"
+    if not own:
+        own = f"{'is empty and ' if details['input'] in (None, '') else ''}must be {words}"
     if "for example" in own or "write " in own:
         return own
     # JSON, which YAML accepts too: lists in the environment are JSON.
     return f"{own}, for example {example if isinstance(example, str) else json.dumps(example)}"
 
 
-def _example(field: FieldInfo, metadata: list[Any]) -> Any:
-    default = field.get_default(call_default_factory=True)
-    found = [*(field.examples or []), default, *(each.example for each in _expected(metadata))]
-    return next(yaml_value(each) for each in found if each not in (None, (), {}))
+def _expected(field: FieldInfo) -> Expected:
+    """Return what a field, or an entry of it, may be."""
+    for part in (*_parts(field.annotation), *field.metadata):
+        if isinstance(part, Expected):
+            return part
+        if get_origin(part) is Literal:
+            *others, last = get_args(part)
+            return Expected(f"{', '.join(others)} or {last}")
+    return Expected("text")
 
 
-def _allowed(kind: Any, metadata: list[Any]) -> str:
-    """Return the words that follow "must be" for a type."""
-    if get_origin(kind) is Literal:
-        *others, last = get_args(kind)
-        return f"{', '.join(others)} or {last}"
-    if get_origin(kind) is dict:
-        return f"names with values, each {_allowed(*_entry(kind))}"
-    if get_origin(kind) is tuple:
-        return f"a list, each entry {_allowed(*_entry(kind))}"
-    words = next((each.words for each in _expected(metadata)), _BASES.get(kind, "text"))
-    least = next((each.ge for each in metadata if isinstance(each, Ge)), None)
-    above = next((each.gt for each in metadata if isinstance(each, Gt)), None)
-    most = next((each.le for each in metadata if isinstance(each, Le)), None)
-    if least is not None and most is not None:
-        return f"{words} from {yaml_value(least)} to {yaml_value(most)}"
-    if least is not None:
-        return f"{words}, {yaml_value(least)} or more"
-    return words if above is None else f"{words}, more than {yaml_value(above)}"
-
-
-def _entry(kind: Any) -> tuple[Any, list[Any]]:
-    """Return the type of a list's entries, or of a mapping's values."""
-    arguments = get_args(kind)
-    return _unwrapped(arguments[1] if get_origin(kind) is dict else arguments[0], [])
-
-
-def _unwrapped(kind: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
-    """Return a type without None and annotations; the annotations join the other metadata."""
-    if get_origin(kind) in {Union, types.UnionType}:
-        kind = next(each for each in get_args(kind) if each is not type(None))
-    if get_origin(kind) is Annotated:
-        kind, *annotations = get_args(kind)
-        metadata = [*metadata, *annotations]
-    return kind, list(_flattened(metadata))
-
-
-def _flattened(metadata: list[Any]) -> Iterator[Any]:
-    for each in metadata:
-        yield from _flattened(each.metadata) if isinstance(each, FieldInfo) else [each]
-
-
-def _expected(metadata: list[Any]) -> Iterator[Expected]:
-    return (each for each in metadata if isinstance(each, Expected))
+def _parts(kind: Any) -> Iterator[Any]:
+    """Yield a type, its arguments and its annotations."""
+    yield kind
+    for each in (*get_args(kind), *getattr(kind, "metadata", ())):
+        yield from _parts(each)

@@ -16,11 +16,16 @@ from pydantic import (
 
 from etl.config.values import (
     AuthKey,
+    Count,
+    CountOrZero,
     Duration,
     DurationOrZero,
     Expected,
+    Flag,
     Instant,
     PlaceUri,
+    Rate,
+    Ratio,
     SchedulerAddress,
     SecondOrMore,
     Seconds,
@@ -44,7 +49,7 @@ class ApiSettings(Section):
     """Where the vendor's API is, and how requests to it are sent."""
 
     # Before the URLs, whose validator uses it.
-    allow_http: bool = Field(
+    allow_http: Flag = Field(
         default=False,
         description="Whether plain http to hosts other than loopback is allowed. Anyone on the "
         "network path can then read the keys.",
@@ -66,12 +71,12 @@ class ApiSettings(Section):
     request_window: SecondOrMore = Field(
         default=timedelta(days=1), description="The longest window of one listing request."
     )
-    any_404_is_empty: bool = Field(
+    any_404_is_empty: Flag = Field(
         default=False,
         description="Whether every 404 to a listing means an empty window. false: only a 404 that "
         "can be the vendor's, which is empty, a JSON object or says 'no paths'.",
     )
-    use_proxy: bool = Field(
+    use_proxy: Flag = Field(
         default=False,
         description="Whether requests to the vendor use the proxy of HTTPS_PROXY or HTTP_PROXY, "
         "except for hosts in NO_PROXY.",
@@ -168,8 +173,8 @@ class WindowSettings(Section):
 class FetchSettings(Section):
     """How files are requested."""
 
-    concurrency: int = Field(default=16, ge=1, description="The most requests in flight.")
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    concurrency: Count = Field(default=16, description="The most requests in flight.")
+    rate: Rate | None = Field(
         default=None,
         description="The most requests per second. Empty: as fast as the server allows.",
         examples=[20],
@@ -202,8 +207,8 @@ class RetrySettings(Section):
         description="The fewest seconds between a 429 and the next request. A longer Retry-After "
         "is obeyed.",
     )
-    throttle_attempts: int = Field(
-        default=20, ge=0, description="How often one request is sent again after a 429."
+    throttle_attempts: CountOrZero = Field(
+        default=20, description="How often one request is sent again after a 429."
     )
 
 
@@ -269,10 +274,8 @@ class LimitSettings(Section):
         default=ByteSize(512 * 2**20),
         description="The budget for data in flight. Larger files go to the temporary folder.",
     )
-    max_bad_row_ratio: float = Field(
+    max_bad_row_ratio: Ratio = Field(
         default=0.5,
-        ge=0,
-        le=1,
         description="A file with a larger share of bad rows fails as a whole.",
     )
     max_file_size: Size = Field(
@@ -305,7 +308,7 @@ class EngineSettings(Section):
         description="Dask: the scheduler's address, tls://host:8786 or tcp://host:8786. The engine "
         "dask needs it.",
     )
-    workers: Annotated[int, Field(ge=1)] | None = Field(
+    workers: Count | None = Field(
         default=None,
         description="Dask: how many tasks run at once. They share fetch.concurrency and "
         "fetch.rate. Empty: as many as the cluster has workers.",

@@ -26,7 +26,9 @@ from etl.config.sections import (
 )
 from etl.config.values import Account
 from etl.model.errors import UsageError
+from etl.storage.connection import Connection, endpoint_of, secrets_of_environment
 from etl.storage.local import LocalStore
+from etl.storage.objects import ObjectStore
 from etl.storage.places import Place, is_remote
 from etl.storage.store import Store
 
@@ -88,8 +90,6 @@ class Settings(Section):
             return False
         if not is_remote(outer.uri):
             return Path(inner.uri).resolve().is_relative_to(Path(outer.uri).resolve())
-        from etl.storage.connection import endpoint_of  # noqa: PLC0415 - loads obstore
-
         first, second = Place.parse(outer.uri), Place.parse(inner.uri)
         # A bucket of the same name at another endpoint is another bucket.
         return first.holds(second) and (
@@ -102,8 +102,6 @@ class Settings(Section):
         for name, section in (("lake", self.lake), ("raw", self.raw), ("compact", self.compact)):
             if section.uri is None or not is_remote(section.uri):
                 continue
-            from etl.storage.connection import Connection  # noqa: PLC0415 - loads obstore
-
             try:
                 Connection(Place.parse(section.uri), self.options_of(section))
             except ValueError as error:
@@ -140,8 +138,6 @@ class Settings(Section):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
         if any(section.uri is not None and is_remote(section.uri) for section in stores):
-            from etl.storage.connection import secrets_of_environment  # noqa: PLC0415 - loads obstore
-
             yield from secrets_of_environment()
 
 
@@ -169,8 +165,6 @@ def open_copy(settings: Settings) -> Store:
 def _open(settings: Settings, section: StoreSettings, uri: str, *, patient: bool) -> Store:
     if not is_remote(uri):
         return LocalStore(Path(uri))
-    from etl.storage.objects import ObjectStore  # noqa: PLC0415 - loads obstore
-
     try:
         return ObjectStore(Place.parse(uri), settings.options_of(section), patient=patient)
     except ValueError as error:

@@ -98,16 +98,34 @@ Instant = Annotated[
         }
     ),
 ]
-_AnyDuration = Annotated[
-    timedelta, BeforeValidator(_duration), Expected("a number with s, m, h or d")
-]
+_AnyDuration = Annotated[timedelta, BeforeValidator(_duration)]
 # The last annotation, because each limit would change the schema.
 _DURATION_SCHEMA: Final = WithJsonSchema(
     {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|\.[0-9]+)[smhd]$"}
 )
-Duration = Annotated[_AnyDuration, Field(gt=timedelta(0)), _DURATION_SCHEMA]
-DurationOrZero = Annotated[_AnyDuration, Field(ge=timedelta(0)), _DURATION_SCHEMA]
-SecondOrMore = Annotated[_AnyDuration, Field(ge=timedelta(seconds=1)), _DURATION_SCHEMA]
+Duration = Annotated[
+    _AnyDuration,
+    Field(gt=timedelta(0)),
+    Expected("a number with s, m, h or d, more than 0s"),
+    _DURATION_SCHEMA,
+]
+DurationOrZero = Annotated[
+    _AnyDuration,
+    Field(ge=timedelta(0)),
+    Expected("a number with s, m, h or d"),
+    _DURATION_SCHEMA,
+]
+SecondOrMore = Annotated[
+    _AnyDuration,
+    Field(ge=timedelta(seconds=1)),
+    Expected("a number with s, m, h or d, 1s or more"),
+    _DURATION_SCHEMA,
+]
+Flag = Annotated[bool, Expected("true or false")]
+Count = Annotated[int, Field(ge=1), Expected("a whole number, 1 or more")]
+CountOrZero = Annotated[int, Field(ge=0), Expected("a whole number, 0 or more")]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), Expected("a number, more than 0")]
+Ratio = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1")]
 Size = Annotated[
     ByteSize,
     Field(gt=0),
@@ -139,7 +157,9 @@ PlaceUri = Annotated[
     AfterValidator(normalised_uri),
     Expected("a folder, file:///folder, s3://, gs:// or az://", "./raw"),
 ]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Expected("a number of seconds")]
+Seconds = Annotated[
+    float, Field(ge=0, allow_inf_nan=False), Expected("a number of seconds, 0 or more")
+]
 
 
 def yaml_value(value: Any) -> Any:

@@ -76,7 +76,7 @@ def test_an_unexpected_error_before_the_secrets_are_known_is_not_quoted(tmp_path
     code = (
         "import etl.config.sources as sources\n"
         "def load(*_): raise KeyError('hush-hush')\n"
-        "sources.load_with_origins = load\n"
+        "sources.load = load\n"
         "from etl.cli import main; main()"
     )
     done = subprocess.run(
@@ -97,7 +97,7 @@ def test_flags_reach_the_configuration_with_their_names() -> None:
 
     def show(call: Call) -> None:
         settings, origins = call.read()
-        call.print_json([settings.account, settings.lake.uri, str(origins.of("account"))])
+        call.print_json([settings.account, settings.lake.uri, origins["account"]])
 
     done = CliRunner().invoke(
         made(show), ["--account", "a1"], env={"AHT_ETL_LAKE__URI": "elsewhere"}

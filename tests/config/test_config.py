@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from etl.cli import app
 from etl.cli.flags import RUN
-from etl.config.keys import Origins, all_keys, config_schema, shown_values, variable
+from etl.config.keys import KEYS, config_schema, shown_values, variable
 from etl.config.settings import Settings
-from etl.config.sources import load
+from etl.config.sources import load_settings
 from etl.config.values import yaml_value
 from etl.model.errors import UsageError
 from tests.test_configurations import CONFIGS
@@ -34,7 +34,7 @@ class _EditorLoader(yaml.SafeLoader):
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for key, _ in all_keys():
+    for key in KEYS:
         monkeypatch.delenv(variable(key), raising=False)
 
 
@@ -83,7 +83,7 @@ def test_what_is_shown_is_the_same_configuration(file: Path, tmp_path: Path) -> 
     """Its YAML, loaded again with its comments, gives the same settings."""
     again = tmp_path / "again.yaml"
     again.write_text(show("--config", str(file)))
-    assert load({}, file, {}).model_dump() == load({}, again, {}).model_dump()
+    assert load_settings(file, {}).model_dump() == load_settings(again, {}).model_dump()
     narrow = show("--config", str(file), COLUMNS="20")
     assert again.read_text() == narrow
 
@@ -103,7 +103,7 @@ VALUES = {
 
 def test_every_key_is_shown_once() -> None:
     """With a comment; a flag that sets a key is named as its origin."""
-    keys = [key for key, _ in all_keys()]
+    keys = list(KEYS)
     assert [*keys] == [*origins(), *()] == list(dict.fromkeys(keys))
     lines = [line for line in show().splitlines() if "#" in line]
     assert len(keys) == len(lines)
@@ -126,9 +126,9 @@ def test_every_key_is_shown_once() -> None:
 )
 def test_durations_as_they_are_written(value: str, expected: str) -> None:
     """In the largest exact unit, which loads as the same value."""
-    settings = load({"fetch": {"timeout": value}}, None, {})
+    settings = load_settings(None, {}, fetch={"timeout": value})
     assert expected == yaml_value(settings.fetch.timeout)
-    again = load({"fetch": {"timeout": expected}}, None, {})
+    again = load_settings(None, {}, fetch={"timeout": expected})
     assert settings.fetch == again.fetch
 
 
@@ -138,9 +138,9 @@ def test_durations_as_they_are_written(value: str, expected: str) -> None:
 )
 def test_sizes_as_they_are_written(value: str, expected: str | int) -> None:
     """In the largest exact unit, which loads as the same value."""
-    settings = load({"limits": {"memory": value}}, None, {})
+    settings = load_settings(None, {}, limits={"memory": value})
     assert expected == yaml_value(settings.limits.memory)
-    again = load({"limits": {"memory": str(expected)}}, None, {})
+    again = load_settings(None, {}, limits={"memory": str(expected)})
     assert settings.limits == again.limits
 
 
@@ -176,7 +176,7 @@ def properties(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def test_every_key_is_in_the_schema() -> None:
     """By its name in YAML, with a description, and with a default that is valid."""
     found = dict(properties(config_schema()))
-    assert sorted(key for key, _ in all_keys()) == sorted(found)
+    assert sorted(key for key in KEYS) == sorted(found)
     assert [] == [key for key, field in found.items() if not field.get("description")]
     for key, field in found.items():
         if "default" in field:
@@ -184,7 +184,8 @@ def test_every_key_is_in_the_schema() -> None:
             for part in reversed(key.split(".")):
                 document = {part: document}
             VALIDATOR.validate(document)
-            assert load(_texts(document), None, {}).model_dump() == Settings().model_dump()
+            settings = load_settings(environ={}, **_texts(document))
+            assert settings.model_dump() == Settings().model_dump()
 
 
 def _texts(value: Any) -> Any:
@@ -223,7 +224,7 @@ def test_valid_yaml(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     VALIDATOR.validate(yaml.load(text, _EditorLoader))
-    load({}, file, {})
+    load_settings(file, {})
 
 
 @pytest.mark.parametrize(
@@ -260,12 +261,12 @@ def test_invalid_yaml(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     assert not VALIDATOR.is_valid(yaml.load(text, _EditorLoader))
     with pytest.raises(UsageError):
-        load({}, file, {})
+        load_settings(file, {})
 
 
 def test_values_are_shown_as_people_write_them() -> None:
     """Sizes and durations with their units, an alias under its own key."""
-    shown = {value.key: value.text for value in shown_values(Settings(), Origins())}
+    shown = {value.key: value.text for value in shown_values(Settings(), {})}
     assert ("512MiB", "1KiB", "60s", "unset") == (
         shown["limits.memory"],
         shown["fetch.least_rate"],

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from etl.config.keys import all_keys, variable
+from etl.config.keys import KEYS, variable
 from etl.config.settings import Settings
-from etl.config.sources import load
+from etl.config.sources import load_settings
 from etl.model.errors import UsageError
 
-KEYS = [key for key, _ in all_keys()]
 #: Wrong texts for keys that accept most texts.
 WRONG_TEXTS = {
     "lake.uri": "ftp://host/lake",
@@ -39,7 +38,7 @@ def nested(key: str, value: Any) -> Any:
 
 def said_of(flags: Any, config: Path | None = None, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(UsageError) as caught:
-        load(flags, config, environ or {})
+        load_settings(config, environ or {}, **flags)
     return str(caught.value)
 
 
@@ -89,11 +88,11 @@ def test_nothing_for_each_key_is_explained_or_means_unset(key: str, tmp_path: Pa
     helps(key, said_of(nested(key, "")))
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(nested(key, None)))
-    if dict(all_keys())[key].get_default(call_default_factory=True) is None:
-        load({}, file, {})
+    if KEYS[key].get_default(call_default_factory=True) is None:
+        load_settings(file, {})
     else:
         helps(key, said_of({}, file))
-    assert load({}, None, {variable(key): ""}).model_dump() == Settings().model_dump()
+    assert load_settings(None, {variable(key): ""}).model_dump() == Settings().model_dump()
 
 
 @pytest.mark.parametrize("section", sorted({key.partition(".")[0] for key in KEYS if "." in key}))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.config.settings import Settings
-from etl.config.sources import load
+from etl.config.sources import load_settings
 from etl.model.errors import UsageError
 
 
@@ -35,7 +35,7 @@ def test_precedence(tmp_path: Path) -> None:
         "AHT_ETL_FETCH__CONCURRENCY": "3",
         "AHT_ETL_API__SOURCE": "e",
     }
-    settings = load({"fetch": {"concurrency": "4"}}, config, environ)
+    settings = load_settings(config, environ, fetch={"concurrency": "4"})
     assert settings.fetch.concurrency == 4
     assert settings.api.source == "e"
     assert settings.account == "s"
@@ -48,7 +48,7 @@ def test_yaml_scalars_stay_text(tmp_path: Path) -> None:
     config.write_text(
         "account: 0123\nwindow: {from: 2022-06-01}\nlake: {options: {allow_http: true}}\nraw:\n"
     )
-    settings = load({}, config, {})
+    settings = load_settings(config, {})
     assert settings.account == "0123"
     assert settings.window.start is not None
     assert settings.lake.options["allow_http"].get_secret_value() == "true"
@@ -79,7 +79,7 @@ def test_a_mistyped_time_is_refused_in_every_source(value: str, said: str, tmp_p
         ({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path / "secrets")}),
     ):
         with pytest.raises(UsageError, match=r"^window\.from: ") as caught:
-            load(flags, file, environ)
+            load_settings(file, environ, **flags)
         assert said in str(caught.value)
         assert value in str(caught.value)
 
@@ -96,7 +96,7 @@ def test_a_mistyped_time_is_refused_in_every_source(value: str, said: str, tmp_p
 def test_a_wrong_time_from_python_is_refused(value: object, said: str) -> None:
     """A datetime needs a zone, and milliseconds are a whole number."""
     with pytest.raises(UsageError, match=said):
-        load({"window": {"from": value}}, None, {})
+        load_settings(None, {}, window={"from": value})
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,14 @@ def test_a_wrong_time_from_python_is_refused(value: object, said: str) -> None:
 )
 def test_the_forms_of_a_time_from_python(value: object) -> None:
     """A date is midnight UTC, a whole number is milliseconds, a datetime has a zone."""
-    assert load({"window": {"from": value}}, None, {}).window.start == datetime(
+    assert load_settings(None, {}, window={"from": value}).window.start == datetime(
         2022, 6, 1, tzinfo=UTC
     )
 
 
 def test_environment_forms() -> None:
     """Lists are JSON, sizes and durations have units, and Kubernetes' own variables are ignored."""
-    settings = load(
-        {},
+    settings = load_settings(
         None,
         {
             "AHT_ETL_RETRY__SERVER_DELAYS": "[0.5, 1]",
@@ -162,7 +161,7 @@ def test_wrong_configuration_names_the_key(
 ) -> None:
     """Each wrong or unknown key is named in one line."""
     with pytest.raises(UsageError) as caught:
-        load(flags, None, environ)
+        load_settings(None, environ, **flags)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -191,7 +190,7 @@ def test_each_source_says_which_key_was_meant(
     said = []
     for environ in ({variable: "hush-hush"}, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}):
         with pytest.raises(UsageError) as caught:
-            load({}, None, environ)
+            load_settings(None, environ)
         said.append(str(caught.value))
     assert f"environment variable {variable}: " in said[0]
     assert f"secret file {wrong.replace('.', '__')}: " in said[1]
@@ -209,7 +208,7 @@ def test_all_unknown_variables_are_named_at_once() -> None:
     """Also a misspelled AHT_ETL_SECRETS_DIR."""
     environ = {"AHT_ETL_SECRET_DIR": "s", "AHT_ETL_ACOUNT": "a", "AHT_ETL_FETCH__RATE": "x"}
     with pytest.raises(UsageError) as caught:
-        load({}, None, environ)
+        load_settings(None, environ)
     assert "AHT_ETL_SECRET_DIR: unknown key, did you mean AHT_ETL_SECRETS_DIR?" in str(caught.value)
     assert "AHT_ETL_ACOUNT: unknown key, did you mean account" in str(caught.value)
 
@@ -222,7 +221,7 @@ def test_the_source_of_a_wrong_value_is_named(tmp_path: Path) -> None:
     (tmp_path / "secrets" / "fetch__timeout").write_text("1w")
     environ = {"AHT_ETL_SECRETS_DIR": str(tmp_path / "secrets"), "AHT_ETL_FETCH__RATE": "x"}
     with pytest.raises(UsageError) as caught:
-        load({}, config, environ)
+        load_settings(config, environ)
     said = sorted(str(caught.value).split("; "))
     assert said[0].startswith("account: ")
     assert said[0].endswith(f"({config})")
@@ -235,7 +234,7 @@ def test_the_source_of_a_wrong_value_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost/"])
 def test_http_to_loopback_is_allowed(url: str) -> None:
     """Plain http is allowed if it stays on the machine; a slash at the end is removed."""
-    assert load({"api": {"base_url": url}}, None, {}).api.base_url == url.rstrip("/")
+    assert load_settings(None, {}, api={"base_url": url}).api.base_url == url.rstrip("/")
 
 
 def test_unknown_secret_file(tmp_path: Path) -> None:
@@ -243,7 +242,7 @@ def test_unknown_secret_file(tmp_path: Path) -> None:
     (tmp_path / "auth__client_idd").write_text("hush-hush")
     (tmp_path / "acount").write_text("hush-hush")
     with pytest.raises(UsageError, match="acount") as caught:
-        load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
+        load_settings(None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
     assert "hush" not in str(caught.value)
 
 
@@ -253,7 +252,7 @@ def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Pa
     (tmp_path / "auth__client_id").mkdir()
     (tmp_path / "auth__client_secret").write_bytes("hush-hush".encode("utf-16"))
     with pytest.raises(UsageError) as caught:
-        load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
+        load_settings(None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)})
     said = str(caught.value)
     for name, reason in (
         ("account", "cannot be read: it is a link to ..data/account, which does not exist"),
@@ -268,7 +267,7 @@ def test_a_secret_file_that_cannot_be_read_is_named_with_its_reason(tmp_path: Pa
 def test_a_byte_order_mark_is_no_part_of_a_secret(content: bytes, tmp_path: Path) -> None:
     """Some editors write one at the start of a file."""
     (tmp_path / "account").write_bytes(content)
-    assert "a1" == load({}, None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}).account
+    assert "a1" == load_settings(None, {"AHT_ETL_SECRETS_DIR": str(tmp_path)}).account
 
 
 @pytest.mark.parametrize(
@@ -291,7 +290,7 @@ def test_a_byte_order_mark_is_no_part_of_a_secret(content: bytes, tmp_path: Path
 def test_authentication_is_one_whole_scheme(auth: dict[str, str], said: str) -> None:
     """Half a scheme and two schemes are wrong; the message holds no value."""
     with pytest.raises(UsageError) as caught:
-        load({"auth": auth}, None, {})
+        load_settings(None, {}, auth=auth)
     assert said in str(caught.value)
     assert "hush" not in str(caught.value)
 
@@ -304,12 +303,36 @@ def test_broken_yaml_is_not_quoted(text: str, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(text)
     with pytest.raises(UsageError) as caught:
-        load({}, config, {})
+        load_settings(config, {})
     assert "hush-hush" not in str(caught.value)
 
 
 def test_secrets_are_hidden_when_shown() -> None:
     """Neither repr nor str of the settings shows a secret."""
-    settings = load({"auth": {"client_id": "hush-1", "client_secret": "hush-2"}}, None, {})
+    settings = load_settings(None, {}, auth={"client_id": "hush-1", "client_secret": "hush-2"})
     assert "hush" not in repr(settings)
     assert sorted(settings.secret_values()) == ["hush-1", "hush-2"]
+
+
+def test_a_variable_may_hold_a_whole_section() -> None:
+    """As JSON; a variable for one of its keys is stronger; other text is named, not ignored."""
+    environ = {
+        "AHT_ETL_FETCH": '{"rate": 2, "concurrency": 3}',
+        "AHT_ETL_FETCH__RATE": "5",
+        "AHT_ETL_LAKE__OPTIONS__SERVICE_ACCOUNT_KEY": '{"type": "hush-hush"}',
+    }
+    settings = load_settings(None, environ)
+    assert (5, 3) == (settings.fetch.rate, settings.fetch.concurrency)
+    options = settings.lake.options
+    assert '{"type": "hush-hush"}' == options["service_account_key"].get_secret_value()
+    with pytest.raises(UsageError, match=r"fetch: is a section, .+\(AHT_ETL_FETCH\)"):
+        load_settings(None, {**environ, "AHT_ETL_FETCH": "hush"})
+
+
+def test_keys_in_the_place_of_a_value_are_unknown(tmp_path: Path) -> None:
+    """Each one is named, in YAML and in the environment."""
+    config = tmp_path / "c.yaml"
+    config.write_text("fetch: {rate: {least: 1, most: 2}}\n")
+    for file, environ in ((config, {}), (None, {"AHT_ETL_FETCH": '{"rate": {"least": 1}}'})):
+        with pytest.raises(UsageError, match=r"fetch\.rate\.least: unknown key, did you mean"):
+            load_settings(file, environ)
