@@ -6,13 +6,12 @@ copiers may be killed, repeated, run at the same time, and run while loads conti
 copy see each row once at any moment.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -43,40 +42,11 @@ class Day:
 
 @dataclass(slots=True)
 class Copied:
-    """What was copied so far; threads change it while they hold `lock`.
+    """What was copied so far, a settled day each; `damaged_folders` are above days."""
 
-    `files_listed = files_already_loaded + files_loaded + files_failed + files_not_attempted`, at
-    any moment. Files of a day whose receipts were not read yet are not counted.
-    """
-
-    days_copied: int = 0
-    days_already_copied: int = 0
-    days_failed: int = 0
+    days: "list[DayCopy]" = field(default_factory=list)
     days_not_settled: int = 0
-    days_not_attempted: int = 0
-    files_listed: int = 0
-    files_already_loaded: int = 0
-    files_loaded: int = 0
-    files_failed: int = 0
-    rows: int = 0
-    quarantined: int = 0
-    parts: list[PartWritten] = field(default_factory=list)
-    failures: list[Damage] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def files_not_attempted(self) -> int:
-        """The number of files without an outcome."""
-        done = self.files_already_loaded + self.files_loaded + self.files_failed
-        return self.files_listed - done
-
-    def fail(self, damage: Damage, files: int = 0) -> None:
-        """Count a day, or a folder above days, that could not be copied."""
-        log.error("day.failed", path=damage.name, reason=damage.message)
-        with self.lock:
-            self.days_failed += 1
-            self.files_failed += files
-            self.failures.append(damage)
+    damaged_folders: list[Damage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +74,11 @@ class Copier:
         layout = self._open()
         days = [day for day in days_of(layout) if selection.includes(day.partition)]
         settled = [day for day in days if day.partition.end <= settled_before]
+        so_far.days = [DayCopy(self, day) for day in settled]
         so_far.days_not_settled = len(days) - len(settled)
+        so_far.damaged_folders = list(layout.damaged_folders)
         for damage in layout.damaged_folders:
-            so_far.fail(damage)
+            _log(damage)
         threads = max(cores(), self.lake.readers, self.copy.readers)
         threads = max(1, min(threads, self.memory_bytes // _BYTES_A_THREAD))
 
@@ -114,7 +86,7 @@ class Copier:
             structlog.contextvars.bind_contextvars(run_id=self.run_id)
 
         with ThreadPoolExecutor(threads, "aht-etl-copy", bind) as pool:
-            list(pool.map(lambda day: _DayCopy(self, day, so_far).run(), settled))
+            list(pool.map(DayCopy.run, so_far.days))
 
     def _open(self) -> Layout:
         """Return the lake's layout, and make sure that the copy can be written to."""
@@ -164,53 +136,55 @@ class _DamagedError(Exception):
         self.damage = damage
 
 
-class _DayCopy:
-    """Copies one day, in one thread."""
+class DayCopy:
+    """Copies one day, in one thread, and holds what became of it so far.
 
-    def __init__(self, copier: Copier, day: Day, so_far: Copied) -> None:
+    `parts` were written by this call; a day that is "not_attempted" may have some. Read from
+    another thread: `parts`, then `in_copy`, then `files`, so that none is less than one before it.
+    """
+
+    def __init__(self, copier: Copier, day: Day) -> None:
         self._copier = copier
         self._day = day
-        self._so_far = so_far
         self._folder = day.partition.directory
-        self._state = PartitionState()
+        self._in_copy = PartitionState()
         self._known: set[str] = set()
-        self._listed = 0
-        self._already_loaded = 0
-        self._loaded = 0
+        self.parts: list[PartWritten] = []
+        self.quarantined = 0
+        self.damage: Damage | None = None
+        self.outcome: Literal["copied", "already_copied", "failed", "not_attempted"]
+        self.outcome = "not_attempted"
+
+    @property
+    def files(self) -> int:
+        """The number of files that the lake holds, as far as its receipts are read."""
+        return len(self._known)
+
+    @property
+    def in_copy(self) -> int:
+        """How many of them the copy holds."""
+        return len(self._known & self._in_copy.loaded)
 
     def run(self) -> None:
-        """Copy the sources that the copy lacks, and count the outcome in `so_far`."""
-        damage = None
+        """Copy the sources that the copy lacks."""
         try:
             parts = self._read_receipts()
-            self._count()
-            if not self._known <= self._state.loaded:
+            if not self._known <= self._in_copy.loaded:
                 self._write(parts)
+            self.outcome = "copied" if self.parts else "already_copied"
         except _StoppedError:
-            with self._so_far.lock:
-                self._so_far.days_not_attempted += 1
+            pass
         except _DamagedError as error:
-            damage = error.damage
+            self._fail(error.damage)
         except OSError as error:
             place = self._copier.copy.staged_in or self._folder
-            damage = Damage(self._folder, str(StoreError.of("writing to", place, error)))
+            self._fail(Damage(self._folder, str(StoreError.of("writing to", place, error))))
         except StoreError as error:
-            damage = Damage(self._folder, str(error))
-        else:
-            with self._so_far.lock:
-                self._so_far.days_copied += self._loaded > 0
-                self._so_far.days_already_copied += self._loaded == 0
-        self._count()
-        if damage is not None:
-            self._so_far.fail(damage, len(self._known - self._state.loaded))
+            self._fail(Damage(self._folder, str(error)))
 
-    def _count(self) -> None:
-        """Update the counts of files; those in the copy that are not ours were there already."""
-        already_loaded = len(self._known & self._state.loaded) - self._loaded
-        with self._so_far.lock:
-            self._so_far.files_listed += len(self._known) - self._listed
-            self._so_far.files_already_loaded += already_loaded - self._already_loaded
-        self._listed, self._already_loaded = len(self._known), already_loaded
+    def _fail(self, damage: Damage) -> None:
+        self.damage, self.outcome = damage, "failed"
+        _log(damage)
 
     def _read_receipts(self) -> list[tuple[StoredFile, tuple[Receipt, ...]]]:
         """Read the day's receipts in the lake, then those in the copy.
@@ -233,9 +207,9 @@ class _DayCopy:
                 continue
             found.append((file, sources))
             self._known.update(source.path for source in sources)
-        self._state = read_state(self._copier.copy, self._folder)
-        if self._state.damage is not None:
-            damage = damage or Damage(self._folder, self._state.damage)
+        self._in_copy = read_state(self._copier.copy, self._folder)
+        if self._in_copy.damage is not None:
+            damage = damage or Damage(self._folder, self._in_copy.damage)
         if damage is not None:
             raise _DamagedError(damage)
         return found
@@ -251,12 +225,12 @@ class _DayCopy:
         try:
             for file, sources in parts:
                 self._check_stopped()
-                if all(source.path in self._state.loaded | taken for source in sources):
+                if all(source.path in self._in_copy.loaded | taken for source in sources):
                     continue
                 try:
                     with self._copier.lake.open(file.name) as stream:
                         for source, rows in source_rows(stream, file.bytes, sources):
-                            if source.path in self._state.loaded or source.path in taken:
+                            if source.path in self._in_copy.loaded or source.path in taken:
                                 continue
                             taken.add(source.path)
                             add_source(builder, source, rows)
@@ -273,19 +247,17 @@ class _DayCopy:
     def _commit(self, builder: PartBuilder) -> None:
         encoded, new_builder = builder.finish(), self._copier.new_builder
         try:
-            result = commit(self._copier.copy, self._folder, self._state, encoded, new_builder)
+            result = commit(self._copier.copy, self._folder, self._in_copy, encoded, new_builder)
         except UnreadablePartError as error:  # of the copy, not of the lake
             raise StoreError(str(error)) from None
         result.log(self._folder)
-        part, so_far = result.written, self._so_far
-        if part is None or result.encoded is None:
-            return
-        self._loaded += part.sources
-        with so_far.lock:
-            so_far.files_loaded += part.sources
-            so_far.rows += part.rows
-            so_far.quarantined += sum(source.quarantined for source in result.encoded.sources)
-            so_far.parts.append(part)
+        if result.written is not None and result.encoded is not None:
+            self.parts.append(result.written)
+            self.quarantined += sum(source.quarantined for source in result.encoded.sources)
+
+
+def _log(damage: Damage) -> None:
+    log.error("day.failed", path=damage.name, reason=damage.message)
 
 
 def _check_places(file: StoredFile, sources: tuple[Receipt, ...]) -> None:

@@ -259,11 +259,12 @@ def test_another_copier_is_faster(tmp_path: Path) -> None:
     stores = LocalStore(lake), LocalStore(copy)
     copier = Copier(*stores, "zstd", 2**27, 2**26, "run", meanwhile)
     copier.run(Selection(), datetime.now(UTC), so_far)
-    assert (5, 3, 2, 0) == (
-        so_far.files_listed,
-        so_far.files_already_loaded,
-        so_far.files_loaded,
-        so_far.files_not_attempted,
+    (day,) = so_far.days
+    assert ("copied", 5, 5, [2]) == (
+        day.outcome,
+        day.files,
+        day.in_copy,
+        [part.sources for part in day.parts],
     )
     assert_equal(lake, copy)
     parts = sorted(copy.rglob("*.parquet"))

@@ -1,5 +1,6 @@
 """The report of `aht-etl compact`: JSON for programs, text for people."""
 
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from signal import Signals
@@ -30,56 +31,67 @@ def to_json(
     `window` has the flags, null if none is given; `days` counts the copy's partitions. `error` is
     why the command failed, `signal` what stopped it.
     """
+    # A thread may still be copying: what is final comes first, then the numbers in this order.
+    broken = [day for day in copied.days if day.damage is not None]
+    failures = [*copied.damaged_folders, *(day.damage for day in broken if day.damage)]
+    failed = sum(day.files - day.in_copy for day in broken)
+    days = Counter(day.outcome for day in copied.days)
+    parts = [part for day in copied.days for part in day.parts]
+    loaded = sum(part.sources for part in parts)
+    in_copy = sum(day.in_copy for day in copied.days)
+    listed = sum(day.files for day in copied.days)
     status: Status
     if signal is not None:
         status, exit_code = "interrupted", 128 + signal
     elif error is not None:
         status, exit_code = "failed", EXIT_FAILED
-    elif copied.failures:
+    elif failures:
         status, exit_code = "partial", EXIT_PARTIAL
     else:
         status, exit_code = "ok", EXIT_OK
     finished_at = datetime.now(UTC)
     start, end = selection.start, selection.end
     window = {"from": rfc3339(start) if start else None, "to": rfc3339(end) if end else None}
-    with copied.lock:
-        return {
-            "run_id": run_id,
-            "version": __version__,
-            "status": status,
-            "exit_code": exit_code,
-            "account": selection.account,
-            "window": window if start or end else None,
-            "started_at": rfc3339(started_at),
-            "finished_at": rfc3339(finished_at),
-            "duration_seconds": round((finished_at - started_at).total_seconds(), 3),
-            "lake": settings.lake.uri,
-            "copy": settings.compact.uri,
-            "days": {
-                "copied": copied.days_copied,
-                "already_copied": copied.days_already_copied,
-                "failed": copied.days_failed,
-                "not_settled": copied.days_not_settled,
-                "not_attempted": copied.days_not_attempted,
-            },
-            "files": {
-                "listed": copied.files_listed,
-                "already_loaded": copied.files_already_loaded,
-                "loaded": copied.files_loaded,
-                "failed": copied.files_failed,
-                "invalid": 0,
-                "skipped": 0,
-                "not_attempted": copied.files_not_attempted,
-            },
-            "rows": {"loaded": copied.rows, "quarantined": copied.quarantined},
-            "bytes": {"written": sum(part.bytes for part in copied.parts)},
-            "parts": [asdict(part) for part in copied.parts],
-            "failures": [
-                {"path": damage.name, "kind": "lake", "message": damage.message, "attempts": 1}
-                for damage in copied.failures
-            ],
-            "error": error,
-        }
+    return {
+        "run_id": run_id,
+        "version": __version__,
+        "status": status,
+        "exit_code": exit_code,
+        "account": selection.account,
+        "window": window if start or end else None,
+        "started_at": rfc3339(started_at),
+        "finished_at": rfc3339(finished_at),
+        "duration_seconds": round((finished_at - started_at).total_seconds(), 3),
+        "lake": settings.lake.uri,
+        "copy": settings.compact.uri,
+        "days": {
+            "copied": days["copied"],
+            "already_copied": days["already_copied"],
+            "failed": len(failures),
+            "not_settled": copied.days_not_settled,
+            "not_attempted": days["not_attempted"],
+        },
+        "files": {
+            "listed": listed,
+            "already_loaded": in_copy - loaded,
+            "loaded": loaded,
+            "failed": failed,
+            "invalid": 0,
+            "skipped": 0,
+            "not_attempted": listed - in_copy - failed,
+        },
+        "rows": {
+            "loaded": sum(part.rows for part in parts),
+            "quarantined": sum(day.quarantined for day in copied.days),
+        },
+        "bytes": {"written": sum(part.bytes for part in parts)},
+        "parts": [asdict(part) for part in parts],
+        "failures": [
+            {"path": damage.name, "kind": "lake", "message": damage.message, "attempts": 1}
+            for damage in failures
+        ],
+        "error": error,
+    }
 
 
 def to_text(report: dict[str, Any]) -> str:
