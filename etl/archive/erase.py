@@ -9,28 +9,29 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow.compute as pc
 
-from etl.archive.reader import Versions, version_name, versions_by_path
+from etl.archive.reader import version_name, versions_by_path
 from etl.decode.unpack import GZIP_MAGIC, Unpacked
 from etl.lake.layout import QUARANTINE, bad_rows_name, read_layout, to_partition
 from etl.lake.receipts import UnreadablePartError, read_receipts
 from etl.lake.rows import source_rows
 from etl.model.errors import FileError, RunError, UsageError
 from etl.model.paths import BreakdownPath, Partition
-from etl.storage.store import Store, StoredFile, StoreError, replace_file
+from etl.storage.store import Store, StoreError, replace_file
 
 _ID: Final = re.compile(r'account:[^:\s"\\]+:conversation:[^:\s"\\]+')
 _ESCAPE: Final = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _DECODER: Final = json.JSONDecoder()
-_SPACE: Final = re.compile(r"[ \t\r\n\ufeff]*")
-_COMMA: Final = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
+# Where the next value of a file begins, or the next element of an array or its end.
+_VALUE: Final = re.compile(r"[^ \t\r\n\ufeff]")
+_ELEMENT: Final = re.compile(r"[^ \t\r\n,]")
 _PIECE_BYTES: Final = 256
 
 
@@ -69,12 +70,12 @@ class Erasure:
     days: tuple[Partition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """The sources of each part, and of each source with rows that mention the id their number."""
+class _Source(NamedTuple):
+    """A source of a part, and how many of its rows mention the id."""
 
-    parts: dict[str, set[str]]
-    rows: dict[str, int]
+    part: str
+    path: str
+    rows: int
 
 
 def find(lake: Store, archive: Store, copy: Store | None, wanted: Wanted) -> Erasure:
@@ -89,35 +90,36 @@ def find(lake: Store, archive: Store, copy: Store | None, wanted: Wanted) -> Era
     if archive.is_held():
         raise RunError(f"a run uses the archive {archive.place}; erase when none is active")
     archived = versions_by_path(archive.walk(_refuse))
-    in_lake = _read_parts(lake, wanted)
-    in_copy = _read_parts(copy, wanted) if copy is not None else _Held({}, {})
+    in_lake = list(_sources(lake, wanted))
+    in_copy = list(_sources(copy, wanted)) if copy is not None else []
     files = [
         (versions.path, file.name)
         for versions in archived.values()
-        for file in _files(versions)
+        for file in versions.files
         if _without(_content(archive, file.name), wanted) is not None
     ]
-    sources = {*in_lake.rows, *(path.text for path, _ in files), *_bad_rows(lake, wanted)}
-    if not sources and not in_copy.rows:
+    sources = {source.path for source in in_lake if source.rows}
+    sources |= {*(path.text for path, _ in files), *_bad_rows(lake, wanted)}
+    copied = sources.union(source.path for source in in_copy if source.rows)
+    if not copied:
         raise RunError(f"nothing mentions {wanted.text}; nothing was changed")
-    parts = _parts_of(in_lake, sources)
-    _require(parts, in_lake, {*archived}, "in the lake and not in the archive")
-    copied = _parts_of(in_copy, sources | {*in_copy.rows})
-    known = {*archived}.union(*in_lake.parts.values())
-    _require(copied, in_copy, known, "in the copy, and neither in the lake nor in the archive")
+    parts = _parts(in_lake, sources, {*archived}, "in the lake and not in the archive")
+    known = {*archived}.union(source.path for source in in_lake)
+    where = "in the copy, and neither in the lake nor in the archive"
+    copied_parts = _parts(in_copy, copied, known, where)
     return Erasure(
-        rows=sum(in_lake.rows.values()),
+        rows=sum(source.rows for source in in_lake),
         archived=tuple(files),
-        parts=tuple(parts),
+        parts=parts,
         bad_rows=tuple(
             file.name
             for file in lake.walk(_refuse, QUARANTINE)
             if file.name in set(map(bad_rows_name, sources))
         ),
-        copied_parts=tuple(copied),
+        copied_parts=copied_parts,
         hours=tuple(sorted({BreakdownPath.parse(source).partition for source in sources})),
         days=tuple(
-            sorted({day for name in copied if (day := to_partition(name.rpartition("/")[0]))})
+            sorted({day for name in copied_parts if (day := to_partition(name.rpartition("/")[0]))})
         ),
     )
 
@@ -157,28 +159,20 @@ def _refuse(_: str, error: StoreError) -> None:
     raise error
 
 
-def _files(versions: Versions) -> Iterable[StoredFile]:
-    first = [versions.first] if versions.first else []
-    return [*first, *versions.others.values()]
-
-
-def _read_parts(store: Store, wanted: Wanted) -> _Held:
+def _sources(store: Store, wanted: Wanted) -> Iterator[_Source]:
     layout = read_layout(store)
     for damage in (*layout.unlistable.values(), *layout.damaged_folders):
         raise StoreError(damage.message)
-    held = _Held({}, {})
     for file in (file for files in layout.parts.values() for file in files):
         try:
             with store.open(file.name) as stream:
                 receipts = read_receipts(stream).sources
-                held.parts[file.name] = {receipt.path for receipt in receipts}
                 for receipt, batches in source_rows(stream, file.bytes, receipts):
-                    if rows := sum(_mentions(batch, wanted) for batch in batches):
-                        held.rows[receipt.path] = held.rows.get(receipt.path, 0) + rows
+                    rows = sum(_mentions(batch, wanted) for batch in batches)
+                    yield _Source(file.name, receipt.path, rows)
         except UnreadablePartError as error:
             message = f"{file.name} is {error}; nothing was changed: aht-etl verify says more"
             raise StoreError(message) from None
-    return held
 
 
 def _mentions(batch: Any, wanted: Wanted) -> int:
@@ -199,14 +193,17 @@ def _bad_rows(lake: Store, wanted: Wanted) -> Iterator[str]:
                 yield row["sourcePath"]
 
 
-def _parts_of(held: _Held, sources: set[str]) -> list[str]:
-    return sorted(name for name, paths in held.parts.items() if paths & sources)
+def _parts(
+    held: Sequence[_Source], sources: set[str], known: set[str], where: str
+) -> tuple[str, ...]:
+    """Return the parts that hold any of the `sources`.
 
-
-def _require(parts: Iterable[str], held: _Held, known: set[str], where: str) -> None:
-    """Raise RunError if these parts hold other sources than the `known` ones."""
-    if lost := {path for name in parts for path in held.parts[name]} - known:
+    Raises RunError if they hold others than the `known` ones.
+    """
+    parts = {source.part for source in held if source.path in sources}
+    if lost := {source.path for source in held if source.part in parts} - known:
         raise RunError(f"{min(lost)} and {len(lost) - 1} others are {where}; nothing was changed")
+    return tuple(sorted(parts))
 
 
 def _content(store: Store, name: str) -> bytes:
@@ -249,29 +246,19 @@ def _rows(text: str) -> Iterator[str]:
 
     Elements of an array of rows are rows.
     """
-    at = _after(_SPACE, text, 0)
-    while at < len(text):
+    at, in_array = 0, False
+    while start := (_ELEMENT if in_array else _VALUE).search(text, at):
+        at = start.start()
+        if in_array and text[at] == "]":
+            at, in_array = at + 1, False
+            continue
         try:
             value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             newline = text.find("\n", at)
             value, end = None, newline if newline >= 0 else len(text)
-        if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-            yield from _elements(text, at + 1)
-        else:
-            yield text[at:end]
-        at = _after(_SPACE, text, end)
-
-
-def _elements(text: str, at: int) -> Iterator[str]:
-    at = _after(_SPACE, text, at)
-    while text[at] != "]":
-        _, end = _DECODER.raw_decode(text, at)
+        if not in_array and isinstance(value, list) and any(isinstance(v, dict) for v in value):
+            at, in_array = at + 1, True
+            continue
         yield text[at:end]
-        at = _after(_COMMA, text, end)
-
-
-def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Return the position after a pattern that always matches."""
-    match = pattern.match(text, at)
-    return at if match is None else match.end()
+        at = end

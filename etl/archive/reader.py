@@ -66,14 +66,14 @@ class Versions:
     failed: set[str] = field(default_factory=set)
 
     @property
-    def several(self) -> bool:
-        """Whether there is more than one file."""
-        return len(self.others) + (self.first is not None) > 1
+    def files(self) -> list[StoredFile]:
+        """The first file and the others."""
+        return [*([self.first] if self.first else ()), *self.others.values()]
 
     @property
     def modified(self) -> datetime:
         """When the newest version was written."""
-        return max(file.modified for file in (self.first, *self.others.values()) if file)
+        return max(file.modified for file in self.files)
 
     def best(self, store: Store) -> tuple[str, bool]:
         """Return the name of the version that counts, and whether it can be decoded.
@@ -106,7 +106,7 @@ def versions_by_path(files: Iterable[StoredFile]) -> dict[str, Versions]:
         elif file.bytes:
             versions.failed.add(match["failed"])
     # A note may be older than its file, and may remain after an operator deletes the file.
-    return {text: versions for text, versions in found.items() if versions.first or versions.others}
+    return {text: versions for text, versions in found.items() if versions.files}
 
 
 def folders_in(window: Window) -> Iterator[str]:
@@ -169,7 +169,7 @@ class ArchiveReader:
         }
         if not self._versions:
             await asyncio.to_thread(self._require_files)
-        several = [text for text, versions in self._versions.items() if versions.several]
+        several = [text for text, versions in self._versions.items() if len(versions.files) > 1]
         if several:
             reason = "the newest that can be decoded is taken of each"
             log.warning("archive.several", paths=len(several), first=several[0], reason=reason)

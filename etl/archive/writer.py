@@ -66,7 +66,7 @@ class ArchiveWriter:
     def __init__(self, store: Store, max_file_size: int) -> None:
         self._store = store
         self._max_file_size = max_file_size
-        self._waiting: list[tuple[Download, asyncio.Future[FileError | bool]]] = []
+        self._waiting: list[tuple[Download, asyncio.Future[bool]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
@@ -86,29 +86,28 @@ class ArchiveWriter:
         Files that arrive while others are written are written together after them, so that a
         folder is synced once for all of them. Raises FileError if the archive cannot be written to.
         """
-        done: asyncio.Future[FileError | bool] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((file, done))
         if self._writing is None:
             self._writing = asyncio.ensure_future(self._write_waiting())
-        result = await done
-        if isinstance(result, FileError):
-            raise result
-        return result
+        return await done
 
     async def _write_waiting(self) -> None:
         """Write all files that wait, in one of aiofiles' threads."""
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
+                results: Sequence[Exception | bool]
                 try:
                     results = await wrap(self._write)([file for file, _ in batch])
                 except Exception as error:  # noqa: BLE001 - raised in each worker
-                    for _, done in batch:
-                        if not done.done():
-                            done.set_exception(error)
-                    continue
+                    results = [error] * len(batch)
                 for (_, done), result in zip(batch, results, strict=True):
-                    if not done.done():  # else its worker was cancelled
+                    if done.done():
+                        continue  # its worker was cancelled
+                    if isinstance(result, Exception):
+                        done.set_exception(result)
+                    else:
                         done.set_result(result)
         finally:
             self._writing = None
