@@ -44,14 +44,8 @@ class Client:
 
     async def list(self, windows: list[Window]) -> Listing:
         """List each window. Raises RunError; see `list_windows`."""
-        return await list_windows(
-            self.transport,
-            self.auth,
-            f"{self._base}/breakdown",
-            self.settings.api.source,
-            windows,
-            any_404_is_empty=self.settings.api.any_404_is_empty,
-        )
+        url = f"{self._base}/breakdown"
+        return await list_windows(self.transport, self.auth, url, self.settings.api, windows)
 
     def attempts(self, path: BreakdownPath) -> Attempts:
         """Return the attempts to download one file."""

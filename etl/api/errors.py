@@ -121,9 +121,8 @@ def _texts(body: bytes, headers: Mapping[str, str]) -> list[str]:
     return [str(part) for part in parts if part not in (None, "")]
 
 
-def explain_401(details: ErrorDetails, *, keys_sent: bool, clock_offset_s: float | None) -> str:
-    """Return what a 401 means and what to do; `clock_offset_s` as `clock_offset` returns it."""
-    clock = describe_clock(clock_offset_s)
+def explain_401(details: ErrorDetails, clock: str, *, keys_sent: bool) -> str:
+    """Return what a 401 means and what to do; `clock` as `describe_clock` returns it."""
     if details.problem == "timestamp_refused" and clock:
         return f"{clock}: set it (NTP)"
     advice = _ADVICE_BY_PROBLEM.get(details.problem or "") or (
@@ -132,25 +131,17 @@ def explain_401(details: ErrorDetails, *, keys_sent: bool, clock_offset_s: float
     return f"{advice}; besides, {clock}: set it (NTP)" if clock else advice
 
 
-def describe_clock(offset_s: float | None) -> str:
-    """Return how this machine's clock differs from a server's; "" if it agrees or is unknown.
+def describe_clock(headers: Mapping[str, str], now: datetime) -> str:
+    """Return how this machine's clock, `now`, differs from the Date of a response.
 
-    `offset_s` is the seconds that this clock is ahead.
+    "" if it agrees within a minute, or is unknown: a cached response has the date of its making.
     """
-    if offset_s is None or abs(offset_s) <= _CLOCK_MAX_S:
+    sent_at = _http_date(headers.get("Date", ""))
+    ahead_s = 0.0 if sent_at is None or "Age" in headers else (now - sent_at).total_seconds()
+    if abs(ahead_s) <= _CLOCK_MAX_S:
         return ""
-    return (
-        f"this machine's clock is {abs(offset_s):,.0f} s "
-        f"{'ahead of' if offset_s > 0 else 'behind'} the server's"
-    )
-
-
-def clock_offset(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return how many seconds `now` is ahead of a response's Date; None if that is unknown."""
-    if "Age" in headers:  # a cached response has the date at which it was made
-        return None
-    at = _http_date(headers.get("Date", ""))
-    return None if at is None else (now - at).total_seconds()
+    side = "ahead of" if ahead_s > 0 else "behind"
+    return f"this machine's clock is {abs(ahead_s):,.0f} s {side} the server's"
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float:

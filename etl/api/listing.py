@@ -10,6 +10,7 @@ from etl.api.auth import Authenticator
 from etl.api.errors import quoted
 from etl.api.responses import ForeignResponseError, Response, read_json, read_start
 from etl.api.transport import Transport
+from etl.config.sections import ApiSettings
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.text import Redactor
 from etl.model.times import Window, to_millis
@@ -45,10 +46,8 @@ async def list_windows(
     transport: Transport,
     auth: Authenticator,
     endpoint: str,
-    source: str,
+    settings: ApiSettings,
     windows: list[Window],
-    *,
-    any_404_is_empty: bool = False,
 ) -> Listing:
     """List each window at `endpoint`; the entries come in the order of the windows.
 
@@ -62,7 +61,7 @@ async def list_windows(
     async def list_window(window: Window) -> list[Any]:
         url = (
             f"{endpoint}?fromMillis={to_millis(window.start)}&toMillis={to_millis(window.end)}"
-            f"&source={source}"
+            f"&source={settings.source}"
         )
         where = f"listing {window}"
         files: list[Any] = []
@@ -72,7 +71,7 @@ async def list_windows(
                     listing.requests += 1
                     async with transport.get(url, auth, frozenset({200, 206, 404})) as response:
                         if response.status == 404:
-                            if not any_404_is_empty:
+                            if not settings.any_404_is_empty:
                                 await _require_vendors_404(response, transport.redactor)
                             listing.empty_windows.append(window)
                         else:

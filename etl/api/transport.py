@@ -17,7 +17,7 @@ from etl.api.auth import Anonymous, Authenticator
 from etl.api.errors import (
     Attempts,
     UnauthorizedError,
-    clock_offset,
+    describe_clock,
     explain_401,
     quoted,
     read_error_details,
@@ -162,9 +162,9 @@ class Transport:
         )
 
     @property
-    def clock_offset_s(self) -> float | None:
-        """How many seconds this clock was ahead of the server's at the last response, if known."""
-        return None if self._last_head is None else clock_offset(*self._last_head)
+    def wrong_clock(self) -> str:
+        """How this clock differed from the server's at the last response; "" if it did not."""
+        return "" if self._last_head is None else describe_clock(*self._last_head)
 
     def attempts(self, what: str) -> Attempts:
         """Return the attempts of one request, by the retry policy; the log names it `what`."""
@@ -339,7 +339,8 @@ class Transport:
     ) -> FileError:
         """Return the error for a status; a 429 or 503 slows all requests down."""
         status = response.status
-        wait_s = retry_after_s(response.headers, datetime.now(UTC))
+        now = datetime.now(UTC)
+        wait_s = retry_after_s(response.headers, now)
         if status == 429:
             self.traffic.throttled += 1
             self.limiter.refused(sent.slot, throttled=True)
@@ -354,7 +355,8 @@ class Transport:
             self._pause(wait_s)
         details = await read_error_details(response, self.redactor.text)
         if status == 401:
-            why = explain_401(details, keys_sent=keys_sent, clock_offset_s=self.clock_offset_s)
+            clock = describe_clock(response.headers, now)
+            why = explain_401(details, clock, keys_sent=keys_sent)
             resends = await auth.refused(sent.header)
             return UnauthorizedError(f"status 401{details}; {why}", resends)
         if status == 404:

@@ -17,7 +17,7 @@ from yarl import URL
 
 from etl.api.auth import AuthenticationError
 from etl.api.client import Client, connect
-from etl.api.errors import UnauthorizedError, describe_clock
+from etl.api.errors import UnauthorizedError
 from etl.api.listing import Listing, require_an_answer
 from etl.api.network import Proxy, proxy_for, proxy_variables, resolve
 from etl.api.responses import ForeignResponseError
@@ -210,7 +210,7 @@ class Checkup:
         else:
             status = "206, some files are missing" if listing.partial_windows else "200"
         seen = f"(the listing answered {status})"
-        if clock := describe_clock(client.transport.clock_offset_s):
+        if clock := client.transport.wrong_clock:
             seen += f"; but {clock}: set it (NTP)"
         scheme = self._settings.auth.scheme
         if scheme == "none":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from etl.api.auth import Anonymous
 from etl.api.listing import Listing, list_windows, read_listing, require_an_answer
-from etl.config.sections import RetrySettings
+from etl.config.sections import ApiSettings, RetrySettings
 from etl.model.errors import RunError
 from etl.model.times import Window
 from tests.api.servers import Answer, serving, transport
@@ -41,7 +41,7 @@ def files(*paths: Any, status: int = 200) -> web.Response:
 async def listed(answer: Callable[[int], web.Response], **how: Any) -> Any:
     async with answering(answer) as server, transport(retry=RETRY) as opened:
         url = f"{server.url}/api/account/a1/agent-segments/breakdown"
-        return await list_windows(opened, Anonymous(), url, "aht_etl", DAYS, **how)
+        return await list_windows(opened, Anonymous(), url, ApiSettings(**how), DAYS)
 
 
 async def test_windows_in_their_order_each_path_once() -> None:
