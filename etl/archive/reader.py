@@ -18,10 +18,12 @@ import asyncio
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from etl.api.errors import Attempts
@@ -29,7 +31,7 @@ from etl.api.listing import Listing
 from etl.api.responses import Body
 from etl.api.transport import Traffic
 from etl.config.settings import Settings, open_archive
-from etl.lake.layout import Selection
+from etl.lake.layout import PartitionState, Selection
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.paths import BreakdownPath, InvalidPathError
@@ -246,3 +248,31 @@ def open_archive_reader(settings: Settings, traffic: Traffic) -> ArchiveReader:
         # Until the end: a comparison with the lake must know that more files may be loaded.
         archive.hold()
     return ArchiveReader(archive, settings.account, traffic)
+
+
+def read_archived(store: Store, directories: Sequence[str]) -> list[PartitionState]:
+    """Return the files of some hours that an archive holds and that can be decoded. Blocking.
+
+    An archive that refuses is reported as damage, as read_states does of a lake.
+    """
+    with ThreadPoolExecutor(store.readers) as pool:
+        return list(pool.map(partial(_read_hour, store), directories))
+
+
+def _read_hour(store: Store, directory: str) -> PartitionState:
+    state = PartitionState()
+
+    def refused(_: str, error: StoreError) -> None:
+        state.damage = str(error)
+
+    for text, copies in versions_by_path(store.walk(refused, directory)).items():
+        try:
+            _, decodable = copies.best(store)
+        except FileNotFoundError:
+            continue  # an operator deleted it
+        except (StoreError, OSError) as error:
+            state.damage = str(error)
+            continue
+        if decodable:
+            state.loaded.add(text)
+    return state

@@ -7,12 +7,13 @@ sources are already loaded.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from etl.lake.layout import is_part, part_name, part_number
+from etl.lake.layout import PartitionState, PartWritten, is_part, part_name, part_number
 from etl.lake.part import Encoded, PartBuilder
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
+from etl.lake.rows import without
 from etl.model.events import log
 from etl.storage.store import Store, StoreError, StoreUnusableError, create_new
 
@@ -21,29 +22,6 @@ _LOOKED_UP: Final = 100
 
 #: Called with each part's name in the lake and its receipts, in any thread.
 OnPart = Callable[[str, PartReceipts], None]
-
-
-@dataclass(slots=True)
-class PartitionState:
-    """What a partition holds: the sources that have a receipt, and the next part's number.
-
-    `damage` names a part that cannot be read: then nothing may be written here, because any
-    source might be in it.
-    """
-
-    loaded: set[str] = field(default_factory=set)
-    next_number: int = 0
-    damage: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PartWritten:
-    """A part that was committed: its name in the lake, its size, the number of its files."""
-
-    path: str
-    rows: int
-    bytes: int
-    sources: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +132,6 @@ def commit(
             known = state.loaded & {source.path for source in left.sources}
             if known:
                 # Found just now, or when an earlier part of this run met another run's.
-                from etl.lake.rows import without  # noqa: PLC0415 - it loads Arrow
-
                 theirs |= known
                 left = without(left, known, new_builder())
                 continue

@@ -16,8 +16,16 @@ from typing import Final, Literal
 import structlog
 
 from etl.config.sections import Compression
-from etl.lake.commit import PartitionState, PartWritten, commit, read_state
-from etl.lake.layout import Damage, Layout, Selection, day_of, read_layout
+from etl.lake.commit import commit, read_state
+from etl.lake.layout import (
+    Damage,
+    Layout,
+    PartitionState,
+    PartWritten,
+    Selection,
+    day_of,
+    read_layout,
+)
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.lake.rows import add_source, source_rows

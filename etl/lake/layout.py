@@ -91,6 +91,29 @@ class Layout:
         return any(partition.length == DAY for partition in (*self.parts, *self.unlistable))
 
 
+@dataclass(slots=True)
+class PartitionState:
+    """What a partition holds: the sources that have a receipt, and the next part's number.
+
+    `damage` names a part that cannot be read: then nothing may be written here, because any
+    source might be in it.
+    """
+
+    loaded: set[str] = field(default_factory=set)
+    next_number: int = 0
+    damage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartWritten:
+    """A part that was committed: its name in the lake, its size, the number of its files."""
+
+    path: str
+    rows: int
+    bytes: int
+    sources: int
+
+
 def to_minute(at: datetime) -> str:
     """Return `2022-06-01 06:00`, the year with four digits."""
     return at.isoformat(" ", "minutes")[: len("2022-06-01 00:00")]

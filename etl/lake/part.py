@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from etl.config.sections import Compression
+from etl.lake.encoding import Encoder
 from etl.lake.receipts import Receipt, to_metadata
+from etl.model.dataset import SizedBatch
 from etl.model.paths import BreakdownPath
 from etl.storage.store import StagedFile
-
-if TYPE_CHECKING:
-    from etl.lake.encoding import Encoder
-    from etl.model.dataset import SizedBatch
 
 # The Arrow data of a row group: about 120,000 rows, as DuckDB writes.
 _ROW_GROUP_BYTES: Final = 16 * 2**20
@@ -92,7 +90,7 @@ class PartBuilder:
         """Return whether a file with this Arrow data in memory can be added without encoding."""
         return self.pending_bytes + in_memory_bytes < _ROW_GROUP_BYTES
 
-    def add(self, receipt: Receipt, batches: "Iterable[SizedBatch]") -> None:
+    def add(self, receipt: Receipt, batches: Iterable[SizedBatch]) -> None:
         """Add a whole source file. Raises OSError; then only `close` may be called."""
         with self._building():
             if self._with_hour and self.sources and _hour(receipt) != _hour(self.sources[-1]):
@@ -118,10 +116,8 @@ class PartBuilder:
         self.pending_bytes = 0
         self._open().write(pending, [source.path for source in self.sources])
 
-    def _open(self) -> "Encoder":
+    def _open(self) -> Encoder:
         if self._encoder is None:
-            from etl.lake.encoding import Encoder  # noqa: PLC0415 - it loads Arrow
-
             self._staged = self._stage()
             self._encoder = Encoder(self._staged.path, self._compression, with_hour=self._with_hour)
         return self._encoder

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from etl.model import __version__
 from etl.storage.store import TAIL_BYTES, StoreError
 
@@ -57,10 +60,6 @@ def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[st
 
 def read_receipts(part: BinaryIO) -> PartReceipts:
     """Read a part's receipts from its footer. Raises UnreadablePartError."""
-    # Planning for an empty lake does not load Arrow.
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         try:
             # Arrow's calls into Python cost more than the bytes, which mostly hold the footer.

@@ -4,21 +4,19 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from etl.api.responses import Body
 from etl.archive.reader import archive_error
 from etl.decode import DecodeLimits
+from etl.decode.file import Decoded, decode
+from etl.decode.kernel import Scanner
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import resource_shortage
 from etl.pipeline.stop import Stop
 from etl.storage.disk import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import StoreError
-
-if TYPE_CHECKING:
-    from etl.decode.file import Decoded
-    from etl.decode.kernel import Scanner
 
 # A smaller file is decoded in the event loop: in threads W1 takes 1.3 times as long (tests/bench).
 _IN_LOOP_BYTES: Final = 2**15
@@ -43,7 +41,7 @@ class Decoder:
         """
         return nullcontext() if _is_small(body) else self._slots
 
-    async def decode(self, path: str, body: Body) -> "Decoded":
+    async def decode(self, path: str, body: Body) -> Decoded:
         """Decode a file. Raises FileError; RunError where the machine lacks something."""
         if not _is_small(body):
             return await asyncio.to_thread(self._decode, path, body, self._limits)
@@ -56,11 +54,7 @@ class Decoder:
         async with self._slots:
             return await asyncio.to_thread(self._decode, path, body, self._limits)
 
-    def _decode(self, path: str, body: Body, limits: DecodeLimits) -> "Decoded":
-        # Imported with the first file, not before the first request: it takes 0.1 s.
-        from etl.decode.file import decode  # noqa: PLC0415
-        from etl.decode.kernel import Scanner  # noqa: PLC0415
-
+    def _decode(self, path: str, body: Body, limits: DecodeLimits) -> Decoded:
         try:
             scanner = self._scanners.pop()
         except IndexError:

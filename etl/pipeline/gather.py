@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from etl.config.sections import Compression
+from etl.decode.file import Decoded
 from etl.lake.commit import Committed, commit
 from etl.lake.layout import write_bad_rows
 from etl.lake.part import PartBuilder
@@ -17,9 +18,6 @@ from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan
 from etl.pipeline.stop import Stop
 from etl.storage.store import StagedFile, Store, StoreError, StoreUnusableError
-
-if TYPE_CHECKING:
-    from etl.decode.file import Decoded
 
 # How long the files of an hour wait for another one.
 _PATIENCE_S: Final = 60.0
@@ -87,7 +85,7 @@ class Sink:
                 gathering.builder.close()
             self._gathering.clear()
 
-    async def add(self, plan: PartitionPlan, decoded: "Decoded", attempts: int) -> None:
+    async def add(self, plan: PartitionPlan, decoded: Decoded, attempts: int) -> None:
         """Accept a file, decoded after this many attempts, and close it."""
         gathering = self._gathering_of(plan)
         async with gathering.lock:
@@ -125,7 +123,7 @@ class Sink:
             self._gathering[directory] = gathering
         return self._gathering[directory]
 
-    def _add(self, gathering: _Gathering, decoded: "Decoded") -> None:
+    def _add(self, gathering: _Gathering, decoded: Decoded) -> None:
         """Add a file to the part. Blocking, unless it has no bad rows and there is room.
 
         Raises StoreError where the lake refuses the bad rows, which concerns this file alone, and

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from etl.api.errors import UnauthorizedError
 from etl.api.responses import Body
 from etl.archive.writer import ArchiveWriter, Download
 from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
+from etl.decode.file import Decoded
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.events import log
 from etl.model.machine import resource_shortage
@@ -25,9 +26,6 @@ from etl.pipeline.source import Source
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop, StoppedError
 from etl.storage.store import Store, StoreError
-
-if TYPE_CHECKING:
-    from etl.decode.file import Decoded
 
 # More workers than requests in flight: these wait for a retry, or finish their file.
 _MORE_WORKERS: Final = 48
@@ -243,7 +241,7 @@ class _Loader:
         max_bytes = self._job.settings.limits.max_file_size
         return await self._source.download(path, self._memory_bytes, max_bytes)
 
-    async def _decode(self, path: BreakdownPath, body: Body, *, last: bool) -> "Decoded":
+    async def _decode(self, path: BreakdownPath, body: Body, *, last: bool) -> Decoded:
         """Decode a file. Raises FileError.
 
         A file that cannot be decoded is kept in the archive, unless it is requested again.
@@ -266,7 +264,7 @@ class _Loader:
 
 
 @contextmanager
-def _closed_on_error(decoded: "Decoded") -> Iterator[None]:
+def _closed_on_error(decoded: Decoded) -> Iterator[None]:
     try:
         yield
     except BaseException:

@@ -2,12 +2,15 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from etl.lake.commit import Committed, PartWritten
+from etl.lake.layout import PartWritten
 from etl.model.errors import FailureKind
 from etl.model.events import log
 from etl.pipeline.plan import PartitionPlan, Plan
+
+if TYPE_CHECKING:
+    from etl.lake.commit import Committed
 
 _COUNTS: Final = (
     *("already_loaded", "loaded", "rows", "bad_rows", "repaired_rows"),
@@ -56,7 +59,7 @@ class Outcomes:
         self.decompressed_bytes += decompressed_bytes
         self.repaired_rows += repaired_rows
 
-    def committed(self, directory: str, result: Committed) -> None:
+    def committed(self, directory: str, result: "Committed") -> None:
         """Count a commit: its files are loaded, and those that another run brought already were."""
         self._already_loaded(result.brought_by_others)
         encoded, part = result.encoded, result.written

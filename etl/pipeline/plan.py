@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from etl.lake.commit import PartitionState
+from etl.lake.layout import PartitionState
 from etl.model.paths import BreakdownPath, InvalidPathError, Partition, is_skipped
 
 # Partitions whose receipts one thread reads before it hands back.

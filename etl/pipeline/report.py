@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from etl.lake.commit import PartWritten
+from etl.lake.layout import PartWritten
 from etl.model import __version__
 from etl.model.document import as_json
 from etl.model.errors import RunError

@@ -21,7 +21,7 @@ from etl.cli.views.live import View
 from etl.cli.views.progress import shown
 from etl.config.sources import load_settings
 from etl.emulator import Dataset, Emulator, Fault
-from etl.lake.commit import PartitionState
+from etl.lake.layout import PartitionState
 from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
 from etl.model.text import Redactor

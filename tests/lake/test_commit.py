@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.lake.commit import Committed, PartitionState, commit, read_state
+from etl.lake.commit import Committed, commit, read_state
+from etl.lake.layout import PartitionState
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt, UnreadablePartError
 from etl.model.dataset import DECODED_SCHEMA, SCHEMA, SizedBatch

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.lake.commit import PartitionState, commit
+from etl.lake.commit import commit
+from etl.lake.layout import PartitionState
 from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt
 from etl.model.dataset import DECODED_SCHEMA, SCHEMA, TIMESTAMP_COLUMNS, SizedBatch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.lake.commit import PartitionState
+from etl.lake.layout import PartitionState
 from etl.pipeline.plan import Plan, Shard, make_plan
 
 HOUR = "/year=2022/month={}/day=1/hour={}/accountId=a1/{}.json.gz"

@@ -13,7 +13,8 @@ import pytest
 
 from etl.cli.views.summary import to_text
 from etl.config.settings import Settings
-from etl.lake.commit import Committed, PartitionState
+from etl.lake.commit import Committed
+from etl.lake.layout import PartitionState
 from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
 from etl.model.text import Redactor

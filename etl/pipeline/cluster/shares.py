@@ -13,7 +13,8 @@ from typing import Any, Final
 from etl.api.transport import Traffic
 from etl.config.sections import FetchSettings
 from etl.config.settings import Settings
-from etl.lake.commit import PartWritten, read_states
+from etl.lake.commit import read_states
+from etl.lake.layout import PartWritten
 from etl.lake.receipts import PartReceipts
 from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan, Plan, Shard, make_plan

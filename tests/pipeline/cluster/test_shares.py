@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.config.sections import FetchSettings
-from etl.lake.commit import PartitionState
+from etl.lake.layout import PartitionState
 from etl.model.paths import BreakdownPath
 from etl.pipeline.cluster.shares import cut, share_out
 from etl.pipeline.plan import PartitionPlan
