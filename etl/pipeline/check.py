@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from yarl import URL
 
@@ -84,13 +84,8 @@ def configuration(values: Sequence[ShownValue]) -> Check:
     return Check("configuration", "ok", shown)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a check that did not fail reports, and what it found for the checks after it."""
-
-    message: str
-    found: Any = None
-    outcome: Outcome = "ok"
+class _UnknownError(Exception):
+    """A check cannot tell; those that need it are tried."""
 
 
 class Checkup:
@@ -115,6 +110,11 @@ class Checkup:
         self._on_start = on_start
         self._blocking: set[Name] = set()  # a check that needs one of these is skipped
 
+    # What a check finds for those after it.
+    _client: Client
+    _listed: Listing | Exception
+    _entries: list[str]
+
     async def run(self) -> None:
         """Run all checks."""
         settings = self._settings
@@ -122,15 +122,11 @@ class Checkup:
         once = settings.model_copy(update={"retry": retry})
         clock = asyncio.get_running_loop().time
         async with Transport(once, Traffic(), clock, asyncio.sleep, self._redactor) as transport:
-            client = await self._try("host", partial(self._host, transport))
-            await self._try("connection", partial(self._connection, client), needs="host")
-            listed = await self._try(
-                "authentication", partial(self._authentication, client), needs="connection"
-            )
-            entries = await self._try(
-                "listing", partial(self._listing, client, listed), needs="authentication"
-            )
-            await self._try("file", partial(self._file, client, entries), needs="listing")
+            await self._try("host", partial(self._host, transport))
+            await self._try("connection", self._connection, needs="host")
+            await self._try("authentication", self._authentication, needs="connection")
+            await self._try("listing", self._listing, needs="authentication")
+            await self._try("file", self._file, needs="listing")
         await self._try("lake", partial(_store, "lake.uri", open_lake(settings, patient=False)))
         if (raw := open_archive(settings, patient=False)) is not None:
             await self._try("raw", partial(_store, "raw.uri", raw))
@@ -139,44 +135,42 @@ class Checkup:
             await self._try("engine", partial(_dask, settings))
 
     async def _try(
-        self, name: Name, work: Callable[[], Awaitable[_Seen]], needs: Name | None = None
-    ) -> Any:
-        """Run one check and report it; return what it found."""
+        self, name: Name, work: Callable[[], Awaitable[str]], needs: Name | None = None
+    ) -> None:
+        """Run one check, which returns what it saw, and report it."""
+        outcome: Outcome = "ok"
         if needs in self._blocking:
             self._blocking.add(name)
-            self._report(name, "skipped", f"not tried: it needs {needs}, which is not ok")
-            return None
-        self._on_start(name)
-        try:
-            seen = await work()
-        except Exception as error:  # noqa: BLE001 - the boundary of a check: the others continue
-            self._blocking.add(name)
-            self._report(name, "failed", describe(error))
-            return None
-        self._report(name, seen.outcome, seen.message)
-        return seen.found
-
-    def _report(self, name: Name, outcome: Outcome, message: str) -> None:
+            outcome, message = "skipped", f"not tried: it needs {needs}, which is not ok"
+        else:
+            self._on_start(name)
+            try:
+                message = await work()
+            except _UnknownError as unknown:
+                outcome, message = "skipped", str(unknown)
+            except Exception as error:  # noqa: BLE001 - the boundary of a check: the others continue
+                self._blocking.add(name)
+                outcome, message = "failed", describe(error)
         self._on_end(Check(name, outcome, self._redactor.text(" ".join(message.split()))))
 
-    async def _host(self, transport: Transport) -> _Seen:
+    async def _host(self, transport: Transport) -> str:
         api = self._settings.api
-        client = await connect(transport, self._settings)
+        client = self._client = await connect(transport, self._settings)
         found = [
             await resolve(origin, self._proxy(origin), self._settings.fetch.timeout.total_seconds())
             for origin in client.origins
         ]
         by = "set by api.base_url" if api.base_url else f"looked up at {api.domain_url}"
         tokens = f"; tokens from {found[1]}" if found[1:] else ""
-        return _Seen(f"{found[0]}, {by}{tokens}{self._unused_proxies(client)}", client)
+        return f"{found[0]}, {by}{tokens}{self._unused_proxies()}"
 
     def _proxy(self, origin: str) -> Proxy | None:
         return proxy_for(URL(origin)) if self._settings.api.use_proxy else None
 
-    def _unused_proxies(self, client: Client) -> str:
+    def _unused_proxies(self) -> str:
         """Return a note on variables that name a proxy, if requests use none."""
         variables = proxy_variables()
-        if not variables or any(self._proxy(origin) for origin in client.origins):
+        if not variables or any(self._proxy(origin) for origin in self._client.origins):
             return ""
         are = "is" if len(variables) == 1 else "are"
         why = "since api.use_proxy is false"
@@ -184,18 +178,16 @@ class Checkup:
             why = "since NO_PROXY has these hosts, or the variable is not for them"
         return f"; {' and '.join(variables)} {are} set and not used, {why}"
 
-    async def _connection(self, client: Client) -> _Seen:
-        origins = dict.fromkeys(client.origins)
-        return _Seen("; ".join([await client.transport.connect_once(each) for each in origins]))
+    async def _connection(self) -> str:
+        origins = dict.fromkeys(self._client.origins)
+        connect_once = self._client.transport.connect_once
+        return "; ".join([await connect_once(each) for each in origins])
 
-    async def _authentication(self, client: Client) -> _Seen:
-        """List the last day: only a listing shows whether the server accepts a signature.
-
-        Returns the listing, or the listing's error if it shows nothing about the keys.
-        """
+    async def _authentication(self) -> str:
+        """List the last day: only a listing shows whether the server accepts a signature."""
         try:
-            await client.authenticate()
-            listing = await _list(client, self._days()[0])
+            await self._client.authenticate()
+            listing = self._listed = await self._list(self._days()[0])
         except Exception as error:
             if isinstance(error, AuthenticationError) or isinstance(
                 error.__cause__, UnauthorizedError
@@ -204,19 +196,20 @@ class Checkup:
             why = "the response to the listing does not show it"
             if isinstance(error.__cause__, ForeignResponseError):
                 why = "what answers is not the API"
-            return _Seen(f"not known: {why}", error, "skipped")
+            self._listed = error
+            raise _UnknownError(f"not known: {why}") from error
         if listing.empty_windows:
             status = "404, no files"
         else:
             status = "206, some files are missing" if listing.partial_windows else "200"
         seen = f"(the listing answered {status})"
-        if clock := client.transport.wrong_clock:
+        if clock := self._client.transport.wrong_clock:
             seen += f"; but {clock}: set it (NTP)"
         scheme = self._settings.auth.scheme
         if scheme == "none":
-            return _Seen(f"no keys are set (auth.*), and the server asks for none {seen}", listing)
+            return f"no keys are set (auth.*), and the server asks for none {seen}"
         name = "OAuth 1.0a" if scheme == "oauth1" else "OAuth 2.0"
-        return _Seen(f"{name}: the keys are accepted {seen}", listing)
+        return f"{name}: the keys are accepted {seen}"
 
     def _days(self) -> list[Window]:
         """Return the last day of the window and some days before it, newest first."""
@@ -228,7 +221,8 @@ class Checkup:
                 days.append(Window(max(end - longest, self._window.start), end))
         return days
 
-    async def _listing(self, client: Client, listed: Listing | Exception) -> _Seen:
+    async def _listing(self) -> str:
+        listed = self._listed
         if isinstance(listed, Exception):
             raise listed
         day, *before = self._days()
@@ -238,7 +232,7 @@ class Checkup:
         for day in before:
             if listed.entries:
                 break
-            listed = await _list(client, day)
+            listed = await self._list(day)
             if listed.entries:
                 seen += f"; {len(listed.entries):,} files from {day}"
         if not listed.entries:
@@ -246,14 +240,22 @@ class Checkup:
                 f", nor on any day tried back to {rfc3339(day.start)}; if there should be some, "
                 "check account, the window, and that the vendor has switched the API on"
             )
-        return _Seen(seen, list(listed.entries))
+        self._entries = list(listed.entries)
+        return seen
 
-    async def _file(self, client: Client, entries: list[str]) -> _Seen:
-        if not entries:
-            return _Seen("none to try: nothing is listed")
-        wanted = [entry for entry in entries if not is_skipped(self._settings.fetch.skip, entry)]
+    async def _list(self, day: Window) -> Listing:
+        listing = await self._client.list([day])
+        require_an_answer(listing, [day])
+        return listing
+
+    async def _file(self) -> str:
+        if not self._entries:
+            return "none to try: nothing is listed"
+        wanted = [
+            entry for entry in self._entries if not is_skipped(self._settings.fetch.skip, entry)
+        ]
         if not wanted:
-            return _Seen("none to try: fetch.skip has all that is listed")
+            return "none to try: fetch.skip has all that is listed"
         paths = []
         for entry in wanted:
             try:
@@ -264,7 +266,7 @@ class Checkup:
             raise RunError(f"no listed path can be used: {reason}")
         newest = max(paths, key=lambda path: path.partition)
         try:
-            return await self._download(client, newest)
+            return await self._download(newest)
         except FileError as error:
             alone = "; a run reports such a file and loads the others"
             raise RunError(
@@ -272,33 +274,27 @@ class Checkup:
                 f"{alone if error.kind in _OF_ONE_FILE else ''}"
             ) from error
 
-    async def _download(self, client: Client, path: BreakdownPath) -> _Seen:
+    async def _download(self, path: BreakdownPath) -> str:
         limits = self._settings.limits
         memory = Memory.share_out(limits.memory, 1)
         decode_limits = DecodeLimits(limits.max_file_size, limits.max_bad_row_ratio, memory.decode)
         decoder = Decoder(decode_limits, Stop(), at_once=1)
         with (
-            await client.download(path, memory.download, limits.max_file_size) as body,
+            await self._client.download(path, memory.download, limits.max_file_size) as body,
             await decoder.decode(path.text, body) as decoded,
         ):
             bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
-            return _Seen(f"{path.text}: {size(decoded.bytes)}, {decoded.rows:,} rows{bad}")
+            return f"{path.text}: {size(decoded.bytes)}, {decoded.rows:,} rows{bad}"
 
 
-async def _list(client: Client, day: Window) -> Listing:
-    listing = await client.list([day])
-    require_an_answer(listing, [day])
-    return listing
-
-
-async def _store(key: str, store: Store) -> _Seen:
+async def _store(key: str, store: Store) -> str:
     try:
-        return _Seen(f"{store.place}: {await asyncio.to_thread(store.try_out)}")
+        return f"{store.place}: {await asyncio.to_thread(store.try_out)}"
     except AhtEtlError as error:
         raise RunError(f"{error}; check {key}, {store.advice}") from error
 
 
-async def _temporary() -> _Seen:
+async def _temporary() -> str:
     folder = scratch_folder()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -307,14 +303,14 @@ async def _temporary() -> _Seen:
     except OSError as error:
         raise RunError(scratch_error(error).message) from error
     free = size(shutil.disk_usage(folder).free)
-    return _Seen(f"{folder} takes what does not fit into limits.memory, {free} free")
+    return f"{folder} takes what does not fit into limits.memory, {free} free"
 
 
-async def _dask(settings: Settings) -> _Seen:
+async def _dask(settings: Settings) -> str:
     require_engine(settings)
     from etl.pipeline.cluster.run import connected  # noqa: PLC0415 - an extra
 
     async with connected(settings.engine) as dask:
         workers = len(await dask.nthreads())  # type: ignore[no-untyped-call]
     seen = f"Dask at {settings.engine.scheduler}: {workers:,} workers, with this version"
-    return _Seen(seen + ("" if workers else "; a run waits for the first"))
+    return seen + ("" if workers else "; a run waits for the first")

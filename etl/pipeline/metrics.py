@@ -15,15 +15,20 @@ warning, `metrics.failed`. Nothing secret is sent: numbers, and the account's id
 import asyncio
 import fcntl
 import os
-import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from threading import Thread
+from typing import Any, Final, get_args
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest, pushadd_to_gateway
+from prometheus_client.parser import text_string_to_metric_families
 
 from etl.config.sections import MetricsSettings
 from etl.model.errors import FailureKind
@@ -32,9 +37,6 @@ from etl.model.machine import resource_shortage
 from etl.pipeline.plan import Shard
 from etl.pipeline.report import Report, Status
 from etl.storage.disk import write_whole
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Metric
 
 JOB: Final = "aht_etl"
 #: How long a gateway and a disk, together, may take before the run ends without them.
@@ -75,59 +77,44 @@ async def publish(report: Report, exit_code: int, shard: Shard, settings: Metric
     labels = {"account": report.account or "all"}
     if shard.count > 1:
         labels["shard"] = str(shard.index)
-    places: dict[str, Callable[[], None]] = {}
-    if (gateway := settings.pushgateway) is not None:
-        places["metrics.pushgateway"] = lambda: _push(
-            gateway, labels, measure(report, exit_code, labels)
-        )
-    if (file := settings.textfile) is not None:
-        places["metrics.textfile"] = lambda: _write(
-            Path(file), labels, measure(report, exit_code, labels)
-        )
-    deliveries = {key: _in_a_thread(deliver) for key, deliver in places.items()}
-    if deliveries:
-        await asyncio.wait(deliveries.values(), timeout=PATIENCE_S)
-    for key, delivery in deliveries.items():
-        problem = delivery.result() if delivery.done() else _no_answer()
+    places: dict[str, Callable[[Sequence[Metric]], None]] = {}
+    if settings.pushgateway is not None:
+        places["metrics.pushgateway"] = partial(_push, settings.pushgateway, labels)
+    if settings.textfile is not None:
+        places["metrics.textfile"] = partial(_write, Path(settings.textfile), labels)
+    problems: dict[str, str | None] = dict.fromkeys(places, _no_answer())
+
+    def deliver(setting: str) -> None:
+        try:
+            places[setting](measure(report, exit_code, labels))
+            problems[setting] = None
+        except Exception as error:  # noqa: BLE001 - the run does not depend on its metrics
+            problems[setting] = _reason(error)
+
+    # The end of the process does not wait for these threads: a name server or a disk that does not
+    # answer cannot be interrupted.
+    threads = [Thread(target=deliver, args=(setting,), daemon=True) for setting in places]
+    try:
+        for thread in threads:
+            thread.start()
+        await asyncio.to_thread(_join, threads)
+    except RuntimeError as error:  # there are no threads to be had
+        problems = dict.fromkeys(places, resource_shortage(error) or str(error))
+    for setting, problem in problems.items():
         if problem is not None:
             reason = f"{problem}; the run is not affected"
-            log.warning("metrics.failed", setting=key, reason=reason)
+            log.warning("metrics.failed", setting=setting, reason=reason)
 
 
-def _in_a_thread(deliver: Callable[[], None]) -> asyncio.Future[str | None]:
-    """Deliver in a thread; the future's result says why that failed, or is None.
-
-    The end of the process does not wait for the thread: a name server or a disk that does not
-    answer cannot be interrupted.
-    """
-    loop = asyncio.get_running_loop()
-    delivery: asyncio.Future[str | None] = loop.create_future()
-
-    def run() -> None:
-        problem = None
-        try:
-            deliver()
-        except Exception as error:  # noqa: BLE001 - the run does not depend on its metrics
-            problem = _reason(error)
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(_set, delivery, problem)
-
-    try:
-        threading.Thread(target=run, daemon=True).start()
-    except RuntimeError as error:
-        delivery.set_result(resource_shortage(error) or str(error))
-    return delivery
+def _join(threads: Sequence[Thread]) -> None:
+    """Wait for the threads, `PATIENCE_S` at most."""
+    ends_at = time.monotonic() + PATIENCE_S
+    for thread in threads:
+        thread.join(max(0, ends_at - time.monotonic()))
 
 
-def _set(delivery: asyncio.Future[str | None], problem: str | None) -> None:
-    if not delivery.done():
-        delivery.set_result(problem)
-
-
-def measure(report: Report, exit_code: int, labels: dict[str, str]) -> "list[Metric]":
+def measure(report: Report, exit_code: int, labels: dict[str, str]) -> list[Metric]:
     """Return the metrics of a run; each sample has these labels and its own."""
-    from prometheus_client import Metric  # noqa: PLC0415 - most runs need none of it
-
     ended_at = report.finished_at.timestamp()
     failures = Counter(failure.kind for failure in report.failures)
     values: dict[str, Any] = {
@@ -166,27 +153,23 @@ def measure(report: Report, exit_code: int, labels: dict[str, str]) -> "list[Met
     return metrics
 
 
-def _push(gateway: str, labels: dict[str, str], metrics: "list[Metric]") -> None:
+def _push(gateway: str, labels: dict[str, str], metrics: Sequence[Metric]) -> None:
     """Replace the metrics of this grouping key that are given; the others stay (POST)."""
-    from prometheus_client import pushadd_to_gateway  # noqa: PLC0415
-
     pushadd_to_gateway(
         gateway,
         JOB,
-        _registry(metrics),
+        _Given(metrics),
         grouping_key=labels,
         timeout=PATIENCE_S,
         handler=_send_plainly,
     )
 
 
-def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
+def _write(file: Path, labels: dict[str, str], metrics: Sequence[Metric]) -> None:
     """Replace the text file in one step; what it has of other runs stays.
 
     The node exporter, another user, can read it whatever the umask is.
     """
-    from prometheus_client import generate_latest  # noqa: PLC0415
-
     with _locked(file.parent):
         known = {metric.name: metric for metric in metrics}
         for old in _read(file):
@@ -194,12 +177,10 @@ def _write(file: Path, labels: dict[str, str], metrics: "list[Metric]") -> None:
             if metric is not old:
                 metric.samples += [s for s in old.samples if not _same_run(s.labels, labels)]
         in_order = [known[name] for name in HELP if name in known]
-        write_whole(generate_latest(_registry(in_order)).decode(), file)
+        write_whole(generate_latest(_Given(in_order)).decode(), file)
 
 
-def _read(file: Path) -> "list[Metric]":
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
-
+def _read(file: Path) -> list[Metric]:
     try:
         return list(text_string_to_metric_families(file.read_text("utf-8")))
     except (FileNotFoundError, ValueError):  # no file yet, or not ours
@@ -210,17 +191,15 @@ def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
     return all(one.get(name) == other.get(name) for name in ("account", "shard"))
 
 
-def _registry(metrics: "list[Metric]") -> "CollectorRegistry":
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
-    from prometheus_client.registry import Collector  # noqa: PLC0415
+class _Given(CollectorRegistry):
+    """A registry of metrics that are measured already."""
 
-    class Collected(Collector):
-        def collect(self) -> "list[Metric]":
-            return metrics
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        super().__init__()
+        self._metrics = metrics
 
-    registry = CollectorRegistry()
-    registry.register(Collected())
-    return registry
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._metrics)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from etl import load_settings, run
 from etl.emulator import Dataset
 from etl.model.document import as_json
 from etl.model.text import duration, size
-from etl.pipeline.estimate import Estimate, estimate
+from etl.pipeline.plan_report import Estimate, estimate
 from etl.storage.local import LocalStore
 from tests.conftest import Serve, load
 from tests.lakes import receipts
