@@ -1,5 +1,7 @@
 """Small servers on loopback that respond as a test says, and a transport to call them."""
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,17 @@ async def serving(handler: Handler) -> AsyncIterator[Answer]:
         yield answer
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def sockets(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Handle each connection; yield the port."""
+    async with await asyncio.start_server(handle, host, 0, ssl=tls) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 @asynccontextmanager

@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import pytest
 
-from etl.api.auth import Anonymous, OAuth1
+from etl.api.auth import OAuth1
 from etl.api.transport import Transport
 from etl.config.sections import ApiSettings, AuthSettings
 from etl.model.errors import FailureKind, FileError, RunError
-from tests.api.servers import transport
+from tests.api.servers import sockets, transport
 from tests.certificates import certified
 
 KEYS = {
@@ -74,9 +74,7 @@ async def listening(host: str, to: int | None = None) -> AsyncIterator[Heard]:
         writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
-    server = await asyncio.start_server(handle, host, 0)
-    async with server:
-        heard.port = server.sockets[0].getsockname()[1]
+    async with sockets(handle, host) as heard.port:
         yield heard
 
 
@@ -200,54 +198,58 @@ async def test_an_invalid_proxy_is_named_by_its_variable(
             await ask(opened, "http://api.example/")
 
 
-async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The server's certificate is verified; an error names the proxy without its password."""
+@dataclass
+class Tunnel:
+    """A transport, a proxy that connects it to a server that speaks TLS, and one that refuses."""
+
+    opened: Transport
+    proxy: Heard
+    refusing: Heard
+
+
+@pytest.fixture
+async def tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Tunnel]:
+    """Serve api.example, whose certificate is trusted, behind both proxies."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        writer.close()
+
     context, authority = certified(tmp_path, "api.example")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    server = await asyncio.start_server(_answer_once, "127.0.0.1", 0, ssl=context)
     async with (
-        server,
-        listening("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy,
+        sockets(answer, tls=context) as port,
+        listening("127.0.0.1", port) as proxy,
         listening("127.0.0.1") as refusing,
         transport(use_proxy=True) as opened,
     ):
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        assert await ask(opened, f"https://api.example{TARGET}") == b"ok"
-        assert proxy.heads[0].startswith("CONNECT api.example:443 HTTP/1.1")
-        assert "Authorization" not in proxy.heads[0]
-        with pytest.raises(FileError, match=r"not trusted: .*other\.example") as caught:
-            await ask(opened, f"https://other.example{TARGET}")
-        assert (FailureKind.CONNECTION, False) == (caught.value.kind, caught.value.retryable)
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-word@127.0.0.1:{refusing.port}")
-        with pytest.raises(FileError, match="answers with status 403") as caught:
-            async with opened.get("https://api.example/", Anonymous()):
-                pass
-        assert (False, False) == (caught.value.retryable, "hidden-word" in caught.value.message)
+        yield Tunnel(opened, proxy, refusing)
+
+
+async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tunnel: Tunnel) -> None:
+    """The server's certificate is verified; an error names the proxy without its password."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{tunnel.proxy.port}")
+    assert await ask(tunnel.opened, f"https://api.example{TARGET}") == b"ok"
+    assert tunnel.proxy.heads[0].startswith("CONNECT api.example:443 HTTP/1.1")
+    assert "Authorization" not in tunnel.proxy.heads[0]
+    with pytest.raises(FileError, match=r"not trusted: .*other\.example") as caught:
+        await ask(tunnel.opened, f"https://other.example{TARGET}")
+    assert (FailureKind.CONNECTION, False) == (caught.value.kind, caught.value.retryable)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-word@127.0.0.1:{tunnel.refusing.port}")
+    with pytest.raises(FileError, match="answers with status 403") as caught:
+        await ask(tunnel.opened, f"https://api.example{TARGET}")
+    assert (False, False) == (caught.value.retryable, "hidden-word" in caught.value.message)
 
 
 async def test_a_check_shakes_hands_through_the_tunnel(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tunnel: Tunnel
 ) -> None:
     """As requests do. If the proxy refuses, its reason is shown, without the password."""
-    context, authority = certified(tmp_path, "api.example")
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    server = await asyncio.start_server(_answer_once, "127.0.0.1", 0, ssl=context)
-    async with (
-        server,
-        listening("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy,
-        listening("127.0.0.1") as refusing,
-        transport(use_proxy=True) as opened,
-    ):
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:word@127.0.0.1:{proxy.port}")
-        assert "with api.example" in await opened.connect_once("https://api.example")
-        assert proxy.header("Proxy-Authorization") == "Basic bWU6d29yZA=="
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-word@127.0.0.1:{refusing.port}")
-        with pytest.raises(FileError, match=r"\(HTTPS_PROXY\): .* status 403") as caught:
-            await opened.connect_once("https://api.example")
-        assert "hidden-word" not in str(caught.value)
-
-
-async def _answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-    writer.close()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:word@127.0.0.1:{tunnel.proxy.port}")
+    assert "with api.example" in await tunnel.opened.connect_once("https://api.example")
+    assert tunnel.proxy.header("Proxy-Authorization") == "Basic bWU6d29yZA=="
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-word@127.0.0.1:{tunnel.refusing.port}")
+    with pytest.raises(FileError, match=r"\(HTTPS_PROXY\): .* status 403") as caught:
+        await tunnel.opened.connect_once("https://api.example")
+    assert "hidden-word" not in str(caught.value)

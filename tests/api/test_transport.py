@@ -16,7 +16,7 @@ from etl.api.auth import Anonymous
 from etl.api.responses import download, read_json
 from etl.api.transport import Transport
 from etl.model.errors import FailureKind, FileError
-from tests.api.servers import serving, transport
+from tests.api.servers import serving, sockets, transport
 
 
 class Signing(Anonymous):
@@ -63,9 +63,8 @@ async def closing_kept_alive(last: bytes = b"") -> AsyncIterator[tuple[str, list
             writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
+    async with sockets(handle) as port:
+        yield f"http://127.0.0.1:{port}", seen
 
 
 async def test_a_request_on_a_dropped_kept_connection_is_signed_and_sent_again() -> None:
@@ -100,13 +99,11 @@ async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answ
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server, transport() as opened:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with sockets(handle) as port, transport() as opened:
 
         async def some() -> None:
             for _ in range(50):
-                assert await fetch(opened, url) == b"ok"
+                assert await fetch(opened, f"http://127.0.0.1:{port}") == b"ok"
 
         await asyncio.gather(*(some() for _ in range(8)))
         assert opened.traffic.retries == 0

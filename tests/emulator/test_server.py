@@ -181,6 +181,7 @@ def signed(emulator: Emulator, url: str, **changes: str) -> str:
         client_secret=keys["consumer_secret"],
         resource_owner_key=keys["access_token"],
         resource_owner_secret=keys["access_token_secret"],
+        timestamp=keys.get("timestamp"),
     )
     return str(client.sign(url)[1]["Authorization"])
 
@@ -198,7 +199,10 @@ async def test_signatures_are_verified() -> None:
             assert (401, "oauth_problem=signature_invalid") == await refused(call, query, header)
         other = signed(call.emulator, url + "&more=1")
         assert (401, "oauth_problem=signature_invalid") == await refused(call, query, other)
-        assert (401, "oauth_problem=parameter_absent") == await refused(call, query, None)
+        for foreign in (None, "Bearer x", "OAuth x"):
+            assert (401, "oauth_problem=parameter_absent") == await refused(call, query, foreign)
+        late = signed(call.emulator, url, timestamp="1654041600")
+        assert (401, "oauth_problem=timestamp_refused") == await refused(call, query, late)
 
 
 async def refused(call: Caller, query: str, header: str | None) -> tuple[int, str]:
