@@ -74,9 +74,9 @@ def test_secrets_are_hidden_in_what_a_command_says(monkeypatch: pytest.MonkeyPat
 def test_an_unexpected_error_before_the_secrets_are_known_is_not_quoted(tmp_path: Path) -> None:
     """Its text may hold one."""
     code = (
-        "import etl.config.sources as sources\n"
+        "import etl.cli.command as command\n"
         "def load(*_): raise KeyError('hush-hush')\n"
-        "sources.load = load\n"
+        "command.load = load\n"
         "from etl.cli import main; main()"
     )
     done = subprocess.run(
