@@ -6,7 +6,6 @@ parts that people need leave this module.
 
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -30,47 +29,43 @@ _TOKENS: Final = (
     "169.254.170.23",
 )
 
-_NO_CONTAINER: Final = {"NoSuchBucket", "ContainerNotFound", "NoSuchContainer"}
-_ENDED_KEYS: Final = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-_WRONG_CLOCK: Final = {"RequestTimeTooSkewed", "RequestExpired", "RequestNotYetValid"}
-_BAD_KEYS: Final = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "InvalidToken",
-    "AuthenticationFailed",
-    "AuthorizationFailure",
-    "InvalidAuthenticationInfo",
-    "AuthenticationRequired",
-}
-# A full store, or a quota that is used up: codes of S3, Ceph, MinIO and Google.
-_FULL: Final = {
-    "QuotaExceeded",
-    "InsufficientStorage",
-    "StorageQuotaExceeded",
-    "XMinioAdminBucketQuotaExceeded",
-    "XMinioStorageFull",
-}
-_LOGIN: Final = {
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
-    HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED,
-}
-_ELSEWHERE: Final = {
-    "PermanentRedirect",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-}
-_ASKS_FOR_LOGIN: Final = (
+_NO_CREDENTIALS: Final = (
+    "no credentials: none are set, and this machine's metadata service gives none; set them in the "
+    "options, in the environment or as the machine's identity"
+)
+# What an answer means, and what to do. The first pattern that is found counts; it is searched for
+# in the status, the code and, after a line break, the text of the answer.
+_CONTAINER: Final = "there is no {kind} {container}: create it, or correct the URI"
+_CLOCK: Final = "the clock of this machine is not the store's{there}; set it (NTP) and run again"
+_EXPIRED: Final = "the credentials are refused: they have expired; renew them and run again"
+_KEYS: Final = "the credentials are refused: check them, and the account that they are for"
+_FULL: Final = "the store is full, or a quota is used up: make room, or have the quota raised"
+_LOGIN: Final = (
     "a proxy or the network asks for a login: give it in the option proxy_url (or HTTPS_PROXY)"
 )
-# What to do, if the code does not say more.
-_BY_STATUS: Final[dict[int, str]] = {
-    407: _ASKS_FOR_LOGIN,
-    511: _ASKS_FOR_LOGIN,
-    403: "the credentials may not do this: aht-etl docs stores lists what a run needs",
-    501: "this store lacks what a run needs: conditional puts (If-None-Match)",
-    429: "the store asks for fewer requests: try again later",
-    503: "the store asks for fewer requests: try again later",
+_ANSWERS: Final = {
+    r"\A\S* (NoSuchBucket|ContainerNotFound|NoSuchContainer)\n": _CONTAINER,
+    r"\A\S* (RequestTimeTooSkewed|RequestExpired|RequestNotYetValid)\n|date header too old": _CLOCK,
+    r"\A\S* (ExpiredToken|ExpiredTokenException|TokenRefreshRequired)\n|specified time frame": (
+        _EXPIRED
+    ),
+    r"\A401 |\A\S* (InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|AuthenticationFailed"
+    r"|AuthorizationFailure|InvalidAuthenticationInfo|AuthenticationRequired)\n": _KEYS,
+    r"\A30[178] |\A\S* (PermanentRedirect|AuthorizationHeaderMalformed"
+    r"|IllegalLocationConstraintException)\n": (
+        "the {kind} is in {region}: set the option region (or AWS_REGION)"
+    ),
+    # Codes of S3, Ceph, MinIO and Google.
+    r"\A507 |\A\S* (QuotaExceeded|InsufficientStorage|StorageQuotaExceeded"
+    r"|XMinioAdminBucketQuotaExceeded|XMinioStorageFull)\n": _FULL,
+    r"\A(407|511) ": _LOGIN,
+    r"\A403 ": "the credentials may not do this: aht-etl docs stores lists what a run needs",
+    r"\A501 ": "this store lacks what a run needs: conditional puts (If-None-Match)",
+    r"\A(429|503) ": "the store asks for fewer requests: try again later",
+    r"\A5": "the store is in trouble: try again later",
 }
+# The credentials, the clock or a proxy: every other request will fail too.
+_LASTING: Final = {_CLOCK, _EXPIRED, _KEYS, _LOGIN}
 # The answer lacks something that each answer of a store has.
 _NO_STORE: Final = "Unable to extract metadata from headers|Header missing|invalid list response"
 # What obstore's messages mean if there was no answer.
@@ -111,21 +106,15 @@ class Refusal:
     unanswered: bool = False
     #: Whether every other request will fail too: because of credentials, clock or a proxy.
     lasting: bool = False
+    #: Whether the bucket or container itself is missing.
+    container_is_missing: bool = False
+    #: Whether the credentials may not do this; a full store may answer 403 too.
+    forbidden: bool = False
 
     def as_error(self, operation: str, name: str) -> StoreError:
         """Return the error to raise."""
         kind = StoreUnusableError if self.lasting else StoreError
         return kind(f"{operation} {name}: {self.reason}")
-
-    @property
-    def container_is_missing(self) -> bool:
-        """Whether the bucket or container itself is missing."""
-        return self.code in _NO_CONTAINER
-
-    @property
-    def forbidden(self) -> bool:
-        """Whether the credentials may not do this; a full store may answer 403 too."""
-        return self.status == HTTPStatus.FORBIDDEN and self.code not in _FULL
 
     @property
     def has_no_such_range(self) -> bool:
@@ -149,11 +138,7 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
     address = match[1] if (match := _REQUEST.search(said)) else ""
     host = (urlsplit(address).hostname or "") if address else ""
     if host in _METADATA:
-        reason = (
-            "no credentials: none are set, and this machine's metadata service gives none; set "
-            "them in the options, in the environment or as the machine's identity"
-        )
-        return Refusal(status, code, reason, lasting=True)
+        return Refusal(status, code, _NO_CREDENTIALS, lasting=True)
     if "REDACTED" in said or host.startswith(_TOKENS):  # an address may hold the token itself
         what = f"refused with {status} {code}".rstrip() if status else "could not be asked"
         reason = f"no credentials: {host or 'the token service'} {what}; check the identity"
@@ -163,53 +148,31 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
         portal = re.search(_NO_STORE, said) is not None
         sent = not portal and "builder error" not in said and "kind: Connect" not in inside
         return Refusal(None, "", reason, unanswered=sent, lasting=portal)
-    message = match[1].strip().rstrip(".") if (match := _MESSAGE.search(said)) else ""
-    if code in _NO_CONTAINER:
-        message = ""  # the advice says the same
+    answer = f"{status or ''} {code}\n{said}"
+    meaning = next((text for pattern, text in _ANSWERS.items() if re.search(pattern, answer)), "")
+    region = next(filter(None, match.groups())) if (match := _REGION.search(said)) else None
+    advice = meaning.format(
+        kind="container" if place.scheme == "az" else "bucket",
+        container=place.container,
+        region=region or "another region",
+        there=f": there it is {match[1]}" if (match := _SERVER_TIME.search(said)) else "",
+    )
+    match = _MESSAGE.search(said)
+    message = match[1].strip().rstrip(".")[:200] if match and meaning != _CONTAINER else ""
     what = " ".join(str(part) for part in (status, code) if part)
-    what = f"{what}: {message[:200]}" if message else what
-    advice = _advice(status, code, said, place)
-    lasting = _about_keys(status or 0, code, said) is not None or status in _LOGIN
-    return Refusal(status, code, f"{what}; {advice}" if advice else what, lasting=lasting)
+    return Refusal(
+        status,
+        code,
+        "; ".join(filter(None, (f"{what}: {message}" if message else what, advice))),
+        lasting=meaning in _LASTING,
+        container_is_missing=meaning == _CONTAINER,
+        forbidden=status == 403 and meaning != _FULL,
+    )
 
 
 def lake_error(operation: str, name: str, error: Exception, place: Place) -> StoreError:
     """Return the error to raise for one of obstore's."""
     return refusal_of(error, place).as_error(operation, name)
-
-
-def _advice(status: int | None, code: str, said: str, place: Place) -> str:
-    kind = "container" if place.scheme == "az" else "bucket"
-    number = status or 0
-    if code in _NO_CONTAINER:
-        advice = f"there is no {kind} {place.container}: create it, or correct the URI"
-    elif (about_keys := _about_keys(number, code, said)) is not None:
-        advice = about_keys
-    elif code in _ELSEWHERE or number in {301, 307, 308}:
-        match = _REGION.search(said)
-        region = next((found for found in match.groups() if found), None) if match else None
-        where = region or "another region"
-        advice = f"the {kind} is in {where}: set the option region (or AWS_REGION)"
-    elif code in _FULL or number == 507:
-        advice = "the store is full, or a quota is used up: make room, or have the quota raised"
-    elif number in _BY_STATUS:
-        advice = _BY_STATUS[number]
-    else:
-        advice = "the store is in trouble: try again later" if number >= 500 else ""
-    return advice
-
-
-def _about_keys(number: int, code: str, said: str) -> str | None:
-    """Return what to do about refused credentials, or None if they are not the cause."""
-    if code in _WRONG_CLOCK or "date header too old" in said:
-        match = _SERVER_TIME.search(said)
-        there = f": there it is {match[1]}" if match else ""
-        return f"the clock of this machine is not the store's{there}; set it (NTP) and run again"
-    if code in _ENDED_KEYS or "specified time frame" in said:
-        return "the credentials are refused: they have expired; renew them and run again"
-    if code in _BAD_KEYS or number == HTTPStatus.UNAUTHORIZED:
-        return "the credentials are refused: check them, and the account that they are for"
-    return None
 
 
 def _unanswered(said: str, inside: str, host: str) -> str:
