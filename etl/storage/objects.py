@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import obstore
@@ -22,7 +23,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from etl.storage.connection import REQUEST_S, Connection
 from etl.storage.disk import ScratchFile, mapped
 from etl.storage.places import Place
-from etl.storage.refusals import lake_error, refusal_of
+from etl.storage.refusals import refusal_of
 from etl.storage.store import (
     TAIL_BYTES,
     AlreadyExistsError,
@@ -184,11 +185,8 @@ class ObjectStore:
 
         Raises StoreError if it cannot be listed, for example because the bucket is missing.
         """
-        try:
-            found = self._again(lambda: obstore.list_with_delimiter(self._store))
-            return bool(found["objects"] or found["common_prefixes"])
-        except (BaseError, FileNotFoundError) as error:
-            raise lake_error("listing", self.place, error, self._place) from None
+        found = self._ask("listing", self.place, lambda: obstore.list_with_delimiter(self._store))
+        return bool(found["objects"] or found["common_prefixes"])
 
     def names(self, folder: str) -> list[str]:
         """List the names in a folder; a missing folder is empty. Raises StoreError."""
@@ -241,32 +239,23 @@ class ObjectStore:
 
     def stat(self, name: str) -> StoredFile:
         """Return an object's size and time. Raises FileNotFoundError or StoreError."""
-        try:
-            return _stored(self._again(lambda: obstore.head(self._store, name)))
-        except FileNotFoundError as error:
-            raise self._missing("reading", name, error) from None
-        except BaseError as error:
-            raise lake_error("reading", name, error, self._place) from None
+        return _stored(self._ask("reading", name, lambda: obstore.head(self._store, name)))
 
     def open(self, name: str) -> io.BufferedReader:
         """Open an object for reading; fetch its end. Raises FileNotFoundError or StoreError."""
-        try:
-            size, tag, tail = self._again(lambda: self._end(name))
-        except FileNotFoundError as error:
-            raise self._missing("reading", name, error) from None
-        except BaseError as error:
-            raise lake_error("reading", name, error, self._place) from None
+        size, tag, tail = self._ask("reading", name, lambda: self._end(name))
 
         def fetch(start: int, end: int) -> Any:
+            options: Any = {"range": (start, end), "if_match": tag}
             try:
-                options: Any = {"range": (start, end), "if_match": tag}
-                return self._again(lambda: obstore.get(self._store, name, options=options).bytes())
+                return obstore.get(self._store, name, options=options).bytes()
             except (PreconditionError, FileNotFoundError):
                 raise StoreError(f"reading {name}: it was replaced meanwhile; try again") from None
-            except BaseError as error:
-                raise lake_error("reading", name, error, self._place) from None
 
-        return io.BufferedReader(ObjectFile(size, tail, fetch))
+        piece = partial(self._ask, "reading", name)
+        return io.BufferedReader(
+            ObjectFile(size, tail, lambda start, end: piece(partial(fetch, start, end)))
+        )
 
     def stage(self) -> ScratchFile:
         """Start a file in the temporary folder. Raises OSError."""
@@ -342,7 +331,7 @@ class ObjectStore:
             try:
                 obstore.put(store, name, content, use_multipart=False)
             except (BaseError, FileNotFoundError) as error:
-                raise lake_error("writing", name, error, self._place) from None
+                raise refusal_of(error, self._place).as_error("writing", name) from None
 
     def delete(self, name: str) -> None:
         """Delete an object, if it exists. Raises StoreError."""
@@ -351,30 +340,37 @@ class ObjectStore:
         except FileNotFoundError:
             pass
         except BaseError as error:
-            raise lake_error("deleting", name, error, self._place) from None
+            raise refusal_of(error, self._place).as_error("deleting", name) from None
 
-    def _again(self, work: Callable[[], T]) -> T:
+    def _ask(self, operation: str, name: str, work: Callable[[], T]) -> T:
         """Send requests that change nothing; repeat them if there is no whole answer.
 
-        obstore repeats most requests by itself, but not a listing that breaks off.
+        obstore repeats most requests by itself, but not a listing that breaks off. Raises
+        StoreError, or FileNotFoundError if nothing but the object to read is missing.
         """
         start_s = time.monotonic()
-        for pause_s in self._pauses_s:
+        pauses_s = iter(self._pauses_s)
+        while True:
             try:
                 return work()
-            except BaseError as error:
+            except (BaseError, FileNotFoundError) as error:
+                refusal = refusal_of(error, self._place)
+                is_object = operation == "reading" and not refusal.container_is_missing
+                if isinstance(error, FileNotFoundError) and is_object:
+                    raise FileNotFoundError(name) from None
+                pause_s = next(pauses_s, None)
                 late = time.monotonic() > start_s + REQUEST_S
-                if late or not refusal_of(error, self._place).unanswered:
-                    raise
+                if pause_s is None or late or not refusal.unanswered:
+                    raise refusal.as_error(operation, name) from None
                 time.sleep(pause_s)
-        return work()
 
     def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:
         """Return the objects and the folders in a folder, sorted by name. Raises StoreError."""
-        try:
-            found = self._again(lambda: obstore.list_with_delimiter(self._store, folder or None))
-        except (BaseError, FileNotFoundError) as error:
-            raise lake_error("listing", folder or self.place, error, self._place) from None
+        found = self._ask(
+            "listing",
+            folder or self.place,
+            lambda: obstore.list_with_delimiter(self._store, folder or None),
+        )
         objects = sorted(self._seen(found["objects"]), key=lambda file: file.name)
         return objects, sorted(found["common_prefixes"])
 
@@ -385,10 +381,7 @@ class ObjectStore:
             pages = obstore.list(self._store, folder, chunk_size=1000)
             return [file for page in pages for file in self._seen(page)]
 
-        try:
-            return self._again(listed)
-        except (BaseError, FileNotFoundError) as error:
-            raise lake_error("listing", folder, error, self._place) from None
+        return self._ask("listing", folder, listed)
 
     def _seen(self, found: Sequence[Any]) -> Iterator[StoredFile]:
         """Yield listed objects that are files: some tools mark a folder by an empty object."""
@@ -426,12 +419,6 @@ class ObjectStore:
                 return now, got.meta.get("e_tag"), got.bytes()
         self._sizes[name] = now
         return self._end(name)
-
-    def _missing(self, operation: str, name: str, error: FileNotFoundError) -> Exception:
-        """Return the error for a 404: about the object, or about the whole bucket."""
-        if refusal_of(error, self._place).container_is_missing:
-            return lake_error(operation, name, error, self._place)
-        return FileNotFoundError(name)
 
 
 def _stored(meta: Any) -> StoredFile:

@@ -170,11 +170,6 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
     )
 
 
-def lake_error(operation: str, name: str, error: Exception, place: Place) -> StoreError:
-    """Return the error to raise for one of obstore's."""
-    return refusal_of(error, place).as_error(operation, name)
-
-
 def _unanswered(said: str, inside: str, host: str) -> str:
     at = host or "the store"
     meanings = (text for pattern, text in _MEANINGS.items() if re.search(pattern, said + inside))
