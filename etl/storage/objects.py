@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -25,11 +24,15 @@ from etl.storage.disk import ScratchFile, mapped
 from etl.storage.places import Place
 from etl.storage.refusals import refusal_of
 from etl.storage.store import (
+    PAUSES_S,
     TAIL_BYTES,
     AlreadyExistsError,
+    ForbiddenError,
+    RepeatableError,
     StagedFile,
     StoredFile,
     StoreError,
+    StoreUnusableError,
     probe,
     replaced,
 )
@@ -42,8 +45,6 @@ _PROBE: Final = "_aht_etl_probe"
 _PROBE_TEXT: Final = (
     b"aht-etl tries to create this object at the start of each run, and must be refused.\n"
 )
-# Seconds before a put that met another one, or that got no answer, is repeated.
-_PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0)
 # The least size of a request for a piece: columns lie one after another, and are read in order.
 _PIECE_BYTES: Final = 4 * 2**20
 # How many small files are put at once.
@@ -123,7 +124,7 @@ class ObjectStore:
         self._place = place
         self._connection = Connection(place, options, patient=patient)
         self._store = self._connection.store
-        self._pauses_s = _PAUSES_S if patient else ()
+        self._pauses_s = PAUSES_S if patient else ()
         # Sizes from listings, because Azure cannot be asked for the end of an object.
         self._sizes: dict[str, int] = {}
 
@@ -146,11 +147,19 @@ class ObjectStore:
 
     def _refuses_to_replace(self, name: str) -> bool:
         """Try to create a small object; return whether that was refused because it exists."""
-        try:
-            self._put_new(memoryview(_PROBE_TEXT), name, look=False)
-        except AlreadyExistsError:
-            return True
-        return False
+        pauses_s = iter(self._pauses_s)
+        while True:
+            try:
+                self._put_new(memoryview(_PROBE_TEXT), name)
+            except AlreadyExistsError:
+                return True
+            except RepeatableError:
+                pause_s = next(pauses_s, None)
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return False
 
     def try_out(self) -> str:
         """Create an object as a part is created, read it back, try to replace it, remove it.
@@ -264,50 +273,31 @@ class ObjectStore:
     def create(self, staged: StagedFile, name: str) -> None:
         """Create an object, as `Store.create` describes."""
         with mapped(staged) as content:
-            self._put_new(content, name, look=True)
-
-    def _put_new(self, content: memoryview, name: str, *, look: bool) -> None:
-        """Put an object if it does not exist; repeat a put that met another or got no answer.
-
-        Repeating is harmless, because at most one put creates the object. With `look`, the name is
-        looked at after a lost answer, which saves puts that would be refused.
-        """
-        store = self._connection.for_bytes(len(content))
-        start_s = time.monotonic()
-        for pause_s in (*self._pauses_s, None):
             try:
-                # Never multipart: only a single put can be conditional.
-                obstore.put(store, name, content, mode="create", use_multipart=False)
-            except (BaseError, FileNotFoundError) as error:
-                refusal = refusal_of(error, self._place)
-                if look and refusal.unanswered and self._is_there(name):
-                    raise AlreadyExistsError(f"creating {name}: it exists already") from None
-                may_pass = refusal.conflict or refusal.unanswered
-                if pause_s is not None and may_pass and time.monotonic() < start_s + REQUEST_S:
-                    time.sleep(pause_s)
-                    continue
-                if (
-                    isinstance(error, ObjectExistsError | PreconditionError)
-                    and not refusal.conflict
-                ):
-                    raise AlreadyExistsError(f"creating {name}: it exists already") from None
-                if look and refusal.forbidden and not self._may_create():
-                    refusal = replace(refusal, lasting=True)
-                raise refusal.as_error("creating", name) from None
-            return
+                self._put_new(content, name)
+            except ForbiddenError as error:
+                if self._may_create():
+                    raise
+                raise StoreUnusableError(str(error)) from None
+
+    def _put_new(self, content: memoryview, name: str) -> None:
+        """Put an object if it does not exist. Raises StoreError."""
+        store = self._connection.for_bytes(len(content))
+        try:
+            # Never multipart: only a single put can be conditional.
+            obstore.put(store, name, content, mode="create", use_multipart=False)
+        except (BaseError, FileNotFoundError) as error:
+            refusal = refusal_of(error, self._place)
+            exists = isinstance(error, ObjectExistsError | PreconditionError)
+            if exists and not refusal.conflict:
+                raise AlreadyExistsError(f"creating {name}: it exists already") from None
+            raise refusal.as_error("creating", name) from None
 
     def _may_create(self) -> bool:
         """Return whether the credentials may create another object."""
         try:
             self._refuses_to_replace(_PROBE)
         except StoreError:
-            return False
-        return True
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            self.stat(name)
-        except (FileNotFoundError, StoreError):
             return False
         return True
 

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from etl.storage.places import Place
-from etl.storage.store import StoreError, StoreUnusableError
+from etl.storage.store import ForbiddenError, RepeatableError, StoreError, StoreUnusableError
 
 _STATUS: Final = re.compile(r"status code: (\d{3})\b")
 _CODE: Final = re.compile(r"<Code>\s*(\w+)\s*</Code>")
@@ -113,7 +113,12 @@ class Refusal:
 
     def as_error(self, operation: str, name: str) -> StoreError:
         """Return the error to raise."""
-        kind = StoreUnusableError if self.lasting else StoreError
+        if self.lasting:
+            kind: type[StoreError] = StoreUnusableError
+        elif self.unanswered or self.conflict:
+            kind = RepeatableError
+        else:
+            kind = ForbiddenError if self.forbidden else StoreError
         return kind(f"{operation} {name}: {self.reason}")
 
     @property

@@ -7,9 +7,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -18,8 +19,8 @@ from etl.model.errors import AhtEtlError, RunError
 #: The end of a file that is fetched first: pyarrow looks for a footer in this many bytes.
 TAIL_BYTES: Final = 64 * 2**10
 _PROBE: Final = b"aht-etl check was here and should have removed this file\n"
-# Seconds before a creation is repeated that was refused although nothing has the name.
-_PAUSES_S: Final = (0.1, 0.2, 0.3, 0.4)
+#: Seconds before a creation is repeated that was refused although nothing has the name.
+PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0)
 _PIECE_BYTES: Final = 2**20
 
 
@@ -37,6 +38,14 @@ class StoreUnusableError(StoreError, RunError):
 
     The run ends.
     """
+
+
+class ForbiddenError(StoreError):
+    """The credentials may not do this."""
+
+
+class RepeatableError(StoreError):
+    """No answer, or a conflict with another request: it may have been done, or may pass later."""
 
 
 class AlreadyExistsError(StoreError):
@@ -156,8 +165,7 @@ def probe(store: Store, name: str) -> None:
 
     The caller removes it. Raises StoreError.
     """
-    with suppress(AlreadyExistsError):  # the answer to the first request was lost
-        _create(store, name)
+    _create(store, name, partial(create_new, store))
     try:
         with store.open(name) as file:
             if file.read() != _PROBE:
@@ -165,20 +173,17 @@ def probe(store: Store, name: str) -> None:
     except FileNotFoundError:
         raise StoreError(f"reading {store.place}: the probe that was written is missing") from None
     try:
-        _create(store, name)
+        _create(store, name, store.create)
     except AlreadyExistsError:
         return
     raise replaced(store.place)
 
 
-def _create(store: Store, name: str) -> None:
+def _create(store: Store, name: str, create: Callable[[StagedFile, str], object]) -> None:
     try:
-        staged = store.stage()
-        try:
+        with closing(store.stage()) as staged:
             staged.stream.write(_PROBE)
-            store.create(staged, name)
-        finally:
-            staged.close()
+            create(staged, name)
     except OSError as error:
         raise StoreError.of("writing to", store.staged_in or store.place, error) from error
 
@@ -211,13 +216,13 @@ def settle(store: Store, staged: StagedFile, name: str, refusal: StoreError) -> 
     say that a file exists which does not (S3's 409). So the name is read, and if nothing has it,
     the creation is repeated.
     """
-    for pause_s in (*_PAUSES_S, None):
+    for pause_s in (*PAUSES_S, None):
         if isinstance(refusal, StoreUnusableError):
             raise refusal
         try:
             return _is_at(store, name, staged)
         except FileNotFoundError:
-            if not isinstance(refusal, AlreadyExistsError):
+            if not isinstance(refusal, AlreadyExistsError | RepeatableError):
                 raise refusal from None
         except (StoreError, OSError) as error:
             # Why nothing was created says more than why the name cannot be read.
@@ -231,6 +236,8 @@ def settle(store: Store, staged: StagedFile, name: str, refusal: StoreError) -> 
             refusal = error
         else:
             return True
+    if isinstance(refusal, RepeatableError):
+        raise refusal
     raise StoreError(
         f"creating {name}: the store says that it exists, but it does not; ask the store's operator"
     )
@@ -253,11 +260,8 @@ def _is_at(store: Store, name: str, staged: StagedFile) -> bool:
 def replace_file(store: Store, name: str, content: BinaryIO) -> None:
     """Create a file, whole and durable, or replace the file of that name. Raises StoreError."""
     try:
-        staged = store.stage()
-        try:
+        with closing(store.stage()) as staged:
             shutil.copyfileobj(content, staged.stream)
             store.replace(staged, name)
-        finally:
-            staged.close()
     except OSError as error:
         raise StoreError.of("writing", store.staged_in or name, error) from error
