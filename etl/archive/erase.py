@@ -20,8 +20,7 @@ import pyarrow.compute as pc
 from etl.archive.reader import version_name, versions_by_path
 from etl.decode.unpack import GZIP_MAGIC, Unpacked
 from etl.lake.layout import QUARANTINE, bad_rows_name, read_layout, to_partition
-from etl.lake.receipts import UnreadablePartError, read_receipts
-from etl.lake.rows import source_rows
+from etl.lake.receipts import UnreadablePartError, read_receipts, source_rows
 from etl.model.errors import FileError, RunError, UsageError
 from etl.model.paths import BreakdownPath, Partition
 from etl.storage.store import Store, StoreError, replace_file

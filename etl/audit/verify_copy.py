@@ -14,8 +14,7 @@ from etl.audit.verify_lake import verify
 from etl.lake.commit import read_state
 from etl.lake.compact import Day, days_of
 from etl.lake.layout import Damage, Selection, read_layout
-from etl.lake.receipts import Receipt, read_receipts
-from etl.lake.rows import SourceRows, source_rows
+from etl.lake.receipts import Receipt, SourceRows, read_receipts, source_rows
 from etl.model.dataset import DECODED_SCHEMA
 from etl.model.machine import cores
 from etl.model.paths import Partition

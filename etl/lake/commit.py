@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from etl.lake.layout import PartitionState, PartWritten, is_part, part_name, part_number
-from etl.lake.part import Encoded, PartBuilder
+from etl.lake.part import Encoded, PartBuilder, without
 from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
-from etl.lake.rows import without
 from etl.model.events import log
 from etl.storage.store import Store, StoreError, StoreUnusableError, create_new
 

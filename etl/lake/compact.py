@@ -26,9 +26,8 @@ from etl.lake.layout import (
     day_of,
     read_layout,
 )
-from etl.lake.part import PartBuilder
-from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
-from etl.lake.rows import add_source, source_rows
+from etl.lake.part import PartBuilder, add_source
+from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts, source_rows
 from etl.model.errors import RunError
 from etl.model.events import log
 from etl.model.machine import cores

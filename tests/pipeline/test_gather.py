@@ -12,8 +12,8 @@ import pytest
 
 from etl.decode import DecodeLimits
 from etl.decode.file import Decoded, decode
-from etl.lake.encoding import Encoder
 from etl.lake.layout import PartitionState
+from etl.lake.part import Encoder
 from etl.model.paths import BreakdownPath
 from etl.pipeline.gather import Sink
 from etl.pipeline.outcomes import Outcomes
