@@ -12,7 +12,7 @@ from typing import Final
 
 from etl.lake.layout import PartitionState, PartWritten, is_part, part_name, part_number
 from etl.lake.part import Encoded, PartBuilder, without
-from etl.lake.receipts import PartReceipts, UnreadablePartError, read_receipts
+from etl.lake.receipts import PartReceipts, Receipt, UnreadablePartError, read_receipts
 from etl.model.events import log
 from etl.storage.store import Store, StoreError, StoreUnusableError, create_new
 
@@ -25,33 +25,28 @@ OnPart = Callable[[str, PartReceipts], None]
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """How a commit ended.
+    """How a commit ended: the part that is in the lake now, and its sources.
 
-    The part that is now in the lake, or None if every source was already loaded, and the sources
-    that another run has loaded.
+    There is no part if other runs had loaded every source.
     """
 
-    name: str | None
-    encoded: Encoded | None
+    part: PartWritten | None
+    sources: tuple[Receipt, ...]
     brought_by_others: frozenset[str]
 
     @property
-    def written(self) -> PartWritten | None:
-        """The part that is now in the lake."""
-        if self.encoded is None or self.name is None:
-            return None
-        encoded = self.encoded
-        return PartWritten(self.name, encoded.rows, encoded.bytes, len(encoded.sources))
+    def quarantined(self) -> int:
+        """The bad rows of its sources."""
+        return sum(source.quarantined for source in self.sources)
 
     def log(self, partition: str) -> None:
         """Log the commit."""
-        part = self.written
         log.info(
-            "part.committed" if part else "part.superseded",
+            "part.committed" if self.part else "part.superseded",
             partition=partition,
-            part=self.name,
-            rows=part.rows if part else 0,
-            sources=part.sources if part else 0,
+            part=self.part.path if self.part else None,
+            rows=self.part.rows if self.part else 0,
+            sources=len(self.sources),
             brought_by_others=len(self.brought_by_others),
         )
 
@@ -141,8 +136,9 @@ def commit(
             state.next_number += 1
             state.loaded.update(source.path for source in sources)
             if created:
-                return Committed(name, left, frozenset(theirs))
-        return Committed(None, None, frozenset(theirs))
+                part = PartWritten(name, left.rows, left.bytes, len(sources))
+                return Committed(part, sources, frozenset(theirs))
+        return Committed(None, (), frozenset(theirs))
     finally:
         if left is not None:
             left.staged.close()

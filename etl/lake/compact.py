@@ -258,9 +258,9 @@ class DayCopy:
         except UnreadablePartError as error:  # of the copy, not of the lake
             raise StoreError(str(error)) from None
         result.log(self._folder)
-        if result.written is not None and result.encoded is not None:
-            self.parts.append(result.written)
-            self.quarantined += sum(source.quarantined for source in result.encoded.sources)
+        self.quarantined += result.quarantined
+        if result.part is not None:
+            self.parts.append(result.part)
 
 
 def _log(damage: Damage) -> None:

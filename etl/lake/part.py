@@ -112,7 +112,6 @@ class Encoded:
     """A complete part without a name."""
 
     staged: StagedFile
-    commit: str
     sources: tuple[Receipt, ...]
     rows: int
     bytes: int
@@ -149,22 +148,18 @@ class PartBuilder:
         self.rows = 0
         self.sources: list[Receipt] = []
         self._lock = threading.Lock()
-        self._busy = False
         self._closed = False
 
     @contextmanager
     def _building(self) -> Iterator[None]:
-        with self._lock:
-            if self._closed:
-                raise ValueError("the part was discarded")
-            self._busy = True
         try:
-            yield
-        finally:
             with self._lock:
-                self._busy = False
-                if self._closed:  # by another thread
-                    self._free()  # type: ignore[unreachable]  # mypy knows no other thread
+                if self._closed:
+                    raise ValueError("the part was discarded")
+                yield
+        finally:
+            if self._closed:  # by another thread
+                self.close()
 
     @property
     def size_guess(self) -> int:
@@ -214,26 +209,26 @@ class PartBuilder:
             self._flush()
             encoder, staged = self._open(), self._staged
             assert staged is not None  # noqa: S101 - it was opened with the encoder
-            commit = str(uuid.uuid4())
-            size = encoder.finish(to_metadata(self.sources, commit, self._run_id))
+            metadata = to_metadata(self.sources, str(uuid.uuid4()), self._run_id)
+            size = encoder.finish(metadata)
             self._staged = None
-        return Encoded(staged, commit, tuple(self.sources), self.rows, size)
+        return Encoded(staged, tuple(self.sources), self.rows, size)
 
     def close(self) -> None:
         """Discard the part unless it is complete."""
-        with self._lock:
-            self._closed = True
-            if not self._busy:
-                self._free()
-
-    def _free(self) -> None:
-        self._pending = []
-        self.pending_bytes = 0
-        if self._staged is not None:
-            if self._encoder is not None:
-                self._encoder.discard()
-            self._staged.close()
-            self._staged = None
+        self._closed = True
+        if not self._lock.acquire(blocking=False):
+            return  # the thread that is building does it
+        try:
+            self._pending = []
+            self.pending_bytes = 0
+            if self._staged is not None:
+                if self._encoder is not None:
+                    self._encoder.discard()
+                self._staged.close()
+                self._staged = None
+        finally:
+            self._lock.release()
 
 
 def add_source(builder: PartBuilder, receipt: Receipt, rows: Iterator[pa.RecordBatch]) -> None:

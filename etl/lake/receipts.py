@@ -3,15 +3,15 @@
 The receipts are in the part's own metadata. The rows are in the order of the receipts.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from etl.model import __version__
 from etl.model.dataset import SCHEMA
@@ -28,7 +28,6 @@ _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)
 
 _SCHEMA: Final = "1"
 _SOURCES: Final = b"aht_etl.sources"
-_COMMIT: Final = b"aht_etl.commit"
 _RUN: Final = b"aht_etl.run"
 
 
@@ -47,25 +46,23 @@ class Receipt:
     sha256: str
 
 
-_TYPES: Final[dict[str, Any]] = {field.name: field.type for field in fields(Receipt)}
+# A later version may write more fields of a source; these are required.
+_JSON: Final = TypeAdapter(tuple[Receipt, ...])
 
 
 @dataclass(frozen=True, slots=True)
 class PartReceipts:
-    """A part's metadata."""
+    """A part's receipts, and the run that wrote it."""
 
-    commit: str
     sources: tuple[Receipt, ...]
-    run: str = ""
+    run: str
 
 
 def to_metadata(sources: Sequence[Receipt], commit: str, run_id: str) -> dict[str, str]:
     """Return a part's Parquet metadata (how-it-works.md, "Receipts")."""
     return {
-        _SOURCES.decode(): json.dumps(
-            [{name: getattr(source, name) for name in _TYPES} for source in sources]
-        ),
-        _COMMIT.decode(): commit,
+        _SOURCES.decode(): _JSON.dump_json(tuple(sources)).decode(),
+        "aht_etl.commit": commit,
         _RUN.decode(): run_id,
         "aht_etl.version": __version__,
         "aht_etl.schema": _SCHEMA,
@@ -85,25 +82,13 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
         metadata: dict[bytes, bytes] = found.metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise UnreadablePartError(f"no readable Parquet file: {first_line(error)}") from None
+    if _SOURCES not in metadata:
+        raise UnreadablePartError("a Parquet file without receipts")
     try:
-        text = metadata[_SOURCES]
-    except KeyError:
-        raise UnreadablePartError("a Parquet file without receipts") from None
-    try:
-        # A later version may write more fields of a source; the known ones are required.
-        sources = tuple(_receipt(source) for source in json.loads(text))
-        commit, run = (metadata.get(key, b"").decode() for key in (_COMMIT, _RUN))
-        return PartReceipts(commit, sources, run)
-    except (ValueError, TypeError, KeyError):
+        sources = _JSON.validate_json(metadata[_SOURCES], strict=True)
+        return PartReceipts(sources, metadata.get(_RUN, b"").decode())
+    except ValueError:
         raise UnreadablePartError("a Parquet file with damaged receipts") from None
-
-
-def _receipt(source: Any) -> Receipt:
-    values = {name: source[name] for name in _TYPES}
-    for name, expected in _TYPES.items():
-        if type(values[name]) is not expected:
-            raise TypeError(name)
-    return Receipt(**values)
 
 
 def first_line(error: Exception) -> str:

@@ -62,11 +62,10 @@ class Outcomes:
     def committed(self, directory: str, result: "Committed") -> None:
         """Count a commit: its files are loaded, and those that another run brought already were."""
         self._already_loaded(result.brought_by_others)
-        encoded, part = result.encoded, result.written
-        if encoded is not None and part is not None:
-            for source in encoded.sources:
-                del self._open[source.path]
-            self._wrote(part, sum(source.quarantined for source in encoded.sources))
+        for source in result.sources:
+            del self._open[source.path]
+        if result.part is not None:
+            self._wrote(result.part, result.quarantined)
         result.log(directory)
 
     def recovered(self, part: PartWritten, bad_rows: int) -> None:

@@ -52,6 +52,12 @@ def put(store: LocalStore, state: PartitionState, sources: dict[str, int]) -> Co
     return commit(store, DIRECTORY, state, builder.finish(), lambda: new_builder(store))
 
 
+def path_of(result: Committed) -> str:
+    """Return the name in the lake of the part that was committed."""
+    assert result.part is not None
+    return result.part.path
+
+
 def parts(store: LocalStore) -> list[Path]:
     return sorted((store.root / DIRECTORY).iterdir())
 
@@ -73,7 +79,7 @@ def test_first_part(store: LocalStore) -> None:
     """A part gets number 0 and correct receipts, and no staged file stays."""
     state = read_state(store, DIRECTORY)
     result = put(store, state, {"/a": 3, "/b": 0})
-    assert result.name == f"{DIRECTORY}/part-00000.parquet"
+    assert path_of(result) == f"{DIRECTORY}/part-00000.parquet"
     assert [part.name for part in parts(store)] == ["part-00000.parquet"]
     assert read_state(store, DIRECTORY) == PartitionState({"/a", "/b"}, 1, None)
     assert rows_by_source(store) == {"/a": 3}
@@ -108,9 +114,8 @@ def test_the_slower_of_two_brings_the_rest(store: LocalStore) -> None:
     put(store, theirs, {"/a": 3, "/b": 2})
     result = put(store, mine, {"/b": 2, "/c": 4})
     assert result.brought_by_others == {"/b"}
-    assert result.encoded is not None
-    assert [source.path for source in result.encoded.sources] == ["/c"]
-    assert result.name == f"{DIRECTORY}/part-00001.parquet"
+    assert [source.path for source in result.sources] == ["/c"]
+    assert path_of(result) == f"{DIRECTORY}/part-00001.parquet"
     assert rows_by_source(store) == {"/a": 3, "/b": 2, "/c": 4}
     assert mine == PartitionState({"/a", "/b", "/c"}, 2, None)
     assert staged(store) == []
@@ -120,7 +125,7 @@ def test_nothing_left_to_bring(store: LocalStore) -> None:
     """If other runs committed all sources, no part is written."""
     put(store, PartitionState(), {"/a": 3, "/b": 2})
     result = put(store, PartitionState(), {"/a": 3})
-    assert (result.name, result.encoded) == (None, None)
+    assert (result.part, result.sources) == (None, ())
     assert result.brought_by_others == {"/a"}
     assert len(parts(store)) == 1
 
@@ -129,7 +134,7 @@ def test_another_runs_part_without_ours(store: LocalStore) -> None:
     """A part with other sources uses a number and changes nothing else."""
     put(store, PartitionState(), {"/a": 3})
     result = put(store, PartitionState(), {"/b": 1})
-    assert result.name == f"{DIRECTORY}/part-00001.parquet"
+    assert path_of(result) == f"{DIRECTORY}/part-00001.parquet"
     assert rows_by_source(store) == {"/a": 3, "/b": 1}
 
 
@@ -140,7 +145,7 @@ def test_what_was_learned_for_one_part_counts_for_the_next(store: LocalStore) ->
     assert put(store, mine, {"/c": 1}).brought_by_others == frozenset()
     result = put(store, mine, {"/b": 2, "/d": 1})
     assert result.brought_by_others == {"/b"}
-    assert (None, {"/a"}) == (put(store, mine, {"/a": 3}).name, mine.loaded & {"/a"})
+    assert (None, {"/a"}) == (put(store, mine, {"/a": 3}).part, mine.loaded & {"/a"})
     assert rows_by_source(store) == {"/a": 3, "/b": 2, "/c": 1, "/d": 1}
 
 
@@ -163,7 +168,7 @@ def test_runs_that_take_turns_in_any_order(data: st.DataObject) -> None:
         for index in data.draw(st.permutations(turns)):
             part = dict.fromkeys(runs[index].pop(0), 1)
             result = put(store, states[index], part)
-            ours = {s.path for s in result.encoded.sources} if result.encoded else set()
+            ours = {source.path for source in result.sources}
             assert set(part) == ours | result.brought_by_others
             claimed += ours
         assert sorted(paths) == sorted(claimed)
@@ -175,7 +180,7 @@ def test_many_writers_at_once(store: LocalStore) -> None:
     shares = [{f"/{n}": n % 5 for n in range(i, i + 12)} for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda share: put(store, PartitionState(), share), shares))
-    claimed = [s.path for r in results if r.encoded for s in r.encoded.sources]
+    claimed = [source.path for result in results for source in result.sources]
     assert sorted(claimed) == sorted({path for share in shares for path in share})
     assert rows_by_source(store) == {f"/{n}": n % 5 for n in range(19) if n % 5}
     names = [part.name for part in parts(store)]
@@ -198,7 +203,7 @@ class LosesAnswers(LocalStore):
 def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[StoreError]) -> None:
     """The commit id shows that a put that seemed to fail has succeeded."""
     result = put(LosesAnswers(store.root, refusal), PartitionState(), {"/a": 3})
-    assert result.name == f"{DIRECTORY}/part-00000.parquet"
+    assert path_of(result) == f"{DIRECTORY}/part-00000.parquet"
     assert result.brought_by_others == frozenset()
     assert rows_by_source(store) == {"/a": 3}
 
@@ -219,7 +224,7 @@ def test_a_refusal_with_nothing_there_is_asked_again(store: LocalStore) -> None:
     """The same number is tried again while no part has it."""
     refusing = RefusesTwice(store.root)
     result = put(refusing, PartitionState(), {"/a": 3})
-    assert result.name == f"{DIRECTORY}/part-00000.parquet"
+    assert path_of(result) == f"{DIRECTORY}/part-00000.parquet"
     refusing.refusals = 100
     with pytest.raises(StoreError, match="the store says that it exists, but it does not"):
         put(refusing, PartitionState({"/a"}, 1), {"/b": 1})
@@ -260,7 +265,7 @@ def test_numbers_go_on_behind_the_highest(store: LocalStore) -> None:
     put(store, read_state(store, DIRECTORY), {"/b": 1})
     parts(store)[0].unlink()
     result = put(store, read_state(store, DIRECTORY), {"/a": 1})
-    assert result.name == f"{DIRECTORY}/part-00002.parquet"
+    assert path_of(result) == f"{DIRECTORY}/part-00002.parquet"
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ def test_every_reader_reads_the_same(tmp_path: Path) -> None:
     for path, rows in (("/a", batch.slice(0, 1_234)), ("/b", batch.slice(1_234))):
         builder.add(Receipt(path, len(rows), 0, 1, "0" * 64), [SizedBatch.of(rows)])
     committed = commit(store, "hour", PartitionState(), builder.finish(), lambda: builder)
-    part = tmp_path / str(committed.name)
+    assert committed.part is not None
+    part = tmp_path / committed.part.path
 
     expected = [
         {**row, "sourcePath": "/a" if number < 1_234 else "/b"} for number, row in enumerate(ROWS)

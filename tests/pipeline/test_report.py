@@ -64,7 +64,7 @@ def test_every_path_has_one_outcome() -> None:
     state = state_of(PLAN)
     outcomes = state.outcomes
     outcomes.failed(PATHS[1].text, FailureKind.NOT_FOUND, "gone", 1)
-    outcomes.committed("hour", Committed(None, None, frozenset({PATHS[2].text})))
+    outcomes.committed("hour", Committed(None, (), frozenset({PATHS[2].text})))
     report = report_of(state).as_json()
     assert {
         "listed": 6,
@@ -107,7 +107,7 @@ def test_the_newest_complete_hour(loaded: str, newest: int | None, ends: str) ->
     state = state_of(plan, datetime(2022, 6, 1, 4, 59, 59, tzinfo=UTC))
     for hour, name in names.items():
         if str(hour) in loaded:
-            state.outcomes.committed("hour", Committed(None, None, frozenset({name})))
+            state.outcomes.committed("hour", Committed(None, (), frozenset({name})))
         elif ends == "failed":
             state.outcomes.failed(name, FailureKind.NOT_FOUND, "gone", 1)
     expected = None if newest is None else f"2022-06-01T0{newest}:00:00Z"
