@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -131,9 +131,8 @@ class _Run:
         self._store = store
         self._dask: Any = dask
         self._shares = enumerate(shares)
-        self._settings = portable(state.job.settings)
+        self._job_there = portable(state.job)
         self._level = _least_level()
-        self._name = f"aht-etl-{state.job.run_id}"
         self._running: dict[str, _Share] = {}  # by key
         self._limits: dict[int, LimitsNow] = {}  # by place
         self._wake = asyncio.Event()
@@ -142,7 +141,8 @@ class _Run:
 
     async def go(self, places: list[FetchSettings]) -> None:
         """Load all shares, or at a stop request those that are downloaded."""
-        await self._stop.interruptible(self._dask.register_plugin(RunPlugin(), name=self._name))
+        plugin = self._dask.register_plugin(RunPlugin(), name=self._job.run_id)
+        await self._stop.interruptible(plugin)
         self._stop.on_request(self._wake.set)
         exchanging = asyncio.ensure_future(self._exchange())
         try:
@@ -165,28 +165,20 @@ class _Run:
                     await self._settle(share)
         with suppress(Exception):  # the scheduler may be lost
             async with asyncio.timeout(_LAST_STEP_S):
-                await self._dask.unregister_worker_plugin(self._name)
+                await self._dask.unregister_worker_plugin(self._job.run_id)
         if self._deadly_shares and not self._stop.requested():
             raise RunError(self._deadly_shares[0])
 
     async def _work(self, place: int, limits: FetchSettings) -> None:
         """Submit one share after another, and take its outcomes."""
-        settings = self._settings.model_copy(update={"fetch": limits})
+        settings = self._job_there.settings.model_copy(update={"fetch": limits})
+        job = replace(self._job_there, settings=settings)
         for number, paths in self._shares:
             if self._stop.requested():
                 return
-            share = _Share(f"{self._name}-{number}", place, paths)
+            share = _Share(f"aht-etl-{job.run_id}-{number}", place, paths)
             self._running[share.key] = share
-            order = Order(
-                share.key,
-                self._name,
-                __version__,
-                self._job.run_id,
-                settings,
-                tuple(paths),
-                self._level,
-                self._job.from_archive,
-            )
+            order = Order(share.key, __version__, job, tuple(paths), self._level)
             try:
                 share.future = self._dask.submit(work, order, key=share.key)
                 progress = await share.future
@@ -287,7 +279,7 @@ class _Run:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answers: dict[str, list[Progress]] = await self._dask.run(
-                    exchange, self._name, stop.signal, stop.error, on_error="ignore"
+                    exchange, self._job.run_id, stop.signal, stop.error, on_error="ignore"
                 )
         except Exception as error:  # noqa: BLE001 - only the display misses something
             log.debug("engine.silent", reason=describe(error))

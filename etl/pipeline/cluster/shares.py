@@ -4,7 +4,7 @@ No `repr` of a message shows a secret.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from etl.config.settings import Settings
 from etl.lake.commit import read_states
 from etl.lake.layout import PartWritten
 from etl.lake.receipts import PartReceipts
+from etl.model.text import Redactor
+from etl.pipeline.job import Job
 from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan, Plan, Shard, make_plan
 from etl.storage.places import is_remote
@@ -34,20 +36,17 @@ _HEARD_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A task: files to load. `key` is Dask's name for it, `plugin` that of the run's plugin.
+    """A task: files of a job to load. `key` is Dask's name for it.
 
-    `version` is that of the client's package, `level` the least level that the client logs.
-    `settings` have this task's own limits.
+    `version` is that of the client's package, `level` the least level that the client logs. The
+    job's settings have this task's own limits.
     """
 
     key: str
-    plugin: str
     version: str
-    run_id: str
-    settings: Settings
+    job: Job
     paths: tuple[str, ...]
     level: int
-    from_archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +106,9 @@ def share_out(fetch: FetchSettings, places: int) -> list[FetchSettings]:
     ]
 
 
-def portable(settings: Settings) -> Settings:
-    """Return the settings for another process: the plain class, with absolute paths."""
+def portable(job: Job) -> Job:
+    """Return the job for another process: with plain settings that have absolute paths."""
+    settings = job.settings
     plain = Settings.model_construct(
         **{name: getattr(settings, name) for name in Settings.model_fields}
     )
@@ -121,7 +121,8 @@ def portable(settings: Settings) -> Settings:
         ),
         "shutdown": settings.shutdown.model_copy(update={"grace": grace}),
     }
-    return plain.model_copy(update=changed)
+    there = plain.model_copy(update=changed)
+    return replace(job, settings=there, saved_listing=None, redactor=Redactor())
 
 
 def _anywhere(uri: str) -> str:

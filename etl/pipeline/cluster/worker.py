@@ -11,7 +11,6 @@ from collections import deque
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -22,9 +21,7 @@ from etl.config.settings import open_lake
 from etl.model import __version__
 from etl.model.errors import AhtEtlError, RunError, describe
 from etl.model.events import log, name_error
-from etl.model.text import Redactor
 from etl.pipeline.cluster.shares import LimitsNow, Order, Progress, plan_again
-from etl.pipeline.job import Job
 from etl.pipeline.load import load
 from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.source import Source, open_source
@@ -48,10 +45,7 @@ class Session:
     @classmethod
     def of(cls, order: Order) -> "Session":
         """Open what needs no server."""
-        now, settings = datetime.now(UTC), order.settings
-        archived, run_id = order.from_archive, order.run_id
-        job = Job(settings, None, now, Redactor(), from_archive=archived, run_id=run_id)
-        return cls(RunState(job), open_lake(settings))
+        return cls(RunState(order.job), open_lake(order.job.settings))
 
     async def connect(self, stop: Stop) -> Source:
         """Find the vendor's hosts, or the archive, once. Raises RunError, StoppedError."""
@@ -125,7 +119,7 @@ class Attempt:
         try:
             # First, whatever the client asks meanwhile: an earlier attempt may have committed
             # parts, and nobody else reports them.
-            plan = await plan_again(store, order.paths, order.run_id, outcomes)
+            plan = await plan_again(store, order.paths, order.job.run_id, outcomes)
         except BaseException:
             outcomes.expect_files(order.paths)
             raise
@@ -136,7 +130,7 @@ class Attempt:
         await load(state, source, store, self._stop)
         if outcomes.already_loaded > before:
             # By another run, or by an attempt that was given up but still runs.
-            await plan_again(store, order.paths, order.run_id, outcomes)
+            await plan_again(store, order.paths, order.job.run_id, outcomes)
 
 
 class RunPlugin(WorkerPlugin):
@@ -164,7 +158,7 @@ class RunPlugin(WorkerPlugin):
 
     async def load(self, order: Order, worker: str) -> Progress:
         """Do a task."""
-        fitting = [each for each in self._idle if each.state.job.settings == order.settings]
+        fitting = [each for each in self._idle if each.state.job.settings == order.job.settings]
         session = fitting[0] if fitting else Session.of(order)
         if fitting:
             self._idle.remove(session)
@@ -208,20 +202,20 @@ async def work(order: Order) -> Progress:
             f"the worker {worker.address} has aht-etl {__version__}, this run is of "
             f"{order.version}: install the same version on scheduler and workers"
         )
-    return await _plugin(worker, order.plugin).load(order, worker.address)
+    return await _plugin(worker, order.job.run_id).load(order, worker.address)
 
 
 def exchange(
-    plugin: str, signal: int | None, error: RunError | None, dask_worker: Worker
+    run_id: str, signal: int | None, error: RunError | None, dask_worker: Worker
 ) -> list[Progress]:
     """Return the progress of a run's tasks in this process; pass a stop request on to them."""
-    run = _plugin(dask_worker, plugin)
+    run = _plugin(dask_worker, run_id)
     if signal is not None or error is not None:
         run.stop.request(signal=signal, error=error)
     return run.progress()
 
 
-def _plugin(worker: Worker, name: str) -> RunPlugin:
-    plugin = worker.plugins[name]
+def _plugin(worker: Worker, run_id: str) -> RunPlugin:
+    plugin = worker.plugins[run_id]
     assert isinstance(plugin, RunPlugin)  # noqa: S101 - the client registered it
     return plugin

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,10 @@ import structlog
 
 from etl import __version__
 from etl.emulator import Dataset, Emulator, Fault
+from etl.model.text import Redactor
 from etl.pipeline.cluster.shares import Order
 from etl.pipeline.cluster.worker import RunPlugin, exchange
+from etl.pipeline.job import Job
 from tests.conftest import Serve
 from tests.e2e.test_endings import wait_until
 from tests.lakes import assert_lake_holds
@@ -43,7 +46,8 @@ def order_for(
     emulator: Emulator, lake: Path, paths: tuple[str, ...] = PATHS, run_id: str = "run"
 ) -> Order:
     settings = settings_for(emulator, lake)
-    return Order("key", "plugin", __version__, run_id, settings, paths, 20)
+    job = Job(settings, None, datetime.now(UTC), Redactor(), run_id=run_id)
+    return Order("key", __version__, job, paths, 20)
 
 
 def sizes_in(lake: Path) -> dict[str, int]:
@@ -94,12 +98,12 @@ async def test_a_stop_request_ends_a_task(worker: RunPlugin, serve: Serve, tmp_p
     emulator = serve(DATA, faults=(Fault("file", "hang", times=None),))
     task = asyncio.ensure_future(worker.load(order_for(emulator, tmp_path), "w"))
     await asyncio.to_thread(wait_until, lambda: emulator.in_flight > 0)
-    dask_worker: Any = SimpleNamespace(plugins={"plugin": worker})
-    (progress,) = exchange("plugin", 15, None, dask_worker)
+    dask_worker: Any = SimpleNamespace(plugins={"run": worker})
+    (progress,) = exchange("run", 15, None, dask_worker)
     assert ("key", "w", 0) == (progress.key, progress.worker, progress.outcomes.loaded)
     ended = await task
     assert (len(PATHS), None) == (len(ended.outcomes.unresolved()), ended.error)
-    assert [] == exchange("plugin", 15, None, dask_worker)
+    assert [] == exchange("run", 15, None, dask_worker)
 
 
 async def test_connections_are_kept_for_the_next_task(
@@ -108,10 +112,9 @@ async def test_connections_are_kept_for_the_next_task(
     """The repr of the order that a worker gets shows no secret."""
     emulator = serve(DATA, auth="oauth2")
     keys = emulator.keys
-    settings = settings_for(emulator, tmp_path)
     for number, folder in enumerate(FOLDERS):
         paths = tuple(path for path in PATHS if path.startswith(f"{folder}/"))
-        order = Order(str(number), "plugin", __version__, "run", settings, paths, 20)
+        order = replace(order_for(emulator, tmp_path, paths), key=str(number))
         assert not any(secret in repr(order) for secret in keys.values())
         assert (await worker.load(order, "w")).error is None
     assert (1, 1) == (emulator.count("token"), emulator.count("domain"))
