@@ -18,8 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from etl.cli.process import streams
-from etl.cli.process.signals import SIGNALS, handled
+from etl.cli.process import SIGNALS, guard_streams, handled, last_line, settle_streams
 from etl.model import __version__
 
 #: The commands, each with the first sentence of its help. `etl.cli.run` has the function `run`.
@@ -66,7 +65,7 @@ class _Commands(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import a command, or a group of commands, and return it with its flags and its whole help."""
-    with _no_certificates():
+    with _quick_imports():
         made = getattr(importlib.import_module(f"etl.cli.{name}"), name)
     program = typer.Typer(rich_markup_mode=None)
     if isinstance(made, typer.Typer):
@@ -77,12 +76,18 @@ def load_command(name: str) -> Any:
 
 
 @contextmanager
-def _no_certificates() -> Iterator[None]:
-    """Hide the machine's certificates while aiohttp may be imported, which reads them twice.
+def _quick_imports() -> Iterator[None]:
+    """Spare the imports inside the block what no command needs.
 
-    That takes 45 of the 320 ms before the first request. The default contexts of aiohttp then trust
-    no server: requests use what `etl.api.network.trusted_certificates` returns.
+    structlog would import rich to draw tracebacks, and none is drawn here: a fourteenth of a run's
+    start. aiohttp would read the machine's certificates twice: 45 of the 320 ms before the first
+    request. Its default contexts then trust no server: requests use what
+    `etl.api.network.trusted_certificates` returns.
     """
+    if not {"rich", "structlog"} & sys.modules.keys():
+        sys.modules["rich"] = None  # type: ignore[assignment]
+        importlib.import_module("structlog")
+        del sys.modules["rich"]
     given = os.environ.get("SSL_CERT_FILE")
     os.environ["SSL_CERT_FILE"] = os.devnull
     try:
@@ -117,7 +122,7 @@ def main() -> None:
         SIGNALS.defer()
     for number in handled():
         signal.signal(number, SIGNALS)
-    streams.guard()
+    guard_streams()
     _share_memory()
     # Without this, pydantic reads the metadata of every installed package to find plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -130,17 +135,17 @@ def main() -> None:
         if isinstance(ending.__context__, typer.TyperException):  # typer has printed what is wrong
             if "\n" in ending.__context__.format_message():  # the whole help: no command was given
                 line = "wrong usage: a command is missing; for example aht-etl demo"
-                streams.last_line(line, "usage.wrong")
+                last_line(line, "usage.wrong")
         elif code > 128:
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
-            streams.last_line(line, "command.interrupted")
+            last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
         from etl.pipeline.defects import explain_blindly  # noqa: PLC0415 - a crash alone needs it
 
-        streams.last_line(f"error: {explain_blindly(failure)}", "command.failed")
+        last_line(f"error: {explain_blindly(failure)}", "command.failed")
         code = 1
     finally:
-        streams.settle()
+        settle_streams()
     # Everything is written and closed. A normal exit would take 0.2 s to tear down the interpreter.
     os._exit(code)
 

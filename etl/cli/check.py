@@ -17,7 +17,7 @@ from rich.text import Text
 
 from etl.cli.command import Call, command, run_async
 from etl.cli.flags import RUN
-from etl.cli.process.signals import SIGNALS, handled
+from etl.cli.process import SIGNALS, handled
 from etl.config.keys import ShownValue, shown_values
 from etl.config.settings import Settings
 from etl.model.document import as_json

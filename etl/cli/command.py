@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import typer
 
+from etl.cli import log
 from etl.cli.flags import Config, Flag, LogFormat, LogLevel, RunLogLevel
-from etl.cli.process import log
-from etl.cli.process.signals import SIGNALS, handled
+from etl.cli.process import SIGNALS, handled
 from etl.config.keys import Origins
 from etl.config.settings import Settings
 from etl.config.sources import Source, load

@@ -12,9 +12,9 @@ from typing import Annotated, Final
 import typer
 
 from etl.cli.command import Call, check_report_file, command, own_name
-from etl.cli.execution import execute
 from etl.cli.flags import Progress, ReportFile
-from etl.cli.process.signals import SIGNALS
+from etl.cli.process import SIGNALS
+from etl.cli.run import execute
 from etl.config.sources import load_settings
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.emulator.dataset import DEFAULT_ACCOUNT

@@ -1,19 +1,22 @@
 """`aht-etl verify`."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from itertools import groupby
+from typing import Annotated, Any, Final
 
 import typer
 
+from etl.audit.verify import Finding, FindingKind, Verification
 from etl.audit.verify_archive import ArchiveCheck
 from etl.audit.verify_copy import verify_copy
 from etl.audit.verify_lake import verify as verify_lake
+from etl.cli import log
 from etl.cli.command import Call, command
 from etl.cli.flags import ACCOUNT, HOURS, LAKE, RAW, Json, Progress
-from etl.cli.process import log
-from etl.cli.views.verify import show_progress, to_json, to_text, why_not
+from etl.cli.progress import show_progress
 from etl.config.settings import open_archive, open_copy, open_lake
 from etl.model.errors import UsageError
+from etl.model.text import one_line, plural
 
 Deep = Annotated[
     bool,
@@ -72,3 +75,60 @@ def verify(
     if not result.ok:
         call.complain(why_not(result), "verify.failed")
         raise typer.Exit(1 if result.empty else 3)
+
+
+_SHOWN_OF_A_KIND: Final = 10
+
+
+def to_json(result: Verification) -> dict[str, Any]:
+    """Return the document of `--json`."""
+    return {
+        "ok": result.ok,
+        "parts": result.parts,
+        "files": result.files,
+        "rows": result.rows,
+        "bytes": result.bytes,
+        "findings": [_as_json(finding) for finding in result.findings],
+        "notes": [_as_json(note) for note in result.notes],
+    }
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return {"kind": finding.kind.value, "path": finding.path, "message": finding.message}
+
+
+def to_text(result: Verification, place: str) -> str:
+    """Return what was read, what is wrong and what to do; `place` is like "lake ./lake"."""
+    verdict = "ok" if result.ok else plural(len(result.findings), "finding")
+    lines = [
+        f"{verdict}: {result.rows:,} rows of {result.files:,} files read in {result.parts:,} "
+        f"parts, {place}"
+    ]
+    for word, findings in (("", result.findings), ("note ", result.notes)):
+        for kind, group in groupby(sorted(findings, key=_by_kind), key=_by_kind):
+            of_kind = list(group)
+            for finding in of_kind[:_SHOWN_OF_A_KIND]:
+                lines += [
+                    f"  {word}{kind}: {one_line(finding.path)}",
+                    f"    {one_line(finding.message)}",
+                ]
+            if len(of_kind) > _SHOWN_OF_A_KIND:
+                more = len(of_kind) - _SHOWN_OF_A_KIND
+                lines.append(f"  {word}{kind}: and {more:,} more; --json has them all")
+    return "\n".join(lines) + "\n"
+
+
+def why_not(result: Verification) -> str:
+    """Return one line: why a verification is not `ok`, and what to do."""
+    if result.empty:
+        (note,) = (note for note in result.notes if note.kind is FindingKind.EMPTY)
+        return f"error: nothing to verify: {note.message}"
+    first = result.findings[0]
+    return (
+        f"{plural(len(result.findings), 'finding')} in {result.parts:,} parts; the first: "
+        f"{first.kind.value}: {first.path}: {first.message}"
+    )
+
+
+def _by_kind(finding: Finding) -> str:
+    return finding.kind.value

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import etl.cli
 from etl.cli import app, load_command
-from etl.cli.reference import reference
 from tests.conftest import COMMAND, environment
+from tests.reference import reference
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -109,12 +109,12 @@ def test_flags_say_what_they_are_without_in_each_command() -> None:
 
 
 def test_the_reference_is_the_programs_own() -> None:
-    """`python -m etl.cli.reference > configs/docs/reference.md` writes the same page."""
+    """`python -m tests.reference > configs/docs/reference.md` writes the same page."""
     there = (ROOT / "configs" / "docs" / "reference.md").read_text()
-    assert reference() == there, "run: python -m etl.cli.reference > configs/docs/reference.md"
+    assert reference() == there, "run: python -m tests.reference > configs/docs/reference.md"
     for columns in ("30", "300"):
         done = subprocess.run(
-            [sys.executable, "-m", "etl.cli.reference"],
+            [sys.executable, "-m", "tests.reference"],
             env=environment(COLUMNS=columns, AHT_ETL_LAKE__URI="elsewhere", TERMINAL_WIDTH=columns),
             check=True,
             capture_output=True,

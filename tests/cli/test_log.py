@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from etl.cli.process import log
+from etl.cli import log
 from etl.model.text import Redactor
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from etl import load_settings, plan
-from etl.cli.views.plan import Fold, to_text
+from etl.cli.plan import Fold, to_text
 from etl.pipeline.plan_report import PlanReport
 
 START = datetime(2022, 6, 1, tzinfo=UTC)

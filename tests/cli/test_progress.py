@@ -17,8 +17,8 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from etl.api.limiter import Limiter
-from etl.cli.views.live import View
-from etl.cli.views.progress import shown
+from etl.cli.display import View
+from etl.cli.progress import shown
 from etl.config.sources import load_settings
 from etl.emulator import Dataset, Emulator, Fault
 from etl.lake.layout import PartitionState

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.cli.views.summary import to_text
+from etl.cli.run import to_text
 from etl.config.settings import Settings
 from etl.lake.commit import Committed
 from etl.lake.layout import PartitionState

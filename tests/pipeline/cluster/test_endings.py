@@ -230,7 +230,7 @@ def test_without_the_extra(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_local_run_does_not_import_dask() -> None:
     """It imports neither Dask nor this program's modules for it."""
-    code = "import sys, etl.pipeline.library, etl.cli.execution; print(*sys.modules)"
+    code = "import sys, etl.pipeline.library, etl.cli.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     names = done.stdout.split()
     assert [] == [n for n in names if n.startswith(("dask", "distributed", "etl.pipeline.cluster"))]

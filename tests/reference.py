@@ -1,6 +1,6 @@
 """The reference of all commands, flags and keys, written from the program itself.
 
-`python -m etl.cli.reference > configs/docs/reference.md`; a test compares file and program.
+`python -m tests.reference > configs/docs/reference.md`; a test compares file and program.
 """
 
 import sys
@@ -21,7 +21,7 @@ All commands, their flags, and the configuration's keys. The program writes this
 change:
 
 ```sh
-python -m etl.cli.reference > configs/docs/reference.md
+python -m tests.reference > configs/docs/reference.md
 ```
 
 `configs/daily.yaml` has each key with a comment. How sources of configuration rank:

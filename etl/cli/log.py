@@ -4,24 +4,15 @@ Only the command line configures them. As a library, the package logs through st
 has configured it.
 """
 
-import importlib
 import logging
 import re
 import sys
 from typing import Any, Final, Literal
 
-from etl.model.events import name_error
-
-if not {"rich", "structlog"} & sys.modules.keys():
-    # structlog would import rich to draw tracebacks, which takes a fifteenth of a run's start. No
-    # traceback is drawn here.
-    sys.modules["rich"] = None  # type: ignore[assignment]
-    importlib.import_module("structlog")
-    del sys.modules["rich"]
-
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from etl.model.events import name_error
 from etl.model.text import Redactor, one_line
 
 LogFormat = Literal["auto", "console", "json"]

@@ -1,10 +1,15 @@
-"""The live display of a run on a terminal: a bar and a few facts below the log."""
+"""The live displays on a terminal: a run's bar and facts below the log, and the bar of `verify`.
 
-from collections.abc import Callable
+The cursor stays visible, so a process that is killed leaves a usable terminal.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -23,8 +28,7 @@ def new_console() -> Console:
 class Display:
     """A display that stays below everything else that is written to standard error.
 
-    `redraw` draws it; the end of the block removes it. The cursor stays visible, so a process that
-    is killed leaves a usable terminal.
+    `redraw` draws it; the end of the block removes it.
     """
 
     def __init__(self, read: Callable[[], Facts], console: Console | None = None) -> None:
@@ -122,3 +126,13 @@ def _filled(facts: Facts, bar: int) -> int:
     """Return the width of a bar without colours: rich draws only the finished part of it."""
     halves = bar * 2 * min(facts.done, facts.to_load) // facts.to_load
     return halves // 2 + halves % 2
+
+
+@contextmanager
+def reading_bar() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that moves a bar: it takes the bytes that are read, and all bytes."""
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.console.show_cursor(True)
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,1 +1,0 @@
-"""The process that a command runs in: signals, standard streams, logs."""

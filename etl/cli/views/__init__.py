@@ -1,1 +1,0 @@
-"""Results as text for people and as JSON."""
