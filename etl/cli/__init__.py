@@ -140,7 +140,7 @@ def main() -> None:
             line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
             last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
-        from etl.pipeline.defects import explain_blindly  # noqa: PLC0415 - a crash alone needs it
+        from etl.model.errors import explain_blindly  # noqa: PLC0415 - a crash alone needs it
 
         last_line(f"error: {explain_blindly(failure)}", "command.failed")
         code = 1

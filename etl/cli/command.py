@@ -25,9 +25,8 @@ from etl.config.settings import Settings
 from etl.config.sources import Source, load
 from etl.lake.layout import Selection
 from etl.model import events
-from etl.model.errors import UsageError, is_expected
+from etl.model.errors import UsageError, explain, is_expected
 from etl.model.text import Redactor
-from etl.pipeline.defects import explain
 from etl.pipeline.job import Job, make_job, settle_window
 
 T = TypeVar("T")

@@ -29,9 +29,8 @@ from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, desc
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
 from etl.model.text import Redactor, size
 from etl.model.times import Window, rfc3339
-from etl.pipeline.decoding import Decoder
 from etl.pipeline.job import require_engine
-from etl.pipeline.resources import Memory
+from etl.pipeline.load import Decoder, Memory
 from etl.pipeline.stop import Stop
 from etl.storage.disk import scratch_error, scratch_folder
 from etl.storage.store import Store

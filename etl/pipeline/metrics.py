@@ -34,7 +34,7 @@ from etl.config.sections import MetricsSettings
 from etl.model.errors import FailureKind
 from etl.model.events import log
 from etl.model.machine import resource_shortage
-from etl.pipeline.plan import Shard
+from etl.pipeline.job import Shard
 from etl.pipeline.report import Report, Status
 from etl.storage.disk import write_whole
 

@@ -1,31 +1,16 @@
 """The plan of a run: the listed files that the lake lacks, by partition, oldest first."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from etl.lake.layout import PartitionState
 from etl.model.paths import BreakdownPath, InvalidPathError, Partition, is_skipped
+from etl.pipeline.job import Shard
 
 # Partitions whose receipts one thread reads before it hands back.
 _READ_AT_ONCE: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """The I-th (from 0) of N disjoint shares."""
-
-    index: int = 0
-    count: int = 1
-
-    def holds(self, text: str) -> bool:
-        """Return whether a partition's directory belongs to this share, on any machine."""
-        if self.count == 1:
-            return True
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        return int.from_bytes(digest) % self.count == self.index
 
 
 @dataclass(frozen=True, slots=True)

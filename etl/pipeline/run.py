@@ -12,11 +12,10 @@ import structlog
 from etl.archive.reader import read_archived
 from etl.config.settings import open_archive, open_lake
 from etl.lake.layout import PartitionState
-from etl.model.errors import RunError, is_expected
+from etl.model.errors import RunError, explain, is_expected
 from etl.model.events import log
 from etl.model.machine import resource_shortage
 from etl.model.times import rfc3339
-from etl.pipeline.defects import explain
 from etl.pipeline.job import Job
 from etl.pipeline.plan import make_plan
 from etl.pipeline.report import Report

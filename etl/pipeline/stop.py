@@ -1,10 +1,13 @@
 """Stop requests: requests in flight end at once, files that are downloaded may be committed."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from etl.model.errors import RunError
+from etl.model.events import log
 
 T = TypeVar("T")
 
@@ -102,3 +105,31 @@ async def within_grace(work: Coroutine[Any, Any, None], stop: Stop, grace_s: flo
         task.result()
     elif stop.error is not None:
         raise stop.error
+
+
+@asynccontextmanager
+async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
+    """After a stop request, end the block when the grace is over, or at once if so requested."""
+    loop = asyncio.get_running_loop()
+    running = True
+    try:
+        async with asyncio.timeout(None) as limit:
+
+            def begin() -> None:
+                if not running:
+                    return
+                if stop.at_once:
+                    limit.reschedule(loop.time())
+                elif limit.when() is None:
+                    limit.reschedule(loop.time() + grace.total_seconds())
+
+            stop.on_request(begin)
+            try:
+                yield
+            finally:
+                running = False
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        reason = "what was not committed is left to the next run"
+        log.warning("shutdown.grace_over", reason=reason)

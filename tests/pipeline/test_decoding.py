@@ -15,7 +15,7 @@ from etl.decode import DecodeLimits
 from etl.decode.file import Decoded, decode
 from etl.decode.unpack import Unpacked
 from etl.model.errors import FileError, RunError
-from etl.pipeline.decoding import Decoder
+from etl.pipeline.load import Decoder
 from etl.pipeline.stop import Stop
 from tests.decode.test_file import ROW, ROWS, lines
 

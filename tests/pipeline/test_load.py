@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.emulator import Dataset
-from etl.pipeline.resources import Memory
+from etl.pipeline.load import Memory
 from tests.conftest import COMMAND, Serve, environment
 
 MIB = 2**20

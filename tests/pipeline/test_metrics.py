@@ -29,8 +29,7 @@ from etl.emulator import Dataset, Fault
 from etl.model.text import Redactor
 from etl.model.times import parse_rfc3339
 from etl.pipeline import metrics
-from etl.pipeline.job import Job
-from etl.pipeline.plan import Shard
+from etl.pipeline.job import Job, Shard
 from etl.pipeline.report import Report
 from etl.pipeline.state import RunState
 from tests.conftest import Runner, Serve

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.lake.layout import PartitionState
-from etl.pipeline.plan import Plan, Shard, make_plan
+from etl.pipeline.job import Shard
+from etl.pipeline.plan import Plan, make_plan
 
 HOUR = "/year=2022/month={}/day=1/hour={}/accountId=a1/{}.json.gz"
 A, B, C = HOUR.format(6, 1, "a"), HOUR.format(6, 1, "b"), HOUR.format(6, 2, "c")

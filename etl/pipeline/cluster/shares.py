@@ -17,9 +17,9 @@ from etl.lake.commit import read_states
 from etl.lake.layout import PartWritten
 from etl.lake.receipts import PartReceipts
 from etl.model.text import Redactor
-from etl.pipeline.job import Job
+from etl.pipeline.job import Job, Shard
 from etl.pipeline.outcomes import Outcomes
-from etl.pipeline.plan import PartitionPlan, Plan, Shard, make_plan
+from etl.pipeline.plan import PartitionPlan, Plan, make_plan
 from etl.storage.places import is_remote
 from etl.storage.store import Store
 
