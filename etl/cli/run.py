@@ -21,9 +21,8 @@ from etl.cli.progress import ProgressMode, shown
 from etl.model.text import one_line, size
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job, threads_for
-from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.report import EXIT_FAILED, EXIT_OK, Report, write_report
-from etl.pipeline.state import RunState
+from etl.pipeline.state import FailedFile, RunState
 from etl.pipeline.stop import Stop
 
 

@@ -14,8 +14,8 @@ from etl.lake.part import PartBuilder
 from etl.lake.receipts import Receipt
 from etl.model.errors import FailureKind, RunError
 from etl.model.machine import resource_shortage
-from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan
+from etl.pipeline.state import Outcomes
 from etl.pipeline.stop import Stop
 from etl.storage.store import StagedFile, Store, StoreError, StoreUnusableError
 

@@ -21,10 +21,9 @@ from etl.model.machine import cores, resource_shortage
 from etl.model.paths import BreakdownPath
 from etl.pipeline.gather import Sink
 from etl.pipeline.job import Job
-from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan
 from etl.pipeline.source import Source
-from etl.pipeline.state import RunState
+from etl.pipeline.state import Outcomes, RunState
 from etl.pipeline.stop import Stop, StoppedError, deadline
 from etl.storage.disk import CANNOT_WRITE, scratch_error, scratch_folder
 from etl.storage.store import Store, StoreError

@@ -18,9 +18,8 @@ from etl.model.document import as_json
 from etl.model.errors import RunError
 from etl.model.times import Window
 from etl.pipeline.job import whole_millis
-from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.plan import InvalidPath
-from etl.pipeline.state import RunState
+from etl.pipeline.state import FailedFile, RunState
 from etl.storage.disk import write_whole
 
 Status = Literal["ok", "partial", "failed", "interrupted"]

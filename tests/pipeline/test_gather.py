@@ -16,8 +16,8 @@ from etl.lake.layout import PartitionState
 from etl.lake.part import Encoder
 from etl.model.paths import BreakdownPath
 from etl.pipeline.gather import Sink
-from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan, Plan
+from etl.pipeline.state import Outcomes
 from etl.pipeline.stop import Stop
 from etl.storage.local import LocalStore
 from tests.decode.test_file import ROWS, lines

@@ -37,7 +37,7 @@ from etl import (
 )
 from etl.emulator import Dataset, Emulator, Fault
 from etl.model.errors import FailureKind
-from etl.pipeline.outcomes import FailedFile
+from etl.pipeline.state import FailedFile
 from tests.conftest import Runner, Serve, check_report, environment
 from tests.documents import blocks, page
 from tests.lakes import assert_lake_holds, receipts

@@ -20,10 +20,9 @@ from etl.model.paths import BreakdownPath
 from etl.model.text import Redactor
 from etl.model.times import Window, parse_instant
 from etl.pipeline.job import Job
-from etl.pipeline.outcomes import FailedFile
 from etl.pipeline.plan import InvalidPath, PartitionPlan, Plan
 from etl.pipeline.report import ListingOutcome, Report, write_report
-from etl.pipeline.state import RunState
+from etl.pipeline.state import FailedFile, RunState
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 PATHS = [

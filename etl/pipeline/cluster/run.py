@@ -30,9 +30,8 @@ from etl.pipeline.cluster.shares import (
     share_out,
 )
 from etl.pipeline.cluster.worker import RunPlugin, exchange, work
-from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.source import Source
-from etl.pipeline.state import Elsewhere, RunState
+from etl.pipeline.state import Elsewhere, Outcomes, RunState
 from etl.pipeline.stop import Stop, deadline
 from etl.storage.store import Store, StoreError
 

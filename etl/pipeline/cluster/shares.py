@@ -18,8 +18,8 @@ from etl.lake.layout import PartWritten
 from etl.lake.receipts import PartReceipts
 from etl.model.text import Redactor
 from etl.pipeline.job import Job, Shard
-from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.plan import PartitionPlan, Plan, make_plan
+from etl.pipeline.state import Outcomes
 from etl.storage.places import is_remote
 from etl.storage.store import Store
 

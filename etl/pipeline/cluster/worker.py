@@ -23,9 +23,8 @@ from etl.model.errors import AhtEtlError, RunError, describe
 from etl.model.events import log, name_error
 from etl.pipeline.cluster.shares import LimitsNow, Order, Progress, plan_again
 from etl.pipeline.load import load
-from etl.pipeline.outcomes import Outcomes
 from etl.pipeline.source import Source, open_source
-from etl.pipeline.state import RunState
+from etl.pipeline.state import Outcomes, RunState
 from etl.pipeline.stop import Stop, StoppedError
 from etl.storage.store import Store
 
