@@ -15,10 +15,9 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.emulator import Dataset, Emulator, EmulatorOptions, run_in_thread
 from etl.model.errors import RunError
-from etl.model.text import Redactor
 from etl.model.times import Window
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job

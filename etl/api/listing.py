@@ -11,8 +11,8 @@ from etl.api.errors import quoted
 from etl.api.responses import ForeignResponseError, Response, read_json, read_start
 from etl.api.transport import Transport
 from etl.config.sections import ApiSettings
+from etl.config.settings import Redactor
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.text import Redactor
 from etl.model.times import Window, to_millis
 
 _BOM: Final = "\ufeff"

@@ -33,12 +33,11 @@ from etl.api.network import (
     trusted_certificates,
 )
 from etl.api.responses import MINUTE_S, Response, require_rate
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.model import __version__
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.events import log
 from etl.model.machine import resource_shortage
-from etl.model.text import Redactor
+from etl.model.text import log
 
 # Servers close idle connections after five seconds or more. A request on a connection that closes
 # is lost, so we close them earlier.

@@ -33,8 +33,8 @@ from etl.api.transport import Traffic
 from etl.config.settings import Settings, open_archive
 from etl.lake.layout import PartitionState, Selection
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.events import log
 from etl.model.paths import BreakdownPath, InvalidPathError
+from etl.model.text import log
 from etl.model.times import Window
 from etl.storage.store import Store, StoredFile, StoreError, StoreUnusableError
 

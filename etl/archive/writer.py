@@ -19,7 +19,7 @@ from etl.api.responses import Body
 from etl.archive.reader import archive_error, failure_note_name, version_name
 from etl.decode.unpack import removable_encodings, without_encodings
 from etl.model.errors import FileError
-from etl.model.events import log
+from etl.model.text import log
 from etl.storage.store import (
     StagedFile,
     Store,

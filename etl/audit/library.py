@@ -9,10 +9,9 @@ from etl.audit.survey import Survey, survey
 from etl.audit.verify import Verification
 from etl.audit.verify_archive import ArchiveCheck
 from etl.audit.verify_lake import verify as verify_lake
-from etl.config.settings import Settings, open_archive, open_lake
+from etl.config.settings import Redactor, Settings, open_archive, open_lake
 from etl.lake.layout import Selection
 from etl.model.errors import RunError, UsageError
-from etl.model.text import Redactor
 from etl.storage.store import Store, StoreError
 
 T = TypeVar("T")

@@ -19,10 +19,9 @@ from etl.cli.command import Call, command, run_async
 from etl.cli.flags import RUN
 from etl.cli.process import SIGNALS, handled
 from etl.config.keys import ShownValue, shown_values
-from etl.config.settings import Settings
-from etl.model.document import as_json
+from etl.config.settings import Redactor, Settings
 from etl.model.errors import UsageError
-from etl.model.text import Redactor, one_line
+from etl.model.text import as_json, one_line
 from etl.model.times import Window
 from etl.pipeline.check import Check, Checkup, Outcome, configuration
 from etl.pipeline.job import require_account, settle_window

@@ -21,12 +21,11 @@ from etl.cli import log
 from etl.cli.flags import Config, Flag, LogFormat, LogLevel, RunLogLevel
 from etl.cli.process import SIGNALS, handled
 from etl.config.keys import Origins
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.config.sources import Source, load
 from etl.lake.layout import Selection
-from etl.model import events
+from etl.model import text
 from etl.model.errors import UsageError, explain, is_expected
-from etl.model.text import Redactor
 from etl.pipeline.job import Job, make_job, settle_window
 
 T = TypeVar("T")
@@ -160,7 +159,7 @@ def _parameter(name: str, annotation: Any, default: str | None) -> inspect.Param
 def reason_for(failure: BaseException, redactor: Redactor) -> str:
     """Return in one line why a command failed; log the traceback of a defect at `debug`."""
     if not is_expected(failure):
-        events.log.debug("command.crashed", exc_info=failure)
+        text.log.debug("command.crashed", exc_info=failure)
     return explain(failure, redactor.text)
 
 

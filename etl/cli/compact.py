@@ -22,10 +22,10 @@ from etl.cli.process import SIGNALS, settle_streams
 from etl.config.settings import Settings, open_copy, open_lake
 from etl.lake.compact import Copied, Copier
 from etl.lake.layout import Selection
-from etl.model import __version__, events
+from etl.model import __version__
 from etl.model.errors import UsageError
 from etl.model.machine import resource_shortage
-from etl.model.text import one_line, size
+from etl.model.text import log, one_line, size
 from etl.model.times import rfc3339
 from etl.pipeline.job import require_lake
 from etl.pipeline.report import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status, write_report
@@ -147,7 +147,7 @@ def _until_stopped(call: Call, work: Callable[[], None], stop: Stop, grace_s: fl
 def _report(call: Call, document: dict[str, Any], report: str | None, *, as_json: bool) -> int:
     """Log, print and write what was done; return the exit code."""
     code: int = document["exit_code"]
-    events.log.info(
+    log.info(
         "compact.finished",
         status=document["status"],
         exit_code=code,

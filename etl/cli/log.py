@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from etl.model.events import name_error
-from etl.model.text import Redactor, one_line
+from etl.config.settings import Redactor
+from etl.model.text import name_error, one_line
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
-from etl.model.events import log
+from etl.model.text import log
 from etl.pipeline.progress import EVENT_EVERY_S, Meter, logged, meanwhile
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop

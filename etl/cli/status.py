@@ -29,10 +29,9 @@ from etl.cli.flags import ACCOUNT, BASE_URL, HOURS, LAKE, Json
 from etl.cli.heatmap import Calendar, Mark, draw, is_bold
 from etl.config.settings import open_lake
 from etl.lake.layout import to_minute
-from etl.model.document import as_json
 from etl.model.errors import RunError, UsageError
 from etl.model.paths import HOUR
-from etl.model.text import one_line, plural
+from etl.model.text import as_json, one_line, plural
 from etl.model.times import rfc3339
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job, settle_window

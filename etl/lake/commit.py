@@ -13,7 +13,7 @@ from typing import Final
 from etl.lake.layout import PartitionState, PartWritten, is_part, part_name, part_number
 from etl.lake.part import Encoded, PartBuilder, without
 from etl.lake.receipts import PartReceipts, Receipt, UnreadablePartError, read_receipts
-from etl.model.events import log
+from etl.model.text import log
 from etl.storage.store import Store, StoreError, StoreUnusableError, create_new
 
 # This many numbers below the highest are looked up even if a listing does not show them.

@@ -29,9 +29,9 @@ from etl.lake.layout import (
 from etl.lake.part import PartBuilder, add_source
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts, source_rows
 from etl.model.errors import RunError
-from etl.model.events import log
 from etl.model.machine import cores
 from etl.model.paths import BreakdownPath, InvalidPathError, Partition
+from etl.model.text import log
 from etl.storage.store import Store, StoredFile, StoreError
 
 # The most that a thread needs: a batch that was read, a row group that waits, one being encoded.

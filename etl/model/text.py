@@ -1,28 +1,21 @@
-"""Text for people: one line that is safe to show, without secrets; sizes; durations.
+"""What leaves the program: log events, JSON, one safe line of text, sizes and durations.
 
-A server may repeat a request in its answer, so it is not enough that no code prints a key: every
-text passes `Redactor.text` before it is shown.
+Events go to structlog after the command or the library's host configured it. Before that the
+package is silent, because structlog prints every event by default.
 """
 
-import re
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import partialmethod
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
 
-_HIDDEN: Final = "***"
+import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
-# The credentials part of an Authorization header, wherever an answer quotes it (RFC 5849 section
-# 3.5.1, RFC 6750 section 2.1), and single OAuth 1.0a parameters.
-_HEADER: Final = re.compile(
-    r"(?i)\b(oauth)\s+\w+=[^\r\n]*|\b(bearer)\s+[\w.~+/=-]{6,}|\b(authorization)['\"]?\s*[:=][^\r\n]*"
-)
-_PARAMETER: Final = re.compile(r"(?i)\boauth_(?!problem)\w+\W{1,8}[^\"\\&,\s]*")
-
-_PERCENT: Final = re.compile(r"%[0-9A-F]{2}")
-
-#: Shorter values (`true`, `eu`) are no secrets, and hiding them would make texts unreadable.
-_SHORTEST: Final = 6
+from etl.model.paths import Partition
+from etl.model.times import rfc3339
 
 # Largest first: the unit is the first that is exact.
 _SIZE_UNITS: Final = {
@@ -36,6 +29,61 @@ _SIZE_UNITS: Final = {
     10**3: "kB",
 }
 _DURATION_UNITS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
+# The ends of a window, and of a gap.
+_KEYS: Final = {"start": "from", "end": "to"}
+
+
+class Events:
+    """Passes events on to structlog; it has the methods of structlog's loggers."""
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        """Log an event, unless nobody has configured structlog."""
+        if structlog.is_configured():
+            getattr(structlog.get_logger(), level)(event, **fields)
+
+    debug = partialmethod(log, "debug")
+    info = partialmethod(log, "info")
+    warning = partialmethod(log, "warning")
+    error = partialmethod(log, "error")
+
+
+log: Final = Events()
+
+
+def name_error(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Replace an error's traceback by one line, `error`: a processor of structlog."""
+
+    def one_error(exc_info: ExcInfo) -> str:
+        return one_line(f"{exc_info[0].__name__}: {exc_info[1]}")
+
+    event = structlog.processors.ExceptionRenderer(one_error)(logger, method, event)
+    if "exception" in event:
+        event["error"] = event.pop("exception")
+    return event
+
+
+def as_json(value: Any, *names: str) -> Any:
+    """Return what `json.dumps` writes of a value: a dataclass is an object of its fields.
+
+    With `names`, it is an object of these attributes. Times are RFC 3339 in UTC, and a partition is
+    its directory in the lake.
+    """
+    form = value
+    if names:
+        form = {_KEYS.get(name, name): as_json(getattr(value, name)) for name in names}
+    elif isinstance(value, datetime):
+        form = rfc3339(value)
+    elif isinstance(value, Partition):
+        form = value.directory
+    elif isinstance(value, Enum):
+        form = value.value
+    elif isinstance(value, Mapping):
+        form = {key: as_json(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        form = [as_json(item) for item in value]
+    elif is_dataclass(value):
+        form = as_json(value, *(field.name for field in fields(value)))
+    return form
 
 
 def one_line(text: str) -> str:
@@ -91,41 +139,3 @@ def exact_duration(value: timedelta) -> str:
 def plural(count: int, one: str, several: str | None = None) -> str:
     """Return a number with its noun: `1 file`, `2 files`."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
-
-
-class Redactor:
-    """Hides known secret values, and text that looks like an Authorization header."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._values: list[str] = []
-        for secret in secrets:
-            self.add(secret)
-
-    def add(self, secret: str) -> None:
-        """Hide this value from now on, also in its percent-encoded forms."""
-        if len(secret) >= _SHORTEST:
-            quoted = {quote(secret, safe=""), quote_plus(secret)}
-            forms = {secret, *quoted, *(quote(form, safe="") for form in quoted)}
-            lower = {
-                _PERCENT.sub(lambda match: match[0].lower(), form) for form in forms - {secret}
-            }
-            self._values = sorted({*self._values, *forms, *lower}, key=len, reverse=True)
-
-    def text(self, text: str) -> str:
-        """Return the text without secrets."""
-        for value in self._values:
-            if value in text:
-                text = text.replace(value, _HIDDEN)
-        text = _HEADER.sub(lambda m: f"{m[1] or m[2] or m[3]} {_HIDDEN}", text)
-        return _PARAMETER.sub(_HIDDEN, text)
-
-    def tree(self, value: Any) -> Any:
-        """Return a JSON-like value without secrets; keys and numbers do not change."""
-        match value:
-            case str():
-                return self.text(value)
-            case dict():
-                return {key: self.tree(item) for key, item in value.items()}
-            case list() | tuple():
-                return [self.tree(item) for item in value]
-        return value

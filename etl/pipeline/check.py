@@ -23,11 +23,11 @@ from etl.api.network import Proxy, proxy_for, proxy_variables, resolve
 from etl.api.responses import ForeignResponseError
 from etl.api.transport import Traffic, Transport
 from etl.config.keys import ShownValue
-from etl.config.settings import Settings, open_archive, open_lake
+from etl.config.settings import Redactor, Settings, open_archive, open_lake
 from etl.decode import DecodeLimits
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
-from etl.model.text import Redactor, size
+from etl.model.text import size
 from etl.model.times import Window, rfc3339
 from etl.pipeline.job import require_engine
 from etl.pipeline.load import Decoder, Memory

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import BinaryIO, Final
 
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.model.errors import UsageError
 from etl.model.machine import cores, thread_pool
-from etl.model.text import Redactor
 from etl.model.times import Window, rfc3339
 from etl.storage.places import is_remote
 

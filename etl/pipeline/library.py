@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.model.errors import RunError, UsageError
-from etl.model.text import Redactor
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job, make_job
 from etl.pipeline.plan_report import PlanReport, plan_report

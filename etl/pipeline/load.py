@@ -16,9 +16,9 @@ from etl.decode import DecodeLimits
 from etl.decode.file import Decoded, decode
 from etl.decode.kernel import Scanner
 from etl.model.errors import FailureKind, FileError, RunError
-from etl.model.events import log
 from etl.model.machine import cores, resource_shortage
 from etl.model.paths import BreakdownPath
+from etl.model.text import log
 from etl.pipeline.gather import Sink
 from etl.pipeline.job import Job
 from etl.pipeline.plan import PartitionPlan

@@ -32,8 +32,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.config.sections import MetricsSettings
 from etl.model.errors import FailureKind
-from etl.model.events import log
 from etl.model.machine import resource_shortage
+from etl.model.text import log
 from etl.pipeline.job import Shard
 from etl.pipeline.report import Report, Status
 from etl.storage.disk import write_whole

@@ -15,8 +15,8 @@ import structlog
 from etl.config.settings import open_lake
 from etl.lake.layout import is_part
 from etl.lake.receipts import PartReceipts, read_receipts
-from etl.model.document import as_json
 from etl.model.paths import Partition
+from etl.model.text import as_json
 from etl.model.times import Window
 from etl.pipeline.job import Job
 from etl.pipeline.plan import InvalidPath

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from etl.model.events import log
+from etl.model.text import log
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop
 

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, Self
 
 from etl.lake.layout import PartWritten
 from etl.model import __version__
-from etl.model.document import as_json
 from etl.model.errors import RunError
+from etl.model.text import as_json
 from etl.model.times import Window
 from etl.pipeline.job import whole_millis
 from etl.pipeline.plan import InvalidPath

@@ -13,8 +13,8 @@ from etl.archive.reader import read_archived
 from etl.config.settings import open_archive, open_lake
 from etl.lake.layout import PartitionState
 from etl.model.errors import RunError, explain, is_expected
-from etl.model.events import log
 from etl.model.machine import resource_shortage
+from etl.model.text import log
 from etl.model.times import rfc3339
 from etl.pipeline.job import Job
 from etl.pipeline.plan import make_plan

@@ -12,10 +12,9 @@ from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.responses import Body
 from etl.api.transport import Transport
 from etl.archive.reader import open_archive_reader
-from etl.model.document import as_json
 from etl.model.errors import RunError
-from etl.model.events import log
 from etl.model.paths import BreakdownPath
+from etl.model.text import as_json, log
 from etl.model.times import Window
 from etl.pipeline.state import RunState
 from etl.pipeline.stop import Stop

@@ -10,7 +10,7 @@ from etl.api.listing import Listing
 from etl.api.transport import Traffic
 from etl.lake.layout import PartWritten
 from etl.model.errors import FailureKind
-from etl.model.events import log
+from etl.model.text import log
 from etl.pipeline.job import Job
 from etl.pipeline.plan import PartitionPlan, Plan
 

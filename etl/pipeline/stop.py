@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from etl.model.errors import RunError
-from etl.model.events import log
+from etl.model.text import log
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ import difflib
 import math
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -65,6 +65,7 @@ _OWN: Final[dict[Scheme, str]] = {
         """,
 }
 _PREFIX: Final = re.compile(r"(aws|google|azure(_storage)?)_")
+_ENDPOINT_NAMES: Final[dict[Scheme, str]] = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 _ENDPOINT: Final = {"endpoint", "endpoint_url", "endpoint_url_s3", "base_url"}
 # Options that name the place itself, as the URI does.
 _PLACE: Final = {"bucket", "bucket_name", "container_name"}
@@ -114,19 +115,14 @@ class Connection:
         if place.account is not None:
             self._own["account_name"] = place.account
         self._patient = patient
-        self._by_limit: dict[int, Any] = {}
-        self._lock = threading.Lock()
+        # Each store has its own connections, so there are only a few: powers of two.
+        self._with_limit = cache(self._new)
         self.store = self.for_bytes(0)
 
     def for_bytes(self, size: int) -> Any:
         """Return a store whose time limit fits a request with a body of this size."""
         times = max(1, size / _SLOWEST_BYTES_A_SECOND / REQUEST_S)
-        # Each store has its own connections, so there are only a few: powers of two.
-        limit_s = REQUEST_S * 2 ** math.ceil(math.log2(times))
-        with self._lock:
-            if limit_s not in self._by_limit:
-                self._by_limit[limit_s] = self._new(limit_s)
-            return self._by_limit[limit_s]
+        return self._with_limit(REQUEST_S * 2 ** math.ceil(math.log2(times)))
 
     def _new(self, limit_s: int) -> Any:
         place = self._place
@@ -139,7 +135,7 @@ class Connection:
                 "base": 2,
             },
         }
-        new = _STORES[place.scheme][1]
+        name, new = _STORES[place.scheme]
         try:
             return new(
                 place.container,
@@ -150,13 +146,15 @@ class Connection:
             )
         except UnknownConfigurationKeyError as error:
             raise ValueError(_unknown_option(place.scheme, str(error))) from None
-        except (BaseError, ValueError) as error:
-            raise ValueError(_wrong_options(place.scheme, str(error))) from None
         except BaseException as error:
             # A panic of the library is not an Exception, and its text does not help.
-            if type(error).__name__ != "PanicException":
+            panic = type(error).__name__ == "PanicException"
+            if not panic and not isinstance(error, BaseError | ValueError):
                 raise
-            raise ValueError(_wrong_options(place.scheme, "")) from None
+            said = "" if panic else str(error)
+            meanings = (text for pattern, text in _WRONG.items() if re.search(pattern, said))
+            unclear = f"{name} does not accept these; compare object_store's names"
+            raise ValueError(next(meanings, unclear)) from None
 
 
 def _split(scheme: Scheme, options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -176,14 +174,13 @@ def _split(scheme: Scheme, options: Mapping[str, str]) -> tuple[dict[str, str], 
             taken, name = client, short
         else:
             taken = own
-            name = _endpoint_name(scheme) if short in _ENDPOINT else name
+            name = _ENDPOINT_NAMES[scheme] if short in _ENDPOINT else name
         if name in taken:
             raise ValueError(f"{written}: is set twice, by two names")
         taken[name] = value
     if scheme == "s3" and not any("disable_bulk_delete" in name for name in own):
         own["disable_bulk_delete"] = "true"  # not all stores support it, and one object is deleted
-    endpoint = own.get(_endpoint_name(scheme)) or _endpoint_of_environment(scheme)
-    if endpoint:
+    if endpoint := endpoint_of(scheme, own):
         _check_endpoint(endpoint, client)
         if scheme == "s3":
             # Otherwise AWS_ENDPOINT_URL_S3 would be stronger than an option.
@@ -198,7 +195,8 @@ def endpoint_of(scheme: Scheme, options: Mapping[str, str]) -> str | None:
         for name, value in options.items()
         if _PREFIX.sub("", name.lower(), count=1) in _ENDPOINT
     )
-    endpoint = next(named, None) or _endpoint_of_environment(scheme)
+    variables = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[scheme])
+    endpoint = next(filter(None, (*named, *variables)), None)
     return endpoint.rstrip("/") if endpoint else None
 
 
@@ -215,22 +213,6 @@ def _unknown_option(scheme: Scheme, said: str) -> str:
     close = difflib.get_close_matches(_PREFIX.sub("", name), known, n=1)
     hint = f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
     return f"{name}: no option of {_STORES[scheme][0]}{hint}"
-
-
-def _wrong_options(scheme: Scheme, said: str) -> str:
-    """Return the message for options that obstore does not accept."""
-    meanings = (text for pattern, text in _WRONG.items() if re.search(pattern, said))
-    store = _STORES[scheme][0]
-    return next(meanings, f"{store} does not accept these; compare object_store's names")
-
-
-def _endpoint_name(scheme: Scheme) -> str:
-    return "base_url" if scheme == "gs" else "endpoint"
-
-
-def _endpoint_of_environment(scheme: Scheme) -> str | None:
-    found = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[scheme])
-    return next((endpoint for endpoint in found if endpoint), None)
 
 
 def _check_endpoint(endpoint: str, client: dict[str, str]) -> None:

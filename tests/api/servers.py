@@ -11,8 +11,7 @@ from aiohttp import web
 
 from etl.api.transport import Traffic, Transport
 from etl.config.sections import ApiSettings, FetchSettings, RetrySettings
-from etl.config.settings import Settings
-from etl.model.text import Redactor
+from etl.config.settings import Redactor, Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

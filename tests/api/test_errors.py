@@ -10,8 +10,8 @@ from aiohttp import web
 
 from etl.api.auth import Anonymous
 from etl.api.errors import Attempts, UnauthorizedError, retry_after_s
+from etl.config.settings import Redactor
 from etl.model.errors import FailureKind, FileError
-from etl.model.text import Redactor
 from tests.api.servers import serving, transport
 
 NOW = datetime(2022, 6, 1, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from etl.cli import log
-from etl.model.text import Redactor
+from etl.config.settings import Redactor
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,12 @@ from structlog.testing import capture_logs
 from etl.api.limiter import Limiter
 from etl.cli.display import View
 from etl.cli.progress import shown
+from etl.config.settings import Redactor
 from etl.config.sources import load_settings
 from etl.emulator import Dataset, Emulator, Fault
 from etl.lake.layout import PartitionState
 from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
-from etl.model.text import Redactor
 from etl.model.times import Window
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job

@@ -26,6 +26,8 @@ def logged() -> Iterator[Event]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "command":
                 yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 0))
+            elif isinstance(node, ast.Call) and called_name(node) in {"complain", "last_line"}:
+                yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 1))
             elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "event":
                 # The choice of a name for `complain`.
                 for name in constants(node.value):
@@ -33,13 +35,15 @@ def logged() -> Iterator[Event]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             called, logger = node.func.attr, ast.unparse(node.func.value)
-            if called in {"complain", "last_line"}:
-                yield from (Event(name, "error", frozenset({"reason"})) for name in names(node, 1))
-            elif called in LEVELS and (logger in {"log", "events.log"} or "get_logger()" in logger):
+            if called in LEVELS and (logger in {"log", "text.log"} or "get_logger()" in logger):
                 fields = {keyword.arg for keyword in node.keywords if keyword.arg} - {"exc_info"}
                 more = any(keyword.arg is None for keyword in node.keywords)
                 for name in names(node, 0):
                     yield Event(name, called, frozenset(fields), more)
+
+
+def called_name(call: ast.Call) -> str:
+    return ast.unparse(call.func).rpartition(".")[2]
 
 
 def names(call: ast.Call, position: int) -> list[str]:

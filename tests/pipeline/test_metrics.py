@@ -24,9 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import etl
 from etl.config.sections import MetricsSettings
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.emulator import Dataset, Fault
-from etl.model.text import Redactor
 from etl.model.times import parse_rfc3339
 from etl.pipeline import metrics
 from etl.pipeline.job import Job, Shard

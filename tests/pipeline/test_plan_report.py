@@ -8,8 +8,7 @@ import pytest
 
 from etl import load_settings, run
 from etl.emulator import Dataset
-from etl.model.document import as_json
-from etl.model.text import duration, size
+from etl.model.text import as_json, duration, size
 from etl.pipeline.plan_report import Estimate, estimate
 from etl.storage.local import LocalStore
 from tests.conftest import Serve, load

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from etl.cli.run import to_text
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.lake.commit import Committed
 from etl.lake.layout import PartitionState
 from etl.model.errors import FailureKind
 from etl.model.paths import BreakdownPath
-from etl.model.text import Redactor
 from etl.model.times import Window, parse_instant
 from etl.pipeline.job import Job
 from etl.pipeline.plan import InvalidPath, PartitionPlan, Plan

@@ -244,8 +244,8 @@ def test_a_large_part_has_more_time(s3: Bucket) -> None:
     (seen,) = s3.proxy.of("PUT")
     assert 200 * 2**20 == seen.body_bytes
     assert 200 * 2**20 == store.stat("large.parquet").bytes
-    limits = store._connection._by_limit
-    assert [30, 480] == sorted(limits)
+    limits = [store._connection.for_bytes(size).client_options for size in (1, 200 * 2**20)]
+    assert ["30s", "480s"] == [options["timeout"] for options in limits]
 
 
 def test_a_put_that_takes_longer_than_its_limit(s3: Bucket) -> None:

@@ -19,7 +19,7 @@ from distributed.client import FutureCancelledError
 from etl.config.sections import EngineSettings, FetchSettings
 from etl.model import __version__
 from etl.model.errors import RunError, describe
-from etl.model.events import log
+from etl.model.text import log
 from etl.pipeline.cluster.shares import (
     LimitsNow,
     Order,

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from etl.api.transport import Traffic
 from etl.config.sections import FetchSettings
-from etl.config.settings import Settings
+from etl.config.settings import Redactor, Settings
 from etl.lake.commit import read_states
 from etl.lake.layout import PartWritten
 from etl.lake.receipts import PartReceipts
-from etl.model.text import Redactor
 from etl.pipeline.job import Job, Shard
 from etl.pipeline.plan import PartitionPlan, Plan, make_plan
 from etl.pipeline.state import Outcomes

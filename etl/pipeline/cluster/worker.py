@@ -20,7 +20,7 @@ from structlog.typing import EventDict, WrappedLogger
 from etl.config.settings import open_lake
 from etl.model import __version__
 from etl.model.errors import AhtEtlError, RunError, describe
-from etl.model.events import log, name_error
+from etl.model.text import log, name_error
 from etl.pipeline.cluster.shares import LimitsNow, Order, Progress, plan_again
 from etl.pipeline.load import load
 from etl.pipeline.source import Source, open_source

@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from etl import __version__
+from etl.config.settings import Redactor
 from etl.emulator import Dataset, Emulator, Fault
-from etl.model.text import Redactor
 from etl.pipeline.cluster.shares import Order
 from etl.pipeline.cluster.worker import RunPlugin, exchange
 from etl.pipeline.job import Job
