@@ -13,7 +13,7 @@ from them. Nothing here connects to an engine. The sources are the documents of 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -44,27 +44,125 @@ class Engine(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Types:
-    """An engine's names of the column types, and of the partition keys' integer."""
+class Dialect:
+    """An engine's types, its lines of a column and of a partition key, and its statement.
+
+    `statement` (the function) and `_key_line` fill the places in braces.
+    """
 
     text: str
     integer: str
     timestamp: str
     key: str
+    statement: str
+    column_line: str = "{name} {type}"
+    key_line: str = "{name} {type}"
+    between_columns: str = ",\n  "
+    between_keys: str = ", "
 
 
-_TYPES: Final = {
-    Engine.ATHENA: Types("string", "bigint", "timestamp", "int"),
-    Engine.TRINO: Types("varchar", "bigint", "timestamp(3)", "integer"),
-    Engine.SPARK: Types("STRING", "BIGINT", "TIMESTAMP", "INT"),
-    Engine.DATABRICKS: Types("STRING", "BIGINT", "TIMESTAMP", "INT"),
-    Engine.BIGQUERY: Types("STRING", "INT64", "TIMESTAMP", "INT64"),
-    Engine.SNOWFLAKE: Types("VARCHAR", "NUMBER(38, 0)", "TIMESTAMP_LTZ", "NUMBER(4, 0)"),
-    Engine.CLICKHOUSE: Types(
-        "Nullable(String)", "Nullable(Int64)", "Nullable(DateTime64(3, ''UTC''))", "Int32"
+_SPARK: Final = Dialect(
+    "STRING", "BIGINT", "TIMESTAMP", "INT",
+    """\
+CREATE TABLE {name} (
+  {columns},
+  {keys}, accountId STRING)
+USING PARQUET
+PARTITIONED BY ({names}, accountId)
+LOCATION '{place}';
+
+-- Again after each load: it makes new partitions known.
+MSCK REPAIR TABLE {name}""",
+)  # fmt: skip
+
+_DIALECTS: Final = {
+    # Athena's names are in lower case; it matches them with the columns of the files all the same.
+    Engine.ATHENA: Dialect(
+        "string", "bigint", "timestamp", "int",
+        """\
+CREATE EXTERNAL TABLE {name} (
+  {columns})
+PARTITIONED BY ({keys}, `accountid` string)
+STORED AS PARQUET
+LOCATION '{place}/'
+TBLPROPERTIES (
+  {properties},
+  'storage.location.template' = '{template}/')""",
+        column_line="`{lower}` {type}",
+        key_line="`{name}` {type}",
     ),
-    Engine.DUCKDB: Types("VARCHAR", "BIGINT", "TIMESTAMPTZ", "INTEGER"),
-}
+    Engine.TRINO: Dialect(
+        "varchar", "bigint", "timestamp(3)", "integer",
+        """\
+CREATE TABLE {name} (
+  {columns},
+  {keys},
+  accountid varchar WITH (partition_projection_type = 'ENUM', \
+partition_projection_values = ARRAY[{accounts}]))
+WITH (
+  format = 'PARQUET',
+  external_location = '{place}/',
+  partitioned_by = ARRAY[{quoted}, 'accountid'],
+  partition_projection_enabled = true,
+  partition_projection_location_template = '{template}/')""",
+        column_line="{lower} {type}",
+        key_line="{name} {type} WITH (partition_projection_type = 'INTEGER', "
+        "partition_projection_range = ARRAY['{first}', '{last}']{digits})",
+        between_keys=",\n  ",
+    ),
+    Engine.SPARK: _SPARK,
+    Engine.DATABRICKS: _SPARK,
+    Engine.BIGQUERY: Dialect(
+        "STRING", "INT64", "TIMESTAMP", "INT64",
+        """\
+CREATE EXTERNAL TABLE {name} (
+  {columns})
+WITH PARTITION COLUMNS ({keys}, accountId STRING)
+OPTIONS (
+  format = 'PARQUET',
+  uris = ['{place}/year=*'],
+  hive_partition_uri_prefix = '{place}')""",
+    ),
+    Engine.SNOWFLAKE: Dialect(
+        "VARCHAR", "NUMBER(38, 0)", "TIMESTAMP_LTZ", "NUMBER(4, 0)",
+        """\
+-- Of a stage: CREATE STAGE aht_stage URL = '{place}/' STORAGE_INTEGRATION = …
+CREATE EXTERNAL TABLE {name} (
+  {columns},
+  {keys},
+  accountId VARCHAR AS \
+(REGEXP_SUBSTR(METADATA$FILENAME, '/accountId=([^/]+)/', 1, 1, 'e')::VARCHAR))
+PARTITION BY ({names}, accountId)
+LOCATION = @aht_stage/
+PATTERN = '(.*/)?year=.*/part-[0-9]+[.]parquet'
+FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)
+AUTO_REFRESH = FALSE;
+
+-- Again after each load: it makes new parts known.
+ALTER EXTERNAL TABLE {name} REFRESH""",
+        column_line='{name} {type} AS ($1:"{name}"::{type})',
+        key_line="{name} {type} AS (REGEXP_SUBSTR(METADATA$FILENAME, "
+        "'{before}{name}=([^/]+)/', 1, 1, 'e')::{type})",
+        between_keys=",\n  ",
+    ),
+    Engine.CLICKHOUSE: Dialect(
+        "Nullable(String)", "Nullable(Int64)", "Nullable(DateTime64(3, ''UTC''))", "Int32",
+        """\
+CREATE OR REPLACE VIEW {name} AS
+SELECT * FROM {function},
+  '{columns}, {keys}, accountId String')
+SETTINGS use_hive_partitioning = 1""",
+        between_columns=", ",
+    ),
+    Engine.DUCKDB: Dialect(
+        "VARCHAR", "BIGINT", "TIMESTAMPTZ", "INTEGER",
+        """\
+{schema}CREATE OR REPLACE VIEW {name} AS
+SELECT * FROM read_parquet('{place}/year=*/**/*.parquet', hive_partitioning = true,
+  hive_types = {{{keys}, 'accountId': VARCHAR}})""",
+        key_line="'{name}': {type}",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +260,32 @@ def statement(engine: Engine, facts: Facts, name: str, azure_account: str | None
             f"{keys}: a table of {engine.value} would see one of the two only. Make it of a coarse "
             "copy (aht-etl compact), which has one spelling, or use another engine"
         )
-    columns = _columns(_TYPES[engine], facts)
-    return _WRITERS[engine](_placed(engine, facts, azure_account), columns, name) + ";"
-
-
-def _columns(types: Types, facts: Facts) -> dict[str, str]:
-    """Return each column of the files with its type."""
-    columns = dict.fromkeys(SCHEMA.names, types.text)
-    columns.update(dict.fromkeys(INTEGER_COLUMNS, types.integer))
-    columns.update(dict.fromkeys(TIMESTAMP_COLUMNS, types.timestamp))
-    return {**columns, "hour": types.key} if facts.is_copy else columns
+    facts = _placed(engine, facts, azure_account)
+    dialect = _DIALECTS[engine]
+    types = dict.fromkeys(SCHEMA.names, dialect.text)
+    types |= dict.fromkeys(INTEGER_COLUMNS, dialect.integer)
+    types |= dict.fromkeys(TIMESTAMP_COLUMNS, dialect.timestamp)
+    if facts.is_copy:
+        types["hour"] = dialect.key
+    columns = (
+        dialect.column_line.format(name=column, lower=column.lower(), type=type_)
+        for column, type_ in types.items()
+    )
+    schema = name.rpartition(".")[0]
+    text = dialect.statement.format(
+        name=name,
+        place=facts.place,
+        template=facts.template,
+        columns=dialect.between_columns.join(columns),
+        keys=dialect.between_keys.join(_key_line(dialect, facts, key) for key in facts.keys),
+        names=", ".join(facts.keys),
+        quoted=", ".join(f"'{key}'" for key in facts.keys),
+        accounts=", ".join(f"'{account}'" for account in facts.accounts),
+        properties=",\n  ".join(f"'{key}' = '{value}'" for key, value in _projection(facts)),
+        function=_clickhouse_function(facts),
+        schema=f"CREATE SCHEMA IF NOT EXISTS {schema};\n\n" if schema else "",
+    )
+    return f"{text};"
 
 
 def _placed(engine: Engine, facts: Facts, azure_account: str | None) -> Facts:
@@ -192,29 +306,20 @@ def _placed(engine: Engine, facts: Facts, azure_account: str | None) -> Facts:
     return replace(facts, place=place.replace("'", "''"))
 
 
-Columns = Mapping[str, str]
+def _key_line(dialect: Dialect, facts: Facts, key: str) -> str:
+    first, last = facts.range_of(key)
+    return dialect.key_line.format(
+        name=key,
+        type=dialect.key,
+        first=first,
+        last=last,
+        digits=", partition_projection_digits = 2" if key in facts.padded else "",
+        before="" if key == "year" else "/",  # a stage may begin with the year
+    )
 
 
-def _listed(columns: Columns, line: Callable[[str, str], str]) -> str:
-    return ",\n  ".join(line(name, type_) for name, type_ in columns.items())
-
-
-def _athena(facts: Facts, columns: Columns, name: str) -> str:
-    keys = ", ".join(f"`{key}` int" for key in facts.keys)
-    properties = ",\n  ".join(f"'{key}' = '{value}'" for key, value in _projected(facts))
-    # Athena's names are in lower case; it matches them with the columns of the files all the same.
-    return f"""\
-CREATE EXTERNAL TABLE {name} (
-  {_listed(columns, lambda column, type_: f"`{column.lower()}` {type_}")})
-PARTITIONED BY ({keys}, `accountid` string)
-STORED AS PARQUET
-LOCATION '{facts.place}/'
-TBLPROPERTIES (
-  {properties},
-  'storage.location.template' = '{facts.template}/')"""
-
-
-def _projected(facts: Facts) -> Iterator[tuple[str, str]]:
+def _projection(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield Athena's properties of the partitions."""
     yield "projection.enabled", "true"
     for key in facts.keys:
         first, last = facts.range_of(key)
@@ -226,101 +331,8 @@ def _projected(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "projection.accountid.values", ",".join(facts.accounts)
 
 
-def _trino(facts: Facts, columns: Columns, name: str) -> str:
-    def key(key: str) -> str:
-        first, last = facts.range_of(key)
-        digits = ", partition_projection_digits = 2" if key in facts.padded else ""
-        return (
-            f"{key} integer WITH (partition_projection_type = 'INTEGER', "
-            f"partition_projection_range = ARRAY['{first}', '{last}']{digits})"
-        )
-
-    accounts = ", ".join(f"'{account}'" for account in facts.accounts)
-    names = ", ".join(f"'{key}'" for key in (*facts.keys, "accountid"))
-    return f"""\
-CREATE TABLE {name} (
-  {_listed(columns, lambda column, type_: f"{column.lower()} {type_}")},
-  {("," + chr(10) + "  ").join(key(each) for each in facts.keys)},
-  accountid varchar WITH (partition_projection_type = 'ENUM', \
-partition_projection_values = ARRAY[{accounts}]))
-WITH (
-  format = 'PARQUET',
-  external_location = '{facts.place}/',
-  partitioned_by = ARRAY[{names}],
-  partition_projection_enabled = true,
-  partition_projection_location_template = '{facts.template}/')"""
-
-
-def _spark(facts: Facts, columns: Columns, name: str) -> str:
-    keys = ", ".join(facts.keys)
-    typed = ", ".join(f"{key} INT" for key in facts.keys)
-    return f"""\
-CREATE TABLE {name} (
-  {_listed(columns, lambda column, type_: f"{column} {type_}")},
-  {typed}, accountId STRING)
-USING PARQUET
-PARTITIONED BY ({keys}, accountId)
-LOCATION '{facts.place}';
-
--- Again after each load: it makes new partitions known.
-MSCK REPAIR TABLE {name}"""
-
-
-def _bigquery(facts: Facts, columns: Columns, name: str) -> str:
-    keys = ", ".join(f"{key} INT64" for key in facts.keys)
-    return f"""\
-CREATE EXTERNAL TABLE {name} (
-  {_listed(columns, lambda column, type_: f"{column} {type_}")})
-WITH PARTITION COLUMNS ({keys}, accountId STRING)
-OPTIONS (
-  format = 'PARQUET',
-  uris = ['{facts.place}/year=*'],
-  hive_partition_uri_prefix = '{facts.place}')"""
-
-
-def _snowflake(facts: Facts, columns: Columns, name: str) -> str:
-    def key(key: str, type_: str) -> str:
-        pattern = f"/{key}=([^/]+)/" if key != "year" else "year=([^/]+)/"
-        return (
-            f"{key} {type_} AS (REGEXP_SUBSTR(METADATA$FILENAME, '{pattern}', 1, 1, 'e')::{type_})"
-        )
-
-    def column(column: str, type_: str) -> str:
-        return f'{column} {type_} AS ($1:"{column}"::{type_})'
-
-    keys = [*(key(each, "NUMBER(4, 0)") for each in facts.keys), key("accountId", "VARCHAR")]
-    return f"""\
--- Of a stage: CREATE STAGE aht_stage URL = '{facts.place}/' STORAGE_INTEGRATION = …
-CREATE EXTERNAL TABLE {name} (
-  {_listed(columns, column)},
-  {("," + chr(10) + "  ").join(keys)})
-PARTITION BY ({", ".join(facts.keys)}, accountId)
-LOCATION = @aht_stage/
-PATTERN = '(.*/)?year=.*/part-[0-9]+[.]parquet'
-FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)
-AUTO_REFRESH = FALSE;
-
--- Again after each load: it makes new parts known.
-ALTER EXTERNAL TABLE {name} REFRESH"""
-
-
-def _clickhouse(facts: Facts, columns: Columns, name: str) -> str:
-    structure = ", ".join(
-        [
-            *(f"{column} {type_}" for column, type_ in columns.items()),
-            *(f"{key} Int32" for key in facts.keys),
-            "accountId String",
-        ]
-    )
-    return f"""\
-CREATE OR REPLACE VIEW {name} AS
-SELECT * FROM {_clickhouse_place(facts)},
-  '{structure}')
-SETTINGS use_hive_partitioning = 1"""  # noqa: S608 - it is printed, and name and place are checked
-
-
-def _clickhouse_place(facts: Facts) -> str:
-    """Return the table function and its arguments up to the structure."""
+def _clickhouse_function(facts: Facts) -> str:
+    """Return ClickHouse's table function and its arguments up to the structure."""
     if not is_remote(facts.place):
         return f"file('{facts.glob}', 'Parquet'"
     place = Place.parse(facts.place)
@@ -330,25 +342,3 @@ def _clickhouse_place(facts: Facts) -> str:
     host = f"https://{place.account or 'ACCOUNT'}.blob.core.windows.net"
     path = f"{place.prefix}/{blobs}" if place.prefix else blobs
     return f"azureBlobStorage('{host}', '{place.container}', '{path}', 'Parquet', 'auto'"
-
-
-def _duckdb(facts: Facts, columns: Columns, name: str) -> str:  # noqa: ARG001 - the files have them
-    schema, separator, _ = name.rpartition(".")
-    before = f"CREATE SCHEMA IF NOT EXISTS {schema};\n\n" if separator else ""
-    types = ", ".join([*(f"'{key}': INTEGER" for key in facts.keys), "'accountId': VARCHAR"])
-    return f"""\
-{before}CREATE OR REPLACE VIEW {name} AS
-SELECT * FROM read_parquet('{facts.place}/year=*/**/*.parquet', hive_partitioning = true,
-  hive_types = {{{types}}})"""  # noqa: S608 - as above
-
-
-_WRITERS: Final[dict[Engine, Callable[[Facts, Columns, str], str]]] = {
-    Engine.ATHENA: _athena,
-    Engine.TRINO: _trino,
-    Engine.SPARK: _spark,
-    Engine.DATABRICKS: _spark,
-    Engine.BIGQUERY: _bigquery,
-    Engine.SNOWFLAKE: _snowflake,
-    Engine.CLICKHOUSE: _clickhouse,
-    Engine.DUCKDB: _duckdb,
-}

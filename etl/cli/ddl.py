@@ -1,7 +1,7 @@
 """`aht-etl ddl`."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
@@ -9,19 +9,9 @@ from etl.audit.ddl import Engine, check_name, read_facts, statement
 from etl.cli.command import Call, command
 from etl.cli.flags import ACCOUNT, LAKE
 from etl.config.settings import open_lake
-from etl.storage.places import is_remote
 
 EngineName = Annotated[
-    Literal[
-        "athena",
-        "trino",
-        "spark",
-        "databricks",
-        "bigquery",
-        "snowflake",
-        "clickhouse",
-        "duckdb",
-    ],
+    Engine,
     typer.Option(
         "--engine",
         metavar="ENGINE",  # the choices in one word would be wider than a narrow terminal
@@ -33,7 +23,7 @@ Name = Annotated[
     typer.Option("--name", metavar="TABLE", help="The table's name, as the engine accepts it."),
 ]
 #: The stores that engines of one cloud read by themselves.
-_READS: Final = {"athena": "s3", "bigquery": "gs"}
+_READS: Final = {Engine.ATHENA: "s3", Engine.BIGQUERY: "gs"}
 
 
 @command("ddl.failed", ACCOUNT, LAKE, log_level="warning")
@@ -55,9 +45,9 @@ def ddl(call: Call, engine: EngineName, name: Name = "aht.units") -> None:
     settings = call.settings()
     facts = read_facts(open_lake(settings), settings.account, datetime.now(UTC).year)
     azure_account = settings.options_of(settings.lake).get("account_name")
-    text = statement(Engine(engine), facts, name, azure_account)
+    text = statement(engine, facts, name, azure_account)
     wanted = _READS.get(engine)
-    if wanted and not (is_remote(facts.place) and facts.place.startswith(f"{wanted}://")):
+    if wanted and not facts.place.startswith(f"{wanted}://"):
         typer.echo(
             f"note: {engine} reads {wanted}://, and the lake lies in {facts.place}; put its place "
             "there into the statement",
