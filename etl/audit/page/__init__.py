@@ -1,7 +1,7 @@
 """The page of `aht-etl status --html`: what a lake holds, in one HTML file.
 
 The file needs no network and no server: you can mail it, archive it, open it in ten years. Without
-JavaScript it shows the same numbers as tables. Vega-Altair draws the charts, because
+JavaScript it shows the same numbers as tables. Vega draws the charts, because
 - its marks are SVG elements with labels of their own: you can walk through the heat map by keyboard
   and have it read aloud, and it follows light and dark by the style sheet's variables. plotly,
   Bokeh and ECharts can only label the picture as a whole;
@@ -17,8 +17,12 @@ Its scripts come in vl-convert, a download of 34 MB. That is why the page is an 
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
+from etl.audit.page.facts import gather
+from etl.audit.page.months import Clock
+from etl.audit.page.view import view
 from etl.audit.survey import Comparison, Survey
 from etl.model.errors import UsageError
+from etl.storage.disk import write_whole
 from etl.storage.store import Store, StoreError
 
 
@@ -54,11 +58,7 @@ def write_page(
     OSError if `file` cannot be written.
     """
     require_page(file)
-    from etl.audit.page.document import document  # noqa: PLC0415
-    from etl.audit.page.facts import gather  # noqa: PLC0415
-    from etl.audit.page.months import Clock  # noqa: PLC0415
-    from etl.audit.page.view import view  # noqa: PLC0415
-    from etl.storage.disk import write_whole  # noqa: PLC0415
+    from etl.audit.page.document import document  # noqa: PLC0415 - as in require_page
 
     if survey.is_copy:
         raise StoreError(f"{lake.place} is a coarse copy: the page is drawn of the lake itself")

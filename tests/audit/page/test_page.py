@@ -29,11 +29,11 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(
 ) -> None:
     """Without the extra nothing is read or written, and the error names it."""
     monkeypatch.delitem(sys.modules, "etl.audit.page.document", raising=False)
-    monkeypatch.setitem(sys.modules, "altair", None)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(UsageError) as caught:
         write_page(*surveyed(tmp_path), tmp_path / "page.html", now=NOW)
     assert str(caught.value) == (
-        "--html needs altair, which is not installed; install the extra: "
+        "--html needs vl_convert, which is not installed; install the extra: "
         "pip install '.[html]' in a clone, else pip install 'aht-etl[html]'"
     )
     assert list(tmp_path.iterdir()) == []
