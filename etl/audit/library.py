@@ -1,9 +1,10 @@
 """The lake from Python: `from etl import status, verify, Settings`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from etl.audit.survey import Survey, survey
 from etl.audit.verify import Verification
@@ -14,6 +15,7 @@ from etl.lake.layout import Selection
 from etl.model.errors import RunError, UsageError
 from etl.storage.store import Store, StoreError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -36,17 +38,6 @@ def status(
     if not found.exists:
         raise RunError(f"there is no lake at {settings.lake.uri}; check lake.uri")
     return found
-
-
-async def status_async(
-    settings: Settings,
-    *,
-    account: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-) -> Survey:
-    """Do as `status` does, in a thread."""
-    return await asyncio.to_thread(status, settings, account=account, start=start, end=end)
 
 
 def verify(
@@ -73,18 +64,17 @@ def verify(
     )
 
 
-async def verify_async(
-    settings: Settings,
-    *,
-    account: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    deep: bool = False,
-) -> Verification:
-    """Do as `verify` does, in a thread."""
-    return await asyncio.to_thread(
-        verify, settings, account=account, start=start, end=end, deep=deep
-    )
+def _in_a_thread(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return call
+
+
+#: Do as `status` and `verify` do, in a thread.
+status_async = _in_a_thread(status)
+verify_async = _in_a_thread(verify)
 
 
 def _of_the_lake(settings: Settings, look: Callable[[Store], T]) -> T:

@@ -4,49 +4,20 @@
 """
 
 import re
-from bisect import bisect_left, bisect_right
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from itertools import chain
+from typing import Final
 
-from etl.lake.layout import Damage, Selection, read_layout, to_minute
+from etl.api.listing import Listing
+from etl.lake.layout import Damage, Layout, Selection, read_layout, to_minute
 from etl.lake.receipts import Receipt, UnreadablePartError, read_receipts
 from etl.model.paths import HOUR, BreakdownPath, InvalidPathError, Partition
 from etl.model.times import Window
 from etl.storage.store import Store, StoredFile, StoreError
-
-if TYPE_CHECKING:
-    from etl.api.listing import Listing  # loads aiohttp, which status needs for --against alone
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def in_order(
-    work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
-) -> Iterator[tuple[T, R]]:
-    """Yield each item with its result, in order; each thread is at most `ahead` items ahead.
-
-    An error of `work` is raised in its turn. Items that have not started by then never start.
-    """
-    waiting: deque[tuple[T, Future[R]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) >= threads * ahead:
-                    done, result = waiting.popleft()
-                    yield done, result.result()
-            for done, result in waiting:
-                yield done, result.result()
-        finally:
-            for _, result in waiting:
-                result.cancel()
-
 
 #: The first and the last hour, both included, in which an account should have files.
 Span = tuple[datetime, datetime]
@@ -100,9 +71,30 @@ def find_gaps(
     Its content is unknown, so it is not a gap.
     """
     for account, (first, last) in sorted(spans.items()):
-        for start, end in _not_held(sorted(held.get(account, ())), first, last):
-            for gap_start, gap_end in _not_hidden(start, end, hidden):
-                yield Gap(account, gap_start, gap_end)
+        start = first
+        for hour in sorted(each for each in held.get(account, ()) if first <= each <= last):
+            yield from _not_hidden(account, start, hour, hidden)
+            if hour == last:  # a datetime cannot hold the hour after the last hour of year 9999
+                break
+            start = hour + HOUR
+        else:
+            yield from _not_hidden(account, start, last + HOUR, hidden)
+
+
+def _not_hidden(
+    account: str, start: datetime, end: datetime, hidden: Sequence[tuple[int, ...]]
+) -> Iterator[Gap]:
+    """Yield the gaps in [start, end): all of it without the hidden hours."""
+    if hidden:
+        at = start
+        while at < end:
+            if is_hidden(at, hidden):
+                if start < at:
+                    yield Gap(account, start, at)
+                start = at + HOUR
+            at += HOUR
+    if start < end:
+        yield Gap(account, start, end)
 
 
 def is_hidden(at: datetime, hidden: Sequence[tuple[int, ...]]) -> bool:
@@ -116,33 +108,6 @@ def whole_hour(at: datetime) -> datetime:
     return at.replace(minute=0, second=0, microsecond=0)
 
 
-def _not_held(hours: Sequence[datetime], first: datetime, last: datetime) -> Iterator[Span]:
-    """Yield the spans [start, end) from the first hour to the last that are not among `hours`."""
-    start = first
-    for hour in hours[bisect_left(hours, first) : bisect_right(hours, last)]:
-        if start < hour:
-            yield start, hour
-        if hour == last:  # a datetime cannot hold the hour after the last hour of year 9999
-            return
-        start = hour + HOUR
-    yield start, last + HOUR
-
-
-def _not_hidden(
-    start: datetime, end: datetime, hidden: Sequence[tuple[int, ...]]
-) -> Iterator[Span]:
-    if hidden:
-        at = start
-        while at < end:
-            if is_hidden(at, hidden):
-                if start < at:
-                    yield start, at
-                start = at + HOUR
-            at += HOUR
-    if start < end:
-        yield start, end
-
-
 #: The vendor promises complete data 24 hours after a segment closes. Later files are late.
 LATE_AFTER: Final = timedelta(hours=24)
 
@@ -152,7 +117,7 @@ _FILE_NAME: Final = re.compile(
     r"[a-zA-Z_-]+\.(?P<millis>[0-9]{12,13})\.[0-9]{14}\.[0-9]+\.json\.gz"
 )
 
-# Footers that one task of a thread reads.
+# Partitions that one task of a thread reads.
 _READ_AT_ONCE: Final = 64
 # More than cores: on a network disk a thread waits most of the time.
 _READERS: Final = 8
@@ -327,24 +292,22 @@ def survey(store: Store, selection: Selection, now: datetime) -> Survey:
     if its root cannot be read.
     """
     layout = read_layout(store)
-    hours = sorted({*layout.parts, *layout.unlistable})
-    chosen = [partition for partition in hours if selection.includes(partition)]
-    parts = _read_parts(store, [file for p in chosen for file in layout.parts.get(p, ())])
-    surveys = [
-        PartitionSurvey(
-            p,
-            tuple(part for file in layout.parts.get(p, ()) if (part := parts[file.name])),
-            layout.unlistable.get(p),
-        )
-        for p in chosen
-    ]
+    known = sorted({*layout.parts, *layout.unlistable})
+    chosen = [partition for partition in known if selection.includes(partition)]
+
+    at_once = _READ_AT_ONCE // store.readers
+    groups = [chosen[at : at + at_once] for at in range(0, len(chosen), at_once)]
+
+    def read(group: Iterable[Partition]) -> list[PartitionSurvey]:
+        return [_read_partition(store, layout, partition) for partition in group]
+
+    with ThreadPoolExecutor(max(_READERS, 4 * store.readers)) as pool:
+        surveys = list(chain.from_iterable(pool.map(read, groups)))
     held: dict[str, set[datetime]] = {}
-    if layout.is_copy:
-        for surveyed in surveys:
-            held.setdefault(surveyed.partition.account, set()).update(surveyed.rows_by_hour)
-    else:
-        for partition in hours:
-            held.setdefault(partition.account, set()).add(partition.hour)
+    for surveyed in surveys if layout.is_copy else ():
+        held.setdefault(surveyed.partition.account, set()).update(surveyed.rows_by_hour)
+    for partition in () if layout.is_copy else known:
+        held.setdefault(partition.account, set()).add(partition.hour)
     expected = expected_spans(held, selection, now)
     return Survey(
         layout.exists,
@@ -362,23 +325,15 @@ def delay_of(path: str, hour: datetime) -> timedelta | None:
 
     The vendor's file names hold the time of writing, but its documentation does not promise that.
     """
-    at = written_at(path)
-    return None if at is None else at - hour - HOUR
+    match = _FILE_NAME.fullmatch(path.rpartition("/")[2])
+    if match is None:
+        return None
+    return datetime.fromtimestamp(int(match["millis"]) / 1000, UTC) - hour - HOUR
 
 
-def _read_parts(store: Store, files: Sequence[StoredFile]) -> dict[str, PartSurvey | None]:
-    """Read the parts' footers in threads; a part that is gone is None."""
-    at_once = _READ_AT_ONCE // store.readers
-    groups = [files[at : at + at_once] for at in range(0, len(files), at_once)]
-
-    def read(group: Iterable[StoredFile]) -> dict[str, PartSurvey | None]:
-        return {file.name: _read_part(store, file) for file in group}
-
-    parts: dict[str, PartSurvey | None] = {}
-    with ThreadPoolExecutor(max(_READERS, 4 * store.readers)) as pool:
-        for some in pool.map(read, groups):
-            parts.update(some)
-    return parts
+def _read_partition(store: Store, layout: Layout, partition: Partition) -> PartitionSurvey:
+    parts = [_read_part(store, file) for file in layout.parts.get(partition, ())]
+    return PartitionSurvey(partition, tuple(filter(None, parts)), layout.unlistable.get(partition))
 
 
 def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
@@ -392,15 +347,6 @@ def _read_part(store: Store, file: StoredFile) -> PartSurvey | None:
         damage = Damage(file.name, f"{file.name} is {error}" if damaged else str(error))
         return PartSurvey(file.name, file.bytes, file.modified, "", (), damage)
     return PartSurvey(file.name, file.bytes, file.modified, found.run, found.sources)
-
-
-def written_at(path: str) -> datetime | None:
-    """Return when the vendor wrote a file, or None if its name does not say so.
-
-    The vendor does not document the name, so this is a hint.
-    """
-    match = _FILE_NAME.fullmatch(path.rpartition("/")[2])
-    return datetime.fromtimestamp(int(match["millis"]) / 1000, UTC) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +372,7 @@ class Comparison:
 
     account: str
     window: Window
-    listing: "Listing"
+    listing: Listing
     partitions: tuple[ListedPartition, ...]
     invalid: int
     skipped: int

@@ -4,14 +4,14 @@ A part is read to its last row, and compared with its own receipts.
 """
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.lake.layout import bad_rows_name, day_of
@@ -83,6 +83,9 @@ class Verification:
         self.notes.append(Finding(kind, path, message))
 
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 _RELOAD: Final = "restore it from a backup, or delete it while no run is active and run again"
 _COPY_AGAIN: Final = (
     "delete it while no aht-etl compact is active, and call that again: it copies again what the "
@@ -148,8 +151,9 @@ def verify_part(
 
 def _read(stream: BinaryIO, part: VerifiedPart) -> Counter[str | None] | None:
     """Count the rows of each source; None if not all can be read. Finds a wrong schema, too."""
-    counted: Counter[str | None] = Counter()
-    wrong_hours = 0
+    # In a copy by hour as well, which must be that of the source's path.
+    keys = ["sourcePath", "hour"] if part.is_copy else ["sourcePath"]
+    grouped: Counter[tuple[Any, ...]] = Counter()
     wanted = COPY_SCHEMA if part.is_copy else SCHEMA
     try:
         with pq.ParquetFile(stream, page_checksum_verification=True) as file:
@@ -159,16 +163,21 @@ def _read(stream: BinaryIO, part: VerifiedPart) -> Counter[str | None] | None:
                 batch.validate(full=True)
                 part.rows += batch.num_rows
                 if fits:
-                    sources: Any = pc.value_counts(batch["sourcePath"])
-                    counted.update({each["values"]: each["counts"] for each in sources.to_pylist()})
-                if fits and part.is_copy:
-                    wrong_hours += _in_another_hour(batch)
+                    groups = pa.Table.from_batches([batch]).group_by(keys, use_threads=False)
+                    for each in groups.aggregate([([], "count_all")]).to_pylist():
+                        grouped[tuple(each[key] for key in keys)] += each["count_all"]
             if part.rows != file.metadata.num_rows:
                 raise pa.ArrowInvalid(f"the footer says {file.metadata.num_rows} rows")
     except _UNREADABLE as error:
         reason = first_line(error).rstrip(".")
         part.find(FindingKind.UNREADABLE, f"cannot be read beyond row {part.rows:,}: {reason}")
         return None
+    counted: Counter[str | None] = Counter()
+    wrong_hours = 0
+    for (path, *hours), rows in grouped.items():
+        counted[path] += rows
+        if hours and hours[0] != _hour_of(path):
+            wrong_hours += rows
     if wrong_hours:
         part.find(FindingKind.ROWS, f"{wrong_hours:,} rows have another hour than their source")
     return counted
@@ -187,15 +196,6 @@ def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
         if not field_.equals(right):
             return f"its column {field_.name} is {field_.type}, not {right.type}"
     return "its columns are not the lake's"
-
-
-def _in_another_hour(batch: pa.RecordBatch) -> int:
-    """Count the rows of a copy whose hour is not that of their source's path."""
-    pairs = pa.Table.from_batches([batch.select(["sourcePath", "hour"])])
-    grouped = pairs.group_by(["sourcePath", "hour"]).aggregate([([], "count_all")]).to_pylist()
-    return sum(
-        each["count_all"] for each in grouped if _hour_of(each["sourcePath"]) != each["hour"]
-    )
 
 
 def _hour_of(path: str | None) -> int | None:
@@ -264,40 +264,57 @@ def _check_bad_rows(store: Store, source: Receipt) -> Finding | None:
     if not source.quarantined:
         return None
     name = bad_rows_name(source.path)
+    lines = 0
     try:
         with store.open(name) as stream:
-            lines, wrong = _count_lines(iter(lambda: stream.readline(_LINE_BYTES), b""), source)
+            while line := stream.readline(_LINE_BYTES):
+                lines += 1
+                if not _is_bad_row(line, source.path):
+                    reason = f"line {lines:,} is no bad row of {source.path}"
+                    break
+            else:
+                if lines == source.quarantined:
+                    return None
+                reason = f"has {lines:,} bad rows, its receipt says {source.quarantined:,}"
     except FileNotFoundError:
         reason = f"is not there, of {source.quarantined:,} bad rows"
     except (StoreError, OSError) as error:
         reason = f"cannot be read: {error}"
-    else:
-        if wrong is not None:
-            reason = f"line {wrong:,} is no bad row of {source.path}"
-        elif lines != source.quarantined:
-            reason = f"has {lines:,} bad rows, its receipt says {source.quarantined:,}"
-        else:
-            return None
     advice = "restore it from a backup, or delete its part while no run is active and run again"
     return Finding(FindingKind.QUARANTINE, name, f"{reason}; {advice}")
 
 
-def _count_lines(lines: Iterable[bytes], source: Receipt) -> tuple[int, int | None]:
-    """Return the number of bad rows, and the number of the first line that is not one."""
-    count = 0
-    for line in lines:
-        count += 1
+def _is_bad_row(line: bytes, path: str) -> bool:
+    try:
+        row = json.loads(line)
+        return (
+            line.endswith(b"\n")
+            and row["sourcePath"] == path
+            and type(row["row"]) is int
+            and isinstance(row["reason"], str)
+            and isinstance(row["raw"], str)
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int = 4
+) -> Iterator[tuple[T, R]]:
+    """Yield each item with its result, in order; each thread is at most `ahead` items ahead.
+
+    An error of `work` is raised in its turn. Items that have not started by then never start.
+    """
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            row = json.loads(line)
-            good = (
-                line.endswith(b"\n")
-                and row["sourcePath"] == source.path
-                and type(row["row"]) is int
-                and isinstance(row["reason"], str)
-                and isinstance(row["raw"], str)
-            )
-        except (ValueError, TypeError, KeyError, RecursionError):
-            good = False
-        if not good:
-            return count, count
-    return count, None
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) >= threads * ahead:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+            for done, result in waiting:
+                yield done, result.result()
+        finally:
+            for _, result in waiting:
+                result.cancel()

@@ -4,12 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 import pyarrow as pa
 
-from etl.audit.survey import in_order
-from etl.audit.verify import Finding, FindingKind, Verification, home_of
+from etl.audit.verify import Finding, FindingKind, Verification, home_of, in_order
 from etl.audit.verify_lake import verify
 from etl.lake.commit import read_state
 from etl.lake.compact import Day, days_of
@@ -19,8 +17,6 @@ from etl.model.dataset import DECODED_SCHEMA
 from etl.model.machine import cores
 from etl.model.paths import Partition
 from etl.storage.store import Store, StoredFile, StoreError
-
-_AHEAD: Final = 4
 
 
 def verify_copy(
@@ -53,7 +49,7 @@ def verify_copy(
 
     partitions = sorted({*days, *copied})
     threads = max(cores(), copy.readers)
-    for _, findings in in_order(compare, partitions, threads=threads, ahead=_AHEAD):
+    for _, findings in in_order(compare, partitions, threads=threads):
         result.findings += findings
     return result
 

@@ -11,14 +11,13 @@ archived files. Parts that appear after the lake was listed are not verified.
 
 from collections.abc import Callable
 from itertools import groupby
-from typing import Final
 
-from etl.audit.survey import in_order
 from etl.audit.verify import (
     FindingKind,
     Verification,
     VerifiedPart,
     home_of,
+    in_order,
     misplaced,
     verify_part,
 )
@@ -29,8 +28,6 @@ from etl.lake.receipts import read_receipts
 from etl.model.machine import cores
 from etl.model.paths import Partition
 from etl.storage.store import Store, StoredFile, StoreError
-
-_AHEAD: Final = 4
 
 
 def verify(
@@ -60,7 +57,7 @@ def verify(
         check = None if archive is None else archive.check
         return verify_part(store, item[1].name, check, is_copy=layout.is_copy)
 
-    parts = in_order(read, todo, threads=max(cores(), store.readers), ahead=_AHEAD)
+    parts = in_order(read, todo, threads=max(cores(), store.readers))
     astray: dict[str, list[str]] = {}
     for partition, group in groupby(parts, key=lambda pair: pair[0][0]):
         seen: dict[str, str] = {}

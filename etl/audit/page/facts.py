@@ -19,8 +19,8 @@ from etl.audit.survey import (
     PartSurvey,
     Survey,
     delay_of,
-    in_order,
 )
+from etl.audit.verify import in_order
 from etl.lake.layout import QUARANTINE, Damage, Selection, to_partition
 from etl.model.machine import cores
 from etl.model.text import one_line
@@ -40,8 +40,7 @@ CLASSES: Final[tuple[tuple[timedelta, str], ...]] = (
 UNKNOWN: Final = "unknown: no time in the name"
 _UNREADABLE: Final = "(the quarantine's own line cannot be read)"
 
-_THREADS: Final = min(8, cores())
-_AHEAD: Final = 2
+_THREADS_MAX: Final = 8
 _LATEST_NAMED: Final = 10
 _WORST_NAMED: Final = 50
 # The position in a row says nothing about the reason: without it, such reasons count as one.
@@ -158,7 +157,8 @@ def gather(store: Store, survey: Survey, date_of: Callable[[datetime], date]) ->
         return read_rows(store, item[1].name)
 
     todo = [(p, part) for p in survey.partitions for part in p.parts if part.damage is None]
-    found = in_order(read, todo, threads=max(_THREADS, store.readers), ahead=_AHEAD)
+    threads = max(min(_THREADS_MAX, cores()), store.readers)
+    found = in_order(read, todo, threads=threads, ahead=2)
     # Parts come in the order of their hours: the segments of one day are in memory.
     for day, parts in groupby(found, key=lambda pair: date_of(pair[0][0].partition.hour)):
         segments = Segments()

@@ -10,7 +10,7 @@ import pytest
 
 from etl.audit.page.facts import CLASSES, UNKNOWN, Facts, class_of, gather
 from etl.audit.page.months import Clock
-from etl.audit.survey import delay_of, survey, written_at
+from etl.audit.survey import delay_of, survey
 from etl.lake.layout import Selection
 from etl.storage.local import LocalStore
 from etl.storage.store import StoreError
@@ -189,4 +189,5 @@ def test_the_last_hour_that_there_is() -> None:
 )
 def test_when_a_file_was_written(name: str, at: datetime | None) -> None:
     """Names like the documented ones hold the time; other names do not."""
-    assert at == written_at(f"/year=2022/month=6/day=1/hour=6/accountId=a1/{name}")
+    delay = delay_of(f"/year=2022/month=6/day=1/hour=6/accountId=a1/{name}", HOUR)
+    assert at == (None if delay is None else HOUR + timedelta(hours=1) + delay)

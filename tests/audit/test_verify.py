@@ -4,7 +4,7 @@ from time import sleep
 
 import pytest
 
-from etl.audit.survey import in_order
+from etl.audit.verify import in_order
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
