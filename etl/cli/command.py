@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,9 @@ from etl.config.sources import Source, load
 from etl.lake.layout import Selection
 from etl.model import text
 from etl.model.errors import UsageError, explain, is_expected
+from etl.model.text import as_json
 from etl.pipeline.job import Job, make_job, settle_window
+from etl.pipeline.report import write_report
 
 T = TypeVar("T")
 
@@ -96,7 +99,7 @@ class Call:
 
     def print_json(self, document: Any) -> None:
         """Print a document without secrets."""
-        typer.echo(json.dumps(self.redactor.tree(document), indent=2))
+        typer.echo(json.dumps(self.redactor.tree(as_json(document)), indent=2))
 
     def complain(self, line: str, event: str) -> None:
         """Say without secrets, in the last line on standard error, why the command ends."""
@@ -207,6 +210,24 @@ def check_report_file(report: str | None) -> None:
     folder = Path(report).parent
     if Path(report).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"--report {report}: not a file in a folder that can be written to")
+
+
+def deliver(
+    document: dict[str, Any], text: str, report: str | None, *, as_json: bool = False
+) -> None:
+    """Write the file of `--report`, and print the document or, for people, the text.
+
+    Raises OSError, but not if the text cannot be printed: its reader may have closed the pipe.
+    """
+    try:
+        if report is not None and report != "-":
+            write_report(document, Path(report))
+    finally:
+        if as_json or report == "-":
+            print(json.dumps(document, indent=2), flush=True)  # noqa: T201
+        else:
+            with suppress(OSError):
+                print(text, end="", flush=True)  # noqa: T201
 
 
 def _open_paths(file: str) -> BinaryIO:

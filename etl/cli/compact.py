@@ -1,34 +1,31 @@
 """`aht-etl compact`."""
 
 import asyncio
-import json
-import os
 import re
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from signal import Signals
 from typing import Annotated, Any, Final
 
 import structlog
 import typer
 
-from etl.cli.command import Call, check_report_file, command, reason_for
+from etl.cli.command import Call, check_report_file, command, deliver, reason_for
 from etl.cli.flags import ACCOUNT, HOURS, LAKE, Flag, Json, ReportFile
-from etl.cli.process import SIGNALS, settle_streams
+from etl.cli.process import SIGNALS, leave
+from etl.config.keys import missing
 from etl.config.settings import Settings, open_copy, open_lake
 from etl.lake.compact import Copied, Copier
 from etl.lake.layout import Selection
 from etl.model import __version__
-from etl.model.errors import UsageError
 from etl.model.machine import resource_shortage
 from etl.model.text import log, one_line, size
 from etl.model.times import rfc3339
 from etl.pipeline.job import require_lake
-from etl.pipeline.report import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status, write_report
+from etl.pipeline.report import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, Status
 from etl.pipeline.stop import Stop, within_grace
 
 _LIKE_A_TIME: Final = re.compile(r"-?[0-9]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
@@ -72,9 +69,7 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
     call.set("window.to", "--to", end)
     settings, selection = call.select(started_at)
     if settings.compact.uri is None:
-        raise UsageError(
-            "compact.uri: is missing; set --to URI, AHT_ETL_COMPACT__URI or the YAML's key"
-        )
+        raise missing("compact.uri", "--to URI")
     require_lake(settings)
 
     run_id, stop, copied = str(uuid.uuid4()), Stop(), Copied()
@@ -96,9 +91,7 @@ def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = 
     document = to_json(settings, selection, run_id, started_at, copied, error, stop.signal)
     code = _report(call, call.redactor.tree(document), report, as_json=json_)
     if error is not None or stop.signal is not None:
-        # A thread may still wait for a disk or a store. Its result no longer counts.
-        settle_streams()
-        os._exit(code)
+        leave(code)  # a thread may still wait for a disk or a store: its result no longer counts
     raise typer.Exit(code)
 
 
@@ -158,12 +151,7 @@ def _report(call: Call, document: dict[str, Any], report: str | None, *, as_json
         bytes_written=document["bytes"]["written"],
     )
     try:
-        if report == "-" or as_json:
-            typer.echo(json.dumps(document, indent=2))
-        else:
-            typer.echo(to_text(document), nl=False)
-        if report is not None and report != "-":
-            write_report(document, Path(report))
+        deliver(document, to_text(document), report, as_json=as_json)
     except OSError as failure:
         call.complain(f"error: the report: {failure.strerror}", "report.failed")
         code = code or 1

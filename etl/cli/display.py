@@ -10,7 +10,6 @@ from typing import Final, Self
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from etl.model.text import duration, size
@@ -71,14 +70,12 @@ class View:
         if facts.to_load:
             bar = min(_BAR_MOST, width - len(head) - len(count) - 2)
             if bar >= _BAR_LEAST:
-                yield Text(f"{head} ", style="bold", end="")
-                yield ProgressBar(
-                    facts.to_load, facts.done, bar, style="dim", complete_style="green"
-                )
-                drawn = (
-                    bar if console.color_system and not console.no_color else _filled(facts, bar)
-                )
-                yield Text(" " * (bar - drawn) + f" {count}")
+                full = bar * min(facts.done, facts.to_load) // facts.to_load
+                sign = "-" if options.ascii_only else "━"
+                # Without colours only the finished part is drawn.
+                rest = sign if console.color_system and not console.no_color else " "
+                bars = (sign * full, "green"), (rest * (bar - full), "dim")
+                yield Text.assemble((f"{head} ", "bold"), *bars, f" {count}")
             else:
                 yield _line(f"{head} {count}", width, "bold")
         else:
@@ -120,12 +117,6 @@ def _facts(facts: Facts) -> list[str]:
 
 def _line(text: str, width: int, style: str = "") -> Text:
     return Text(text[:width], style=style, no_wrap=True)
-
-
-def _filled(facts: Facts, bar: int) -> int:
-    """Return the width of a bar without colours: rich draws only the finished part of it."""
-    halves = bar * 2 * min(facts.done, facts.to_load) // facts.to_load
-    return halves // 2 + halves % 2
 
 
 @contextmanager

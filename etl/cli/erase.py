@@ -8,8 +8,8 @@ from etl.archive.erase import Wanted, find
 from etl.archive.erase import erase as carry_out
 from etl.cli.command import Call, command
 from etl.cli.flags import LAKE, RAW, Flag
+from etl.config.keys import missing
 from etl.config.settings import open_archive, open_copy, open_lake
-from etl.model.errors import UsageError
 from etl.pipeline.job import require_lake
 
 Segment = Annotated[
@@ -47,7 +47,7 @@ def erase(call: Call, segment: Segment, dry_run: DryRun = False) -> None:
     require_lake(settings)
     archive = open_archive(settings)
     if archive is None:
-        raise UsageError("raw.uri: is missing; set --raw, AHT_ETL_RAW__URI or the YAML's key")
+        raise missing("raw.uri", "--raw")
     copy = open_copy(settings) if settings.compact.uri is not None else None
     stores = open_lake(settings), archive, copy
     found = find(*stores, wanted)

@@ -7,7 +7,7 @@ has configured it.
 import logging
 import re
 import sys
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -49,7 +49,8 @@ def configure(log_format: LogFormat, level: LogLevel | None, redactor: Redactor)
             *([structlog.processors.JSONRenderer()] if as_json else _for_people(level)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=_StandardErrorFactory(),
+        # The present standard error: a live display may have replaced it.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(True)
@@ -116,10 +117,3 @@ class _LibraryMessages(logging.Handler):
             message=record.getMessage(),
             exc_info=record.exc_info,
         )
-
-
-class _StandardErrorFactory:
-    """Makes loggers for the present standard error: a live display may have replaced it."""
-
-    def __call__(self, *_: Any) -> structlog.WriteLogger:
-        return structlog.WriteLogger(sys.stderr)

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:  # `--version` needs neither, and asyncio is a fifth of its start
     import asyncio
@@ -158,3 +158,9 @@ def settle_streams() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, without the 0.2 s that tearing down the interpreter takes."""
+    settle_streams()
+    os._exit(code)

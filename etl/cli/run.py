@@ -2,26 +2,23 @@
 
 import asyncio
 import gc
-import json
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 import structlog
 import typer
 
 from etl.cli import log
-from etl.cli.command import Call, check_report_file, command
+from etl.cli.command import Call, check_report_file, command, deliver
 from etl.cli.flags import RUN, ArchiveOnly, FromArchive, Paths, Progress, ReportFile, Shard
 from etl.cli.log import LogFormat, cause_of
-from etl.cli.process import SIGNALS, settle_streams
+from etl.cli.process import SIGNALS, leave
 from etl.cli.progress import ProgressMode, shown
 from etl.model.text import one_line, size
 from etl.pipeline import run as pipeline
 from etl.pipeline.job import Job, threads_for
-from etl.pipeline.report import EXIT_FAILED, EXIT_OK, Report, write_report
+from etl.pipeline.report import EXIT_FAILED, EXIT_OK, Report
 from etl.pipeline.state import FailedFile, RunState
 from etl.pipeline.stop import Stop
 
@@ -59,12 +56,14 @@ def execute(
     stop = Stop()
     exit_code = EXIT_OK
 
-    def deliver(report: Report) -> int:
+    def finish(report: Report) -> int:
         nonlocal exit_code
         exit_code = report.exit_code
         SIGNALS.take_back(asyncio.get_running_loop())
         try:
-            _write(report, report_file, job)
+            lake, archive = job.settings.lake.uri, job.settings.raw.uri
+            text = to_text(report, lake, archive if job.archive_only else None)
+            deliver(report.as_json() if report_file else {}, text, report_file)
         except OSError as failure:
             log.complain(f"error: the report: {failure.strerror}", "report.failed", log_format)
             exit_code = exit_code or EXIT_FAILED
@@ -79,7 +78,7 @@ def execute(
 
     async def go() -> Report:
         SIGNALS.hand_to(stop, asyncio.get_running_loop())
-        return await pipeline.run(job, stop, watch, deliver)
+        return await pipeline.run(job, stop, watch, finish)
 
     runner = asyncio.Runner()
     report = runner.run(go())
@@ -92,26 +91,10 @@ def execute(
     if report.error is not None or stop.signal is not None:
         # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
         # Nothing that they do matters any more.
-        settle_streams()
-        os._exit(exit_code)
+        leave(exit_code)
     with suppress(RuntimeError):  # it starts a thread to end the others, which are idle
         runner.close()
     return exit_code
-
-
-def _write(report: Report, report_file: str | None, job: Job) -> None:
-    """Write the report and, if it does not go to standard output, the summary. Raises OSError."""
-    if report_file == "-":
-        print(json.dumps(report.as_json(), indent=2), flush=True)  # noqa: T201
-        return
-    try:
-        if report_file is not None:
-            write_report(report.as_json(), Path(report_file))
-    finally:
-        with suppress(OSError):  # the reader has closed the pipe
-            lake, archive = job.settings.lake.uri, job.settings.raw.uri
-            text = to_text(report, lake, archive if job.archive_only else None)
-            print(text, end="", flush=True)  # noqa: T201
 
 
 _SHOWN_CAUSES: Final = 10

@@ -27,6 +27,7 @@ from etl.audit.survey import (
 from etl.cli.command import Call, command, run_async
 from etl.cli.flags import ACCOUNT, BASE_URL, HOURS, LAKE, Json
 from etl.cli.heatmap import Calendar, Mark, draw, is_bold
+from etl.config.keys import missing
 from etl.config.settings import open_lake
 from etl.lake.layout import to_minute
 from etl.model.errors import RunError, UsageError
@@ -80,10 +81,7 @@ def status(
     now = datetime.now(UTC)
     settings, selection = call.select(now)
     if against and settings.account is None:
-        raise UsageError(
-            "account: is missing, and --against api needs it; set --account, AHT_ETL_ACCOUNT or "
-            "the YAML's key"
-        )
+        raise missing("account", "--account", "--against api")
     window = settle_window(settings, now) if against else None
     zone = _zone(timezone, html)
     if html is not None:
@@ -166,17 +164,10 @@ _DRAWN_WHOLE: Final = 72
 def to_json(survey: Survey, against: Comparison | None) -> dict[str, Any]:
     """Return the document of `--json` (operations.md, "What status shows")."""
     document: dict[str, Any] = {
-        "files": survey.files,
-        "rows": survey.rows,
-        "bytes": survey.bytes,
-        "parts": survey.parts,
-        "quarantined": survey.quarantined,
+        **as_json(survey, "files", "rows", "bytes", "parts", "quarantined"),
         "late_files": sum(partition.late for partition in survey.partitions),
         "partitions": [_partition(partition) for partition in survey.partitions],
-        "gaps": [
-            {"account": gap.account, "from": rfc3339(gap.start), "to": rfc3339(gap.end)}
-            for gap in survey.gaps
-        ],
+        "gaps": [as_json(gap, "account", "start", "end") for gap in survey.gaps],
         "damaged": [{"path": damage.name, "message": damage.message} for damage in survey.damages],
     }
     if against is not None:
@@ -187,12 +178,9 @@ def to_json(survey: Survey, against: Comparison | None) -> dict[str, Any]:
 def _partition(survey: PartitionSurvey) -> dict[str, Any]:
     loaded, delays = survey.loaded, survey.delays
     return {
-        "partition": survey.partition.directory,
-        "hour": rfc3339(survey.partition.hour),
-        "account": survey.partition.account,
-        "files": survey.files,
-        "rows": survey.rows,
-        "bytes": survey.bytes,
+        **as_json(survey, "partition"),
+        **as_json(survey.partition, "hour", "account"),
+        **as_json(survey, "files", "rows", "bytes"),
         "parts": len(survey.parts),
         "quarantined": survey.quarantined,
         "damaged": len(survey.damages),
@@ -209,22 +197,16 @@ def _partition(survey: PartitionSurvey) -> dict[str, Any]:
 
 def _against(against: Comparison) -> dict[str, Any]:
     return {
-        "window": as_json(against.window),
-        "listed": against.listed,
+        **as_json(against, "window", "listed"),
         "already_loaded": against.loaded,
-        "missing": against.missing,
-        "invalid": against.invalid,
-        "skipped": against.skipped,
-        "empty_windows": as_json(against.listing.empty_windows),
-        "partial_windows": as_json(against.listing.partial_windows),
+        **as_json(against, "missing", "invalid", "skipped"),
+        **as_json(against.listing, "empty_windows", "partial_windows"),
         "unanswered_windows": as_json([*against.listing.unanswered]),
         "partitions": [
             {
-                "partition": each.partition.directory,
-                "listed": each.listed,
+                **as_json(each, "partition", "listed"),
                 "already_loaded": each.listed - each.missing,
-                "missing": each.missing,
-                "damage": each.damage,
+                **as_json(each, "missing", "damage"),
             }
             for each in against.partitions
         ],

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -14,9 +14,10 @@ from etl.cli import log
 from etl.cli.command import Call, command
 from etl.cli.flags import ACCOUNT, HOURS, LAKE, RAW, Json, Progress
 from etl.cli.progress import show_progress
+from etl.config.keys import missing
 from etl.config.settings import open_archive, open_copy, open_lake
 from etl.model.errors import UsageError
-from etl.model.text import one_line, plural
+from etl.model.text import as_json, one_line, plural
 
 Deep = Annotated[
     bool,
@@ -52,10 +53,7 @@ def verify(
     settings, selection = call.select(now)
     kept = open_archive(settings) if deep else None
     if deep and kept is None:
-        raise UsageError(
-            "raw.uri: is missing, and --deep needs it; set --raw, AHT_ETL_RAW__URI or the YAML's "
-            "key"
-        )
+        raise missing("raw.uri", "--raw", "--deep")
     if copy and deep:
         raise UsageError("--copy and --deep exclude each other: call verify twice")
     coarse = open_copy(settings) if copy else None
@@ -68,7 +66,8 @@ def verify(
             settled_before = now - settings.compact.settle
             result = verify_copy(lake_, coarse, selection, settled_before, on_part)
     if json_:
-        call.print_json(to_json(result))
+        shown = ("ok", "parts", "files", "rows", "bytes", "findings", "notes")
+        call.print_json(as_json(result, *shown))
     elif not result.empty:
         place = f"copy {settings.compact.uri}" if copy else f"lake {settings.lake.uri}"
         typer.echo(to_text(result, place), nl=False)
@@ -78,23 +77,6 @@ def verify(
 
 
 _SHOWN_OF_A_KIND: Final = 10
-
-
-def to_json(result: Verification) -> dict[str, Any]:
-    """Return the document of `--json`."""
-    return {
-        "ok": result.ok,
-        "parts": result.parts,
-        "files": result.files,
-        "rows": result.rows,
-        "bytes": result.bytes,
-        "findings": [_as_json(finding) for finding in result.findings],
-        "notes": [_as_json(note) for note in result.notes],
-    }
-
-
-def _as_json(finding: Finding) -> dict[str, str]:
-    return {"kind": finding.kind.value, "path": finding.path, "message": finding.message}
 
 
 def to_text(result: Verification, place: str) -> str:

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from etl.config.settings import Settings
 from etl.config.values import yaml_text, yaml_value
+from etl.model.errors import UsageError
 
 ENV_PREFIX: Final = "AHT_ETL_"
 SECRETS_DIR: Final = "AHT_ETL_SECRETS_DIR"
@@ -48,6 +49,12 @@ def is_below(key: str, above: str) -> bool:
 def variable(key: str) -> str:
     """Return the environment variable of a dotted key."""
     return ENV_PREFIX + key.upper().replace(".", "__")
+
+
+def missing(key: str, flag: str, user: str | None = None) -> UsageError:
+    """Return the error that a key is not set, which `user` needs, and what sets it."""
+    needed = f", and {user} needs it" if user else ""
+    return UsageError(f"{key}: is missing{needed}; set {flag}, {variable(key)} or the YAML's key")
 
 
 def origin_of(key: str, origins: Origins) -> str:

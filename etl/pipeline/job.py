@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import BinaryIO, Final
 
+from etl.config.keys import missing
 from etl.config.settings import Redactor, Settings
 from etl.model.errors import UsageError
 from etl.model.machine import cores, thread_pool
@@ -109,10 +110,7 @@ def require(settings: Settings, *, from_archive: bool, archive_only: bool) -> No
         )
     if (from_archive or archive_only) and settings.raw.uri is None:
         flag = "--from-archive" if from_archive else "--archive-only"
-        raise UsageError(
-            f"raw.uri: is missing, and {flag} needs it; set --raw, AHT_ETL_RAW__URI or the YAML's "
-            "key"
-        )
+        raise missing("raw.uri", "--raw", flag)
     if archive_only and settings.engine.kind != "local":
         raise UsageError(
             "engine.kind: --archive-only is for the engine local; share its work with --shard"
@@ -151,7 +149,7 @@ def require_lake(settings: Settings) -> None:
 def require_account(settings: Settings) -> None:
     """Raise UsageError where the settings name no account."""
     if settings.account is None:
-        raise UsageError("account: is missing; set --account, AHT_ETL_ACCOUNT or the YAML's key")
+        raise missing("account", "--account")
 
 
 def settle_window(

@@ -72,6 +72,14 @@ def test_a_copy_has_every_row_once(lake: Path, tmp_path: Path) -> None:
     assert [] == list((copy / "_staging").iterdir())
 
 
+def test_output_that_nobody_reads(lake: Path, tmp_path: Path) -> None:
+    """The summary cannot be printed; the report is written all the same, and the copy is ok."""
+    command = [COMMAND, "compact", "--lake", str(lake), "--to", "copy", "--report", "r.json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, env=environment(), cwd=tmp_path, check=False)
+    assert (0, "ok") == (done.returncode, json.loads((tmp_path / "r.json").read_text())["status"])
+
+
 def test_a_row_group_is_an_hour(lake: Path, tmp_path: Path) -> None:
     """Readers skip by the statistics of `hour`; the other columns are the lake's."""
     compact(lake, tmp_path / "copy")
