@@ -15,6 +15,7 @@ from etl.config.settings import open_archive
 from etl.decode import DecodeLimits
 from etl.decode.file import Decoded, decode
 from etl.decode.kernel import Scanner
+from etl.lake.layout import write_bad_rows
 from etl.model.errors import FailureKind, FileError, RunError
 from etl.model.machine import cores, resource_shortage
 from etl.model.paths import BreakdownPath
@@ -24,9 +25,9 @@ from etl.pipeline.job import Job
 from etl.pipeline.plan import PartitionPlan
 from etl.pipeline.source import Source
 from etl.pipeline.state import Outcomes, RunState
-from etl.pipeline.stop import Stop, StoppedError, deadline
+from etl.pipeline.stop import Stop, deadline
 from etl.storage.disk import CANNOT_WRITE, scratch_error, scratch_folder
-from etl.storage.store import Store, StoreError
+from etl.storage.store import Store, StoreError, StoreUnusableError
 
 # More workers than requests in flight: these wait for a retry, or finish their file.
 _MORE_WORKERS: Final = 48
@@ -82,7 +83,9 @@ async def load(state: RunState, source: Source, store: Store, stop: Stop) -> Non
         pending_bytes=memory.pending,
     )
     decoder = Decoder(limits, stop, at_once=memory.decoders)
-    loader = _Loader(job, outcomes, stop, source, room, decoder, archive, sink, memory.download)
+    loader = _Loader(
+        job, outcomes, stop, source, room, decoder, archive, store, sink, memory.download
+    )
     # The workers pull the next file when they are free: nothing piles up.
     queue = ((partition, path) for partition in todo for path in partition.to_load)
     async with (
@@ -237,88 +240,63 @@ class _Room:
                 self._free.set()
 
 
+@dataclass(frozen=True, slots=True)
 class _Loader:
     """The workers of one load, and what they share."""
 
-    def __init__(
-        self,
-        job: Job,
-        outcomes: Outcomes,
-        stop: Stop,
-        source: Source,
-        room: _Room,
-        decoder: Decoder,
-        archive: ArchiveWriter | None,
-        sink: Sink,
-        memory_bytes: int,
-    ) -> None:
-        self._job = job
-        self._outcomes = outcomes
-        self._stop = stop
-        self._source = source
-        self._room = room
-        self._decoder = decoder
-        self._archive = archive
-        self._sink = sink
-        self._memory_bytes = memory_bytes
+    job: Job
+    outcomes: Outcomes
+    stop: Stop
+    source: Source
+    room: _Room
+    decoder: Decoder
+    archive: ArchiveWriter | None
+    lake: Store
+    sink: Sink
+    memory_bytes: int
 
     async def work(self, queue: Iterator[tuple[PartitionPlan, BreakdownPath]]) -> None:
         """Load one file after another until there are none, or until a stop request."""
-        for partition, path in queue:
-            if self._stop.requested():
-                return
-            try:
-                await self._load_or_fail(partition, path)
-            except StoppedError:
-                return
-            except RunError as error:
-                self._stop.request(error=error)
-                return
-            except Exception as error:
-                # The machine lacks something: the other files would meet the same error.
-                if (lacking := resource_shortage(error)) is None:
-                    raise
-                self._stop.request(error=RunError(lacking))
-                return
-
-    async def _load_or_fail(self, partition: PartitionPlan, path: BreakdownPath) -> None:
-        """Load a file, or count it as failed. Raises an error that ends the run."""
-        try:
-            await self._load(partition, path)
-        except FileError as error:
-            if resource_shortage(error) is not None:
-                raise
-            self._outcomes.failed(path.text, error.kind, error.message, error.attempts)
-            if isinstance(error, UnauthorizedError):
-                reason = f"authentication was refused in mid-run: {error.message}"
-                self._stop.request(error=RunError(reason))
-            await self._sink.failed(partition)
+        with self.stop.at_error():
+            for partition, path in queue:
+                if self.stop.requested():
+                    return
+                try:
+                    await self._load(partition, path)
+                except FileError as error:
+                    if resource_shortage(error) is not None:
+                        raise
+                    self.outcomes.failed(path.text, error.kind, error.message, error.attempts)
+                    if isinstance(error, UnauthorizedError):
+                        reason = f"authentication was refused in mid-run: {error.message}"
+                        self.stop.request(error=RunError(reason))
+                    await self.sink.failed(partition)
 
     async def _load(self, partition: PartitionPlan, path: BreakdownPath) -> None:
-        async for attempt in self._source.attempts(path):
+        """Load a file. Raises FileError, and an error that ends the run."""
+        async for attempt in self.source.attempts(path):
             with (
                 attempt,
-                await self._stop.interruptible(self._download(path)) as body,
-                self._room.taken(),
+                await self.stop.interruptible(self._download(path)) as body,
+                self.room.taken(),
             ):
-                async with self._decoder.slot(body):
-                    # Inside the attempt: a damaged file is requested again.
-                    decoded = await self._decode(path, body, last=attempt.last)
-                    with _closed_on_error(decoded):
-                        # In the archive before the part that refers to it.
+                # Inside the attempt: a damaged file is requested again.
+                async with self.decoder.slot(body):
+                    with await self._decode(path, body, last=attempt.last) as decoded:
+                        # A part refers to the archive and to bad rows: they come first.
                         is_new = await self._keep(Download(path.text, body, decoded))
-                    if self._job.archive_only:
-                        decoded.close()
-                        self._outcomes.decoded(decoded.decompressed)
-                        self._outcomes.kept(path.text, by_another_run=not is_new)
-                    else:
-                        self._outcomes.decoded(decoded.decompressed, decoded.repaired)
-                        await self._sink.add(partition, decoded, attempt.number)
+                        if self.job.archive_only:
+                            self.outcomes.decoded(decoded.decompressed)
+                            self.outcomes.kept(path.text, by_another_run=not is_new)
+                        else:
+                            self.outcomes.decoded(decoded.decompressed, decoded.repaired)
+                            await self._quarantine(decoded)
+                            await self.sink.add(partition, decoded, attempt.number)
 
     async def _download(self, path: BreakdownPath) -> Body:
-        await self._room.wait()
-        max_bytes = self._job.settings.limits.max_file_size
-        return await self._source.download(path, self._memory_bytes, max_bytes)
+        await self.room.wait()
+        max_bytes = self.job.settings.limits.max_file_size
+        return await self.source.download(path, self.memory_bytes, max_bytes)
 
     async def _decode(self, path: BreakdownPath, body: Body, *, last: bool) -> Decoded:
         """Decode a file. Raises FileError.
@@ -326,7 +304,7 @@ class _Loader:
         A file that cannot be decoded is kept in the archive, unless it is requested again.
         """
         try:
-            decoded = await self._decoder.decode(path.text, body)
+            decoded = await self.decoder.decode(path.text, body)
         except FileError as error:
             if error.kind in _OF_THE_FILE and (last or not error.retryable) and body.size:
                 await self._keep(Download(path.text, body, error))
@@ -339,13 +317,15 @@ class _Loader:
 
         Raises FileError if the archive refuses.
         """
-        return self._archive is None or await self._archive.add(file)
+        return self.archive is None or await self.archive.add(file)
 
-
-@contextmanager
-def _closed_on_error(decoded: Decoded) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        decoded.close()
-        raise
+    async def _quarantine(self, decoded: Decoded) -> None:
+        """Write the bad rows. Raises FileError if the lake refuses them: others may succeed."""
+        if (bad_rows := decoded.bad_rows()) is None:
+            return
+        try:
+            await asyncio.to_thread(write_bad_rows, self.lake, decoded.path, bad_rows)
+        except StoreUnusableError:
+            raise
+        except StoreError as error:
+            raise FileError(FailureKind.LAKE, str(error)) from error

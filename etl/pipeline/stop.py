@@ -1,12 +1,13 @@
 """Stop requests: requests in flight end at once, files that are downloaded may be committed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from etl.model.errors import RunError
+from etl.model.machine import resource_shortage
 from etl.model.text import log
 
 T = TypeVar("T")
@@ -83,6 +84,23 @@ class Stop:
             await self.interruptible(asyncio.sleep(seconds))
         elif self.requested():
             raise StoppedError
+
+    @contextmanager
+    def at_error(self) -> Iterator[None]:
+        """Make an error in the block that ends the run a request to stop, and end the block.
+
+        These are a RunError, and what the machine lacks: the other files would meet the same error.
+        """
+        try:
+            yield
+        except StoppedError:
+            pass
+        except RunError as error:
+            self.request(error=error)
+        except Exception as error:
+            if (reason := resource_shortage(error)) is None:
+                raise
+            self.request(error=RunError(reason))
 
 
 async def within_grace(work: Coroutine[Any, Any, None], stop: Stop, grace_s: float) -> None:

@@ -114,7 +114,7 @@ async def test_a_part_that_may_lack_rows_is_never_committed(
     monkeypatch.setattr(Encoder, "write", write)
     bench = Bench(tmp_path)
     await bench.add(0)
-    bench.sink._pending_bytes = 0
+    bench.sink.pending_bytes = 0
     with pytest.raises(MemoryError):
         await bench.add(1)
     await bench.commit_all()
