@@ -13,8 +13,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["etl.decode"]):
-    from etl.decode import DecodeLimits, unpack
-    from etl.decode.file import decode
+    from etl.decode import unpack
+    from etl.decode.file import DecodeLimits, decode
 
 from etl.model.errors import FileError
 from tests.decode.oracle import truth

@@ -11,12 +11,12 @@ import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from aiofiles.os import wrap
 
 from etl.api.responses import Body
 from etl.archive.reader import archive_error, failure_note_name, version_name
+from etl.decode.file import Decoded
 from etl.decode.unpack import removable_encodings, without_encodings
 from etl.model.errors import FileError
 from etl.model.text import log
@@ -29,9 +29,6 @@ from etl.storage.store import (
     settle,
 )
 
-if TYPE_CHECKING:
-    from etl.decode.file import Decoded
-
 
 @dataclass(frozen=True, slots=True)
 class Download:
@@ -39,7 +36,7 @@ class Download:
 
     path: str
     body: Body
-    outcome: "Decoded | FileError"
+    outcome: Decoded | FileError
 
 
 @dataclass(frozen=True, slots=True)

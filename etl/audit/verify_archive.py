@@ -17,8 +17,7 @@ from etl.archive.reader import (
 )
 from etl.audit.verify import Finding, FindingKind, Verification
 from etl.config.sections import LimitSettings
-from etl.decode import DecodeLimits
-from etl.decode.file import Decoded, decode
+from etl.decode.file import Decoded, DecodeLimits, decode
 from etl.lake.commit import read_state
 from etl.lake.layout import Selection
 from etl.lake.receipts import Receipt

@@ -5,15 +5,15 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, Self, cast
 
 import pyarrow as pa
 
-from etl.decode import DecodeLimits
 from etl.decode.kernel import Flags, Place, Scanner, Stop
 from etl.decode.reader import BadRowError, Found, read_value, to_row
-from etl.decode.unpack import Unpacked
+from etl.decode.unpack import Unpacked, Window
 from etl.model.dataset import DECODED_SCHEMA, SizedBatch
 from etl.model.errors import FailureKind, FileError
 
@@ -21,8 +21,6 @@ _BAD_ROWS_IN_MEMORY_BYTES: Final = 2**18
 #: operations.md, "Bad rows": the raw text is cut at 64 KiB.
 RAW_MAX_BYTES: Final = 2**16
 
-# Longer than nearly all rows.
-_HEAD_BYTES: Final = 2**12
 # A longer row is a bad row: as Python objects it may need twenty times its length.
 _ROW_MAX_BYTES: Final = 16 * 2**20
 # How much text Python tries to read first: an error costs time for all text in front of it.
@@ -39,6 +37,15 @@ _NEXT: Final = {
     Place.ARRAY_NEXT: re.compile(rb"[ \t\r\n]*,[ \t\r\n]*"),
 }
 _ARRAY: Final = re.compile(rb"\[[ \t\r\n]*(?P<first>[^ \t\r\n])")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """How large and how bad a file may be, and how much of it is held in memory, in bytes."""
+
+    max_file_size: int
+    max_bad_row_ratio: float
+    spill_bytes: int
 
 
 class Decoded:
@@ -177,7 +184,7 @@ def decode(
         unpacked = Unpacked(body, limits.max_file_size, declared_gzip=declared_gzip)
         decoded = Decoded(path, limits.spill_bytes, scratch)
         try:
-            _FileReader(decoded, scanner, _Window(iter(unpacked)), careful_from).read()
+            _FileReader(decoded, scanner, Window(iter(unpacked)), careful_from).read()
             decoded.finish(unpacked)
         except BaseException:
             decoded.close()
@@ -199,68 +206,6 @@ def decode(
     return decoded
 
 
-class _Window:
-    """The part of a text that is in memory, and the position up to which it was read.
-
-    Only a little of the next piece is copied, so that the row that continues in it can be read. The
-    rest is read where it is: copying all text takes a sixth of the time of decoding it.
-    """
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._piece = b""  # the buffer ends with its first _HEAD_BYTES bytes, if it is not empty
-        self.buffer = b""
-        self.position = 0
-        #: Whether the text ends with the buffer.
-        self.final = False
-
-    @property
-    def unread(self) -> int:
-        """How many bytes of the buffer were not read yet."""
-        return len(self.buffer) - self.position
-
-    def extend(self) -> None:
-        """Read more. Two calls at least double the unread text, so that trying again pays."""
-        unread = self.unread
-        if self._piece and unread <= _HEAD_BYTES:
-            self.buffer, self._piece = self._piece, b""
-            self.position = _HEAD_BYTES - unread
-            return
-        parts = [self.buffer[self.position :], self._piece[_HEAD_BYTES:]]
-        self._piece = b""
-        size = sum(map(len, parts))
-        while size <= 2 * unread and not self.final:
-            piece = next(self._pieces, None)
-            if piece is None:
-                self.final = True
-            elif 0 < size < _HEAD_BYTES < len(piece):
-                self._piece = piece
-                parts.append(piece[:_HEAD_BYTES])
-                break
-            else:
-                parts.append(piece)
-                size += len(piece)
-        parts = [part for part in parts if part]
-        self.buffer = parts[0] if len(parts) == 1 else b"".join(parts)
-        self.position = 0
-
-    def take_line(self, keep: int) -> bytes:
-        """Read to the end of the line, at any distance; return its first bytes, `keep` at most.
-
-        The newline itself stays unread.
-        """
-        kept = b""
-        while (end := self.buffer.find(b"\n", self.position)) < 0:
-            kept += self.buffer[self.position : self.position + keep - len(kept)]
-            self.position = len(self.buffer)
-            if self.final:
-                return kept
-            self.extend()
-        kept += self.buffer[self.position : min(end, self.position + keep - len(kept))]
-        self.position = end
-        return kept
-
-
 class _FileReader:
     """Reads a text to its end: the scanner takes rows, Python reads what the scanner leaves.
 
@@ -270,7 +215,7 @@ class _FileReader:
     """
 
     def __init__(
-        self, decoded: Decoded, scanner: Scanner, window: _Window, careful_from: int
+        self, decoded: Decoded, scanner: Scanner, window: Window, careful_from: int
     ) -> None:
         self._decoded = decoded
         self._scanner = scanner

@@ -18,6 +18,8 @@ _WHITE_SPACE: Final = b" \t\r\n"
 # allocates text of this size from its heap: larger buffers are mapped and faulted in each time.
 _PIECE_BYTES: Final = 64 * 2**10
 _TEXT_PIECE_BYTES: Final = 2**17 - 2**8
+# Longer than nearly all rows.
+_HEAD_BYTES: Final = 2**12
 # The file's own gzip, and one or two transport encodings on top of it.
 _MAX_LAYERS: Final = 3
 
@@ -88,6 +90,68 @@ class Unpacked:
             # Gzip in gzip: the outer one was a transport encoding; the innermost is the file.
             self.file = _Counted(pieces)
         raise FileError(FailureKind.CORRUPT, f"gzip in gzip, more than {_MAX_LAYERS} times")
+
+
+class Window:
+    """The part of a text that is in memory, and the position up to which it was read.
+
+    Only a little of the next piece is copied, so that the row that continues in it can be read. The
+    rest is read where it is: copying all text takes a sixth of the time of decoding it.
+    """
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._piece = b""  # the buffer ends with its first _HEAD_BYTES bytes, if it is not empty
+        self.buffer = b""
+        self.position = 0
+        #: Whether the text ends with the buffer.
+        self.final = False
+
+    @property
+    def unread(self) -> int:
+        """How many bytes of the buffer were not read yet."""
+        return len(self.buffer) - self.position
+
+    def extend(self) -> None:
+        """Read more. Two calls at least double the unread text, so that trying again pays."""
+        unread = self.unread
+        if self._piece and unread <= _HEAD_BYTES:
+            self.buffer, self._piece = self._piece, b""
+            self.position = _HEAD_BYTES - unread
+            return
+        parts = [self.buffer[self.position :], self._piece[_HEAD_BYTES:]]
+        self._piece = b""
+        size = sum(map(len, parts))
+        while size <= 2 * unread and not self.final:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.final = True
+            elif 0 < size < _HEAD_BYTES < len(piece):
+                self._piece = piece
+                parts.append(piece[:_HEAD_BYTES])
+                break
+            else:
+                parts.append(piece)
+                size += len(piece)
+        parts = [part for part in parts if part]
+        self.buffer = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.position = 0
+
+    def take_line(self, keep: int) -> bytes:
+        """Read to the end of the line, at any distance; return its first bytes, `keep` at most.
+
+        The newline itself stays unread.
+        """
+        kept = b""
+        while (end := self.buffer.find(b"\n", self.position)) < 0:
+            kept += self.buffer[self.position : self.position + keep - len(kept)]
+            self.position = len(self.buffer)
+            if self.final:
+                return kept
+            self.extend()
+        kept += self.buffer[self.position : min(end, self.position + keep - len(kept))]
+        self.position = end
+        return kept
 
 
 def without_encodings(body: BinaryIO, encodings: int, max_bytes: int) -> Iterator[bytes]:

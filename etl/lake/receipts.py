@@ -5,7 +5,6 @@ The receipts are in the part's own metadata. The rows are in the order of the re
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -81,7 +80,7 @@ def read_receipts(part: BinaryIO) -> PartReceipts:
             found = pq.read_metadata(part)
         metadata: dict[bytes, bytes] = found.metadata or {}
     except (pa.ArrowException, OSError) as error:
-        raise UnreadablePartError(f"no readable Parquet file: {first_line(error)}") from None
+        raise _damaged(error) from None
     if _SOURCES not in metadata:
         raise UnreadablePartError("a Parquet file without receipts")
     try:
@@ -106,7 +105,7 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
     `size` is the part's, in bytes. Rows that the caller has not read are skipped with the next
     source. Raises UnreadablePartError if the part is damaged or does not match its receipts.
     """
-    with _opened(stream, size) as file:
+    with _open(stream, size) as file:
         batches = _batches(file)
         rest: list[pa.RecordBatch] = []
 
@@ -137,8 +136,7 @@ def source_rows(stream: BinaryIO, size: int, receipts: Sequence[Receipt]) -> Ite
             raise UnreadablePartError("a Parquet file with more rows than it says")
 
 
-@contextmanager
-def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
+def _open(stream: BinaryIO, size: int) -> pq.ParquetFile:
     try:
         stream.seek(0)
         source: Any = pa.BufferReader(stream.read()) if size <= _AT_ONCE_BYTES else stream
@@ -150,12 +148,9 @@ def _opened(stream: BinaryIO, size: int) -> Iterator[pq.ParquetFile]:
         there = file.schema_arrow
     except _UNREADABLE as error:
         raise _damaged(error) from None
-    with file:
-        if not all(
-            field.name in there.names and there.field(field.name) == field for field in _READ
-        ):
-            raise UnreadablePartError("a Parquet file with other columns than the lake's")
-        yield file
+    if not all(field.name in there.names and there.field(field.name) == field for field in _READ):
+        raise UnreadablePartError("a Parquet file with other columns than the lake's")
+    return file
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:

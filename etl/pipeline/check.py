@@ -24,7 +24,7 @@ from etl.api.responses import ForeignResponseError
 from etl.api.transport import Traffic, Transport
 from etl.config.keys import ShownValue
 from etl.config.settings import Redactor, Settings, open_archive, open_lake
-from etl.decode import DecodeLimits
+from etl.decode.file import DecodeLimits
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
 from etl.model.text import size

@@ -12,8 +12,7 @@ from etl.api.responses import Body
 from etl.archive.reader import archive_error
 from etl.archive.writer import ArchiveWriter, Download
 from etl.config.settings import open_archive
-from etl.decode import DecodeLimits
-from etl.decode.file import Decoded, decode
+from etl.decode.file import Decoded, DecodeLimits, decode
 from etl.decode.kernel import Scanner
 from etl.lake.layout import write_bad_rows
 from etl.model.errors import FailureKind, FileError, RunError

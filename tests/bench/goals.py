@@ -16,8 +16,7 @@ from statistics import median
 from typing import Any, Final
 
 from etl.cli import GARBAGE_AFTER
-from etl.decode import DecodeLimits
-from etl.decode.file import decode
+from etl.decode.file import DecodeLimits, decode
 from etl.emulator import Dataset, EmulatorOptions, run_in_thread
 from etl.emulator.dataset import pack, units
 from etl.emulator.server import Request

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import DecodeLimits, file, unpack
-from etl.decode.file import decode
+from etl.decode import file, unpack
+from etl.decode.file import DecodeLimits, decode
 from etl.model.dataset import DECODED_SCHEMA, TIMESTAMP_COLUMNS
 from etl.model.errors import FileError
 from tests.decode.oracle import Truth, truth

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import DecodeLimits, reader
-from etl.decode.file import decode
+from etl.decode import reader
+from etl.decode.file import DecodeLimits, decode
 from tests.decode.oracle import truth
 from tests.decode.test_file import (
     ANY_RATIO,
@@ -201,7 +201,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[2**21, 1, 2, 7, 64, 300], ids=lambda size: f"block={size}")
 def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etl.decode.unpack._TEXT_PIECE_BYTES", request.param)
-    monkeypatch.setattr("etl.decode.file._HEAD_BYTES", max(1, request.param // 3))
+    monkeypatch.setattr("etl.decode.unpack._HEAD_BYTES", max(1, request.param // 3))
 
 
 @pytest.mark.usefixtures("_no_patience", "_block")

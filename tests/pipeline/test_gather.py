@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from etl.decode import DecodeLimits
-from etl.decode.file import Decoded, decode
+from etl.decode.file import Decoded, DecodeLimits, decode
 from etl.lake.layout import PartitionState
 from etl.lake.part import Encoder
 from etl.model.paths import BreakdownPath

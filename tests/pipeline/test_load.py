@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.api.responses import Body
-from etl.decode import DecodeLimits
-from etl.decode.file import Decoded, decode
+from etl.decode.file import Decoded, DecodeLimits, decode
 from etl.decode.unpack import Unpacked
 from etl.emulator import Dataset
 from etl.model.errors import FileError, RunError
