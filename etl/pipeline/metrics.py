@@ -70,36 +70,36 @@ HELP: Final = {
 
 
 async def publish(report: Report, exit_code: int, shard: Shard, settings: MetricsSettings) -> None:
-    """Deliver a report's metrics to the configured places; log what fails, never raise.
+    """Deliver a report's metrics to the configured targets; log what fails, never raise.
 
     `exit_code` is the process's: it differs from the report's where that could not be written.
     """
     labels = {"account": report.account or "all"}
     if shard.count > 1:
         labels["shard"] = str(shard.index)
-    places: dict[str, Callable[[Sequence[Metric]], None]] = {}
+    targets: dict[str, Callable[[Sequence[Metric]], None]] = {}
     if settings.pushgateway is not None:
-        places["metrics.pushgateway"] = partial(_push, settings.pushgateway, labels)
+        targets["metrics.pushgateway"] = partial(_push, settings.pushgateway, labels)
     if settings.textfile is not None:
-        places["metrics.textfile"] = partial(_write, Path(settings.textfile), labels)
-    problems: dict[str, str | None] = dict.fromkeys(places, _no_answer())
+        targets["metrics.textfile"] = partial(_write, Path(settings.textfile), labels)
+    problems: dict[str, str | None] = dict.fromkeys(targets, _no_answer())
 
     def deliver(setting: str) -> None:
         try:
-            places[setting](measure(report, exit_code, labels))
+            targets[setting](measure(report, exit_code, labels))
             problems[setting] = None
         except Exception as error:  # noqa: BLE001 - the run does not depend on its metrics
             problems[setting] = _reason(error)
 
     # The end of the process does not wait for these threads: a name server or a disk that does not
     # answer cannot be interrupted.
-    threads = [Thread(target=deliver, args=(setting,), daemon=True) for setting in places]
+    threads = [Thread(target=deliver, args=(setting,), daemon=True) for setting in targets]
     try:
         for thread in threads:
             thread.start()
         await asyncio.to_thread(_join, threads)
     except RuntimeError as error:  # there are no threads to be had
-        problems = dict.fromkeys(places, resource_shortage(error) or str(error))
+        problems = dict.fromkeys(targets, resource_shortage(error) or str(error))
     for setting, problem in problems.items():
         if problem is not None:
             reason = f"{problem}; the run is not affected"

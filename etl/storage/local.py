@@ -25,7 +25,14 @@ from etl.storage.disk import (
     sync_all,
     sync_folder,
 )
-from etl.storage.store import AlreadyExistsError, StagedFile, StoredFile, StoreError, probe
+from etl.storage.store import (
+    AlreadyExistsError,
+    StagedFile,
+    StoredFile,
+    StoreError,
+    explained,
+    probe,
+)
 
 #: Readers of the lake skip names that begin with `_`, and its files do not end in `.parquet`.
 _STAGING: Final = "_staging"
@@ -57,12 +64,10 @@ class LocalStore:
 
     def prepare(self) -> None:
         """Make sure that the store can be written. Raises StoreError."""
-        try:
+        with explained("writing to", str(self.root)):
             for folder in make_folders(self.staging):
                 sync_folder(folder.parent)
             self.stage().close()
-        except OSError as error:
-            raise StoreError.of("writing to", str(self.root), error) from error
 
     def try_out(self) -> str:
         """Do all that a run does, in a folder of its own; remove that and each folder above it.
@@ -82,10 +87,8 @@ class LocalStore:
             with suppress(OSError):
                 _remove(trial.root, new)
             raise
-        try:
+        with explained("removing the probe in", str(trial.root)):
             _remove(trial.root, new)
-        except OSError as error:
-            raise StoreError.of("removing the probe in", str(trial.root), error) from error
         there = next(folder for folder in folders if folder.exists())
         free = size(shutil.disk_usage(there).free)
         found = f"a probe was written, read back and removed, {free} free"
@@ -127,23 +130,16 @@ class LocalStore:
 
     def check_readable(self) -> bool:
         """Return whether the root exists. Raises StoreError if it is not a readable folder."""
-        try:
-            with os.scandir(self.root):
-                return True
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise StoreError.of("reading", str(self.root), error) from error
+        with explained("reading", str(self.root)), suppress(FileNotFoundError):
+            os.scandir(self.root).close()
+            return True
+        return False
 
     def names(self, folder: str) -> list[str]:
         """List the names in a folder; a missing folder is empty. Raises StoreError."""
-        try:
-            with os.scandir(self.root / folder) as entries:
-                return sorted(entry.name for entry in entries)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError.of("listing", folder, error) from error
+        with explained("listing", folder), suppress(FileNotFoundError):
+            return sorted(os.listdir(self.root / folder))  # noqa: PTH208 - faster than Path objects
+        return []
 
     def names_of(self, partitions: Sequence[str]) -> dict[str, list[str]]:
         """List the names in the folders of several partitions. Raises StoreError."""
@@ -258,24 +254,20 @@ class LocalStore:
     def replace(self, staged: StagedFile, name: str) -> None:
         """Create a file, or replace the file of that name. Raises StoreError."""
         target = self.root / name
-        try:
+        with explained("writing", name):
             (refusal,) = sync_all([staged])
             if refusal is not None:
                 raise refusal
             self._durable.difference_update(make_folders(target.parent))
             staged.path.replace(target)
             self._sync_names(target.parent)
-        except OSError as error:
-            raise StoreError.of("writing", name, error) from error
 
     def delete(self, name: str) -> None:
         """Delete a file, if it exists. Raises StoreError."""
         file = self.root / name
-        try:
+        with explained("deleting", name):
             file.unlink(missing_ok=True)
             sync_folder(file.parent)
-        except OSError as error:
-            raise StoreError.of("deleting", name, error) from error
 
     def _sync_names(self, folder: Path) -> None:
         """Make the names in a folder durable, and the names of the folders that lead to it.

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -31,6 +31,15 @@ class StoreError(AhtEtlError):
     def of(cls, operation: str, name: str, error: OSError) -> "StoreError":
         """Return the error for one of the operating system's."""
         return cls(f"{operation} {name}: {error.strerror or error}")
+
+
+@contextmanager
+def explained(operation: str, name: str) -> Iterator[None]:
+    """Raise StoreError for the operating system's errors."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError.of(operation, name, error) from error
 
 
 class StoreUnusableError(StoreError, RunError):
@@ -180,12 +189,10 @@ def probe(store: Store, name: str) -> None:
 
 
 def _create(store: Store, name: str, create: Callable[[StagedFile, str], object]) -> None:
-    try:
-        with closing(store.stage()) as staged:
-            staged.stream.write(_PROBE)
-            create(staged, name)
-    except OSError as error:
-        raise StoreError.of("writing to", store.staged_in or store.place, error) from error
+    place = store.staged_in or store.place
+    with explained("writing to", place), closing(store.stage()) as staged:
+        staged.stream.write(_PROBE)
+        create(staged, name)
 
 
 def replaced(place: str) -> StoreError:
@@ -259,9 +266,6 @@ def _is_at(store: Store, name: str, staged: StagedFile) -> bool:
 
 def replace_file(store: Store, name: str, content: BinaryIO) -> None:
     """Create a file, whole and durable, or replace the file of that name. Raises StoreError."""
-    try:
-        with closing(store.stage()) as staged:
-            shutil.copyfileobj(content, staged.stream)
-            store.replace(staged, name)
-    except OSError as error:
-        raise StoreError.of("writing", store.staged_in or name, error) from error
+    with explained("writing", store.staged_in or name), closing(store.stage()) as staged:
+        shutil.copyfileobj(content, staged.stream)
+        store.replace(staged, name)

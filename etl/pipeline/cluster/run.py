@@ -1,7 +1,7 @@
 """The client's side of `--engine dask`: it runs a fixed number of tasks at once.
 
-Each of these places submits one share of the plan after another and waits for its outcome. Dask
-gives the share of a worker that died to another worker. The places bound what a run sends, also if
+Each of these slots submits one share of the plan after another and waits for its outcome. Dask
+gives the share of a worker that died to another worker. The slots bound what a run sends, also if
 the cluster grows or shrinks.
 """
 
@@ -56,9 +56,9 @@ async def load(state: RunState, _source: Source, store: Store, stop: Stop) -> No
     async with AsyncExitStack() as stack:
         dask = await stop.interruptible(stack.enter_async_context(connected(settings.engine)))
         workers = len(await stop.interruptible(dask.nthreads()))  # type: ignore[no-untyped-call]
-        places = max(1, min(settings.engine.workers or workers, most))
-        run = _Run(state, stop, store, dask, cut(todo, places))
-        await run.go(share_out(settings.fetch, places))
+        slots = max(1, min(settings.engine.workers or workers, most))
+        run = _Run(state, stop, store, dask, cut(todo, slots))
+        await run.go(share_out(settings.fetch, slots))
 
 
 @asynccontextmanager
@@ -108,17 +108,17 @@ async def _check_versions(client: Any) -> None:
 
 @dataclass(slots=True, eq=False)
 class _Share:
-    """A share that a place has submitted, and the last progress of each attempt at it."""
+    """A share that a slot has submitted, and the last progress of each attempt at it."""
 
     key: str
-    place: int
+    slot: int
     paths: list[str]
     future: Any = None
     attempts: dict[str, Progress] = field(default_factory=dict)
 
 
 class _Run:
-    """The places of one run, and what they share."""
+    """The slots of one run, and what they share."""
 
     def __init__(
         self, state: RunState, stop: Stop, store: Store, dask: Client, shares: Iterator[list[str]]
@@ -132,12 +132,12 @@ class _Run:
         self._job_there = portable(state.job)
         self._level = _least_level()
         self._running: dict[str, _Share] = {}  # by key
-        self._limits: dict[int, LimitsNow] = {}  # by place
+        self._limits: dict[int, LimitsNow] = {}  # by slot
         self._wake = asyncio.Event()
         self._ended = False
         self._deadly_shares: list[str] = []
 
-    async def go(self, places: list[FetchSettings]) -> None:
+    async def go(self, slots: list[FetchSettings]) -> None:
         """Load all shares, or at a stop request those that are downloaded."""
         plugin = self._dask.register_plugin(RunPlugin(), name=self._job.run_id)
         await self._stop.interruptible(plugin)
@@ -148,8 +148,8 @@ class _Run:
                 deadline(self._stop, self._job.settings.shutdown.grace),
                 asyncio.TaskGroup() as group,
             ):
-                for place, limits in enumerate(places):
-                    group.create_task(self._work(place, limits))
+                for slot, limits in enumerate(slots):
+                    group.create_task(self._work(slot, limits))
         finally:
             # One last exchange: it may bring events that nothing else brings.
             self._ended = True
@@ -167,14 +167,14 @@ class _Run:
         if self._deadly_shares and not self._stop.requested():
             raise RunError(self._deadly_shares[0])
 
-    async def _work(self, place: int, limits: FetchSettings) -> None:
+    async def _work(self, slot: int, limits: FetchSettings) -> None:
         """Submit one share after another, and take its outcomes."""
         settings = self._job_there.settings.model_copy(update={"fetch": limits})
         job = replace(self._job_there, settings=settings)
         for number, paths in self._shares:
             if self._stop.requested():
                 return
-            share = _Share(f"aht-etl-{job.run_id}-{number}", place, paths)
+            share = _Share(f"aht-etl-{job.run_id}-{number}", slot, paths)
             self._running[share.key] = share
             order = Order(share.key, __version__, job, tuple(paths), self._level)
             try:
@@ -287,7 +287,7 @@ class _Run:
     def _receive(self, progress: Progress) -> None:
         share = self._running.get(progress.key)
         if share is None:
-            return  # its outcome was received already, or its place gave it up
+            return  # its outcome was received already, or its slot gave it up
         if share.attempts and progress.attempt not in share.attempts:
             reason = f"the worker {next(reversed(share.attempts.values())).worker} was lost"
             log.warning("task.repeated", files=len(share.paths), reason=reason)
@@ -296,7 +296,7 @@ class _Run:
             log.log(fields.pop("level"), fields.pop("event"), **fields)
         share.attempts[progress.attempt] = progress
         if progress.limits is not None:
-            self._limits[share.place] = progress.limits
+            self._limits[share.slot] = progress.limits
 
     def _show(self) -> None:
         """Show what the running tasks have done, and their limits together."""

@@ -22,10 +22,10 @@ from etl.pipeline.state import Outcomes
 from etl.storage.places import is_remote
 from etl.storage.store import Store
 
-# A share is one of this many parts of what is left for each place. The first shares are large; the
-# last ones are small, so that all places end at about the same time.
+# A share is one of this many parts of what is left for each slot. The first shares are large; the
+# last ones are small, so that all slots end at about the same time.
 _OF_WHAT_IS_LEFT: Final = 4
-# A share is never smaller than one of this many parts of a place's even share of the whole,
+# A share is never smaller than one of this many parts of a slot's even share of the whole,
 _LEAST: Final = 16
 # and never larger than some seconds of work, because a stop request waits for it.
 _MOST_FILES: Final = 2000
@@ -76,14 +76,14 @@ class Progress:
     error: str | None = None
 
 
-def cut(partitions: Sequence[PartitionPlan], places: int) -> Iterator[list[str]]:
+def cut(partitions: Sequence[PartitionPlan], slots: int) -> Iterator[list[str]]:
     """Yield the paths to load in shares of whole partitions, in the order of the plan."""
     left = sum(len(partition.to_load) for partition in partitions)
-    least = -(-left // (_LEAST * places))
+    least = -(-left // (_LEAST * slots))
     share: list[str] = []
     for partition in partitions:
         share += (path.text for path in partition.to_load)
-        wanted = max(least, -(-left // (_OF_WHAT_IS_LEFT * places)))
+        wanted = max(least, -(-left // (_OF_WHAT_IS_LEFT * slots)))
         if len(share) >= min(wanted, _MOST_FILES):
             left -= len(share)
             yield share
@@ -92,16 +92,16 @@ def cut(partitions: Sequence[PartitionPlan], places: int) -> Iterator[list[str]]
         yield share
 
 
-def share_out(fetch: FetchSettings, places: int) -> list[FetchSettings]:
-    """Return the limits of each of `places` tasks at once; together they are those of the run.
+def share_out(fetch: FetchSettings, slots: int) -> list[FetchSettings]:
+    """Return the limits of each of `slots` tasks at once; together they are those of the run.
 
-    There are `fetch.concurrency` places at most.
+    There are `fetch.concurrency` slots at most.
     """
-    each, more = divmod(fetch.concurrency, places)
-    rate = fetch.rate / places if fetch.rate else None
+    each, more = divmod(fetch.concurrency, slots)
+    rate = fetch.rate / slots if fetch.rate else None
     return [
-        fetch.model_copy(update={"concurrency": each + (place < more), "rate": rate})
-        for place in range(places)
+        fetch.model_copy(update={"concurrency": each + (slot < more), "rate": rate})
+        for slot in range(slots)
     ]
 
 
