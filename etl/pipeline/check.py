@@ -25,12 +25,14 @@ from etl.api.transport import Traffic, Transport
 from etl.config.keys import ShownValue
 from etl.config.settings import Redactor, Settings, open_archive, open_lake
 from etl.decode.file import DecodeLimits
+from etl.lake.layout import PartitionState
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
-from etl.model.paths import BreakdownPath, InvalidPathError, is_skipped
+from etl.model.paths import BreakdownPath
 from etl.model.text import size
 from etl.model.times import Window, rfc3339
-from etl.pipeline.job import require_engine
+from etl.pipeline.job import Shard, require_engine
 from etl.pipeline.load import Decoder, Memory
+from etl.pipeline.plan import make_plan
 from etl.pipeline.stop import Stop
 from etl.storage.disk import scratch_error, scratch_folder
 from etl.storage.store import Store
@@ -250,20 +252,14 @@ class Checkup:
     async def _file(self) -> str:
         if not self._entries:
             return "none to try: nothing is listed"
-        wanted = [
-            entry for entry in self._entries if not is_skipped(self._settings.fetch.skip, entry)
-        ]
-        if not wanted:
+        skip = self._settings.fetch.skip
+        plan = await make_plan(self._entries, skip, Shard(), _as_if_empty)
+        if not plan.partitions and plan.invalid:
+            first = plan.invalid[0]
+            raise RunError(f"no listed path can be used: {first.path[:200]} {first.message}")
+        if not plan.partitions:
             return "none to try: fetch.skip has all that is listed"
-        paths = []
-        for entry in wanted:
-            try:
-                paths.append(BreakdownPath.parse(entry))
-            except InvalidPathError as error:
-                reason = f"{entry[:200]} {error}"
-        if not paths:
-            raise RunError(f"no listed path can be used: {reason}")
-        newest = max(paths, key=lambda path: path.partition)
+        newest = plan.partitions[-1].to_load[0]
         try:
             return await self._download(newest)
         except FileError as error:
@@ -284,6 +280,10 @@ class Checkup:
         ):
             bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
             return f"{path.text}: {size(decoded.bytes)}, {decoded.rows:,} rows{bad}"
+
+
+def _as_if_empty(directories: Sequence[str]) -> list[PartitionState]:
+    return [PartitionState() for _ in directories]
 
 
 async def _store(key: str, store: Store) -> str:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from etl.api.limiter import Limiter
 from etl.api.listing import Listing
 from etl.api.transport import Traffic
 from etl.lake.layout import PartWritten
@@ -154,24 +155,14 @@ class Outcomes:
         self.parts.append(part)
 
 
-class Limits(Protocol):
-    """The limits of requests at this moment: those of one limiter, or of several together."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of requests at one moment, like those of a `Limiter`."""
 
-    @property
-    def allowed(self) -> int:
-        """How many requests may be in flight now."""
-
-    @property
-    def rate(self) -> float:
-        """How many requests a second may start now; infinity if no limit is known."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests are in flight."""
-
-    @property
-    def paused_s(self) -> float:
-        """How long no request may start because the server asked to wait; 0 if it did not."""
+    allowed: int
+    rate: float
+    in_flight: int
+    paused_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +175,10 @@ class Elsewhere:
 
 @dataclass(slots=True)
 class RunState:
-    """The state of a run. `listing`, `plan` and `limits` are each set once.
+    """The state of a run. `listing` and `plan` are each set once.
 
-    `limits` is None until requests are sent. `started_s` is on a monotonic clock, so a change of
-    the system's clock changes no duration.
+    `limits` are None until requests are sent, and those of all workers on a cluster. `started_s` is
+    on a monotonic clock, so a change of the system's clock changes no duration.
     """
 
     job: Job
@@ -197,5 +188,5 @@ class RunState:
     plan: Plan = field(default_factory=lambda: Plan((), (), ()))
     outcomes: Outcomes = field(default_factory=Outcomes)
     traffic: Traffic = field(default_factory=Traffic)
-    limits: Limits | None = None
+    limits: Limiter | Limits | None = None
     elsewhere: Elsewhere = field(default_factory=Elsewhere)

@@ -21,7 +21,6 @@ from etl.model import __version__
 from etl.model.errors import RunError, describe
 from etl.model.text import log
 from etl.pipeline.cluster.shares import (
-    LimitsNow,
     Order,
     Progress,
     cut,
@@ -31,7 +30,7 @@ from etl.pipeline.cluster.shares import (
 )
 from etl.pipeline.cluster.worker import RunPlugin, exchange, work
 from etl.pipeline.source import Source
-from etl.pipeline.state import Elsewhere, Outcomes, RunState
+from etl.pipeline.state import Elsewhere, Limits, Outcomes, RunState
 from etl.pipeline.stop import Stop, deadline
 from etl.storage.store import Store, StoreError
 
@@ -132,7 +131,7 @@ class _Run:
         self._job_there = portable(state.job)
         self._level = _least_level()
         self._running: dict[str, _Share] = {}  # by key
-        self._limits: dict[int, LimitsNow] = {}  # by slot
+        self._limits: dict[int, Limits] = {}  # by slot
         self._wake = asyncio.Event()
         self._ended = False
         self._deadly_shares: list[str] = []
@@ -307,7 +306,7 @@ class _Run:
                 elsewhere.outcomes.add(last.outcomes, ())
                 elsewhere.traffic.add(last.traffic)
         if limits := list(self._limits.values()):
-            self._state.limits = LimitsNow(
+            self._state.limits = Limits(
                 sum(each.allowed for each in limits),
                 sum(each.rate for each in limits),
                 sum(each.in_flight for each in limits),

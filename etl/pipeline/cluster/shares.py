@@ -18,7 +18,7 @@ from etl.lake.layout import PartWritten
 from etl.lake.receipts import PartReceipts
 from etl.pipeline.job import Job, Shard
 from etl.pipeline.plan import PartitionPlan, Plan, make_plan
-from etl.pipeline.state import Outcomes
+from etl.pipeline.state import Limits, Outcomes
 from etl.storage.places import is_remote
 from etl.storage.store import Store
 
@@ -49,16 +49,6 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitsNow:
-    """The limits of requests at one moment, of a process or of several together."""
-
-    allowed: int
-    rate: float
-    in_flight: int
-    paused_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How far an attempt of a task is, and its events since the last message.
 
@@ -71,7 +61,7 @@ class Progress:
     worker: str
     outcomes: Outcomes
     traffic: Traffic
-    limits: LimitsNow | None
+    limits: Limits | None
     events: tuple[dict[str, Any], ...]
     error: str | None = None
 

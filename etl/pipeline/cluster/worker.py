@@ -21,10 +21,10 @@ from etl.config.settings import open_lake
 from etl.model import __version__
 from etl.model.errors import AhtEtlError, RunError, describe
 from etl.model.text import log, name_error
-from etl.pipeline.cluster.shares import LimitsNow, Order, Progress, plan_again
+from etl.pipeline.cluster.shares import Order, Progress, plan_again
 from etl.pipeline.load import load
 from etl.pipeline.source import Source, open_source
-from etl.pipeline.state import Outcomes, RunState
+from etl.pipeline.state import Limits, Outcomes, RunState
 from etl.pipeline.stop import Stop, StoppedError
 from etl.storage.store import Store
 
@@ -90,7 +90,7 @@ class Attempt:
             traffic,
             None
             if limits is None
-            else LimitsNow(limits.allowed, limits.rate, limits.in_flight, limits.paused_s),
+            else Limits(limits.allowed, limits.rate, limits.in_flight, limits.paused_s),
             tuple(self._events.popleft() for _ in range(len(self._events))),
         )
 
