@@ -24,7 +24,6 @@ from etl.api.responses import ForeignResponseError
 from etl.api.transport import Traffic, Transport
 from etl.config.keys import ShownValue
 from etl.config.settings import Redactor, Settings, open_archive, open_lake
-from etl.decode.file import DecodeLimits
 from etl.lake.layout import PartitionState
 from etl.model.errors import AhtEtlError, FailureKind, FileError, RunError, describe
 from etl.model.paths import BreakdownPath
@@ -33,7 +32,6 @@ from etl.model.times import Window, rfc3339
 from etl.pipeline.job import Shard, require_engine
 from etl.pipeline.load import Decoder, Memory
 from etl.pipeline.plan import make_plan
-from etl.pipeline.stop import Stop
 from etl.storage.disk import scratch_error, scratch_folder
 from etl.storage.store import Store
 
@@ -272,11 +270,9 @@ class Checkup:
     async def _download(self, path: BreakdownPath) -> str:
         limits = self._settings.limits
         memory = Memory.share_out(limits.memory, 1)
-        decode_limits = DecodeLimits(limits.max_file_size, limits.max_bad_row_ratio, memory.decode)
-        decoder = Decoder(decode_limits, Stop(), at_once=1)
         with (
             await self._client.download(path, memory.download, limits.max_file_size) as body,
-            await decoder.decode(path.text, body) as decoded,
+            await Decoder(limits, memory).decode(path.text, body) as decoded,
         ):
             bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
             return f"{path.text}: {size(decoded.bytes)}, {decoded.rows:,} rows{bad}"

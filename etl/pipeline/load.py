@@ -11,6 +11,7 @@ from etl.api.errors import UnauthorizedError
 from etl.api.responses import Body
 from etl.archive.reader import archive_error
 from etl.archive.writer import ArchiveWriter, Download
+from etl.config.sections import LimitSettings
 from etl.config.settings import open_archive
 from etl.decode.file import Decoded, DecodeLimits, decode
 from etl.decode.kernel import Scanner
@@ -68,11 +69,6 @@ async def load(state: RunState, source: Source, store: Store, stop: Stop) -> Non
     room = _Room(_UNFINISHED + store.readers)
     downloads = min(settings.fetch.concurrency + room.most, files)
     memory = Memory.share_out(settings.limits.memory, downloads)
-    limits = DecodeLimits(
-        max_file_size=settings.limits.max_file_size,
-        max_bad_row_ratio=settings.limits.max_bad_row_ratio,
-        spill_bytes=memory.decode,
-    )
     sink = Sink(
         store,
         outcomes,
@@ -81,7 +77,7 @@ async def load(state: RunState, source: Source, store: Store, stop: Stop) -> Non
         target_part_bytes=settings.lake.target_part_size,
         pending_bytes=memory.pending,
     )
-    decoder = Decoder(limits, stop, at_once=memory.decoders)
+    decoder = Decoder(settings.limits, memory)
     loader = _Loader(
         job, outcomes, stop, source, room, decoder, archive, store, sink, memory.download
     )
@@ -139,18 +135,19 @@ class Memory:
 
 
 class Decoder:
-    """Decodes files: small ones in the event loop, others in threads. `limits` are of one file."""
+    """Decodes files: small ones in the event loop, others in threads."""
 
-    def __init__(self, limits: DecodeLimits, stop: Stop, *, at_once: int) -> None:
-        self._limits = limits
-        self._stop = stop
-        self._slots = asyncio.Semaphore(at_once)
+    def __init__(self, limits: LimitSettings, memory: Memory) -> None:
+        self._limits = DecodeLimits(
+            limits.max_file_size, limits.max_bad_row_ratio, spill_bytes=memory.decode
+        )
+        self._slots = asyncio.Semaphore(memory.decoders)
         self._scanners: list[Scanner] = []  # free ones, to be used again
 
     def slot(self, body: Body) -> AbstractAsyncContextManager[None]:
         """Return a context to hold from before a file is decoded until its rows are in a part.
 
-        It limits files that are large when downloaded to `at_once`, so their rows take bounded
+        It limits the number of files that are large when downloaded, so their rows take bounded
         memory. A small file that unpacks to more is limited only while it is decoded.
         """
         return nullcontext() if _is_small(body) else self._slots
@@ -199,8 +196,7 @@ class Decoder:
             archived = body.release is not None and error.errno not in CANNOT_WRITE
             return archive_error(error) if archived else scratch_error(error)
         # The boundary of a work item: an unexpected file must not end the run.
-        if not self._stop.requested():  # otherwise its body may have been closed
-            log.debug("file.undecodable", path=path, exc_info=error)
+        log.debug("file.undecodable", path=path, exc_info=error)
         return FileError(
             FailureKind.MALFORMED,
             f"cannot be decoded: {type(error).__name__}; please report it, with what "

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.api.responses import Body
-from etl.decode.file import Decoded, DecodeLimits, decode
+from etl.config.sections import LimitSettings
+from etl.decode.file import Decoded, decode
 from etl.decode.unpack import Unpacked
 from etl.emulator import Dataset
 from etl.model.errors import FileError, RunError
 from etl.pipeline.load import Decoder, Memory
-from etl.pipeline.stop import Stop
 from tests.conftest import COMMAND, Serve, environment
 from tests.decode.test_file import ROW as FIRST
 from tests.decode.test_file import ROWS, lines
@@ -150,7 +150,11 @@ def test_a_listing_of_very_many_paths(serve: Serve, peak: Peak, tmp_path: Path) 
     assert bytes_ < 512 * MIB
 
 
-LIMITS = DecodeLimits(max_file_size=2**30, max_bad_row_ratio=0.5, spill_bytes=2**26)
+def decoder_of(decoders: int) -> Decoder:
+    memory = Memory(download=4 * MIB, decode=64 * MIB, pending=64 * MIB, decoders=decoders)
+    return Decoder(LimitSettings(), memory)
+
+
 SMALL = gzip.compress(lines(ROWS).encode())
 LARGE = gzip.compress(
     lines(
@@ -182,7 +186,7 @@ async def test_small_files_are_decoded_in_the_loop_and_large_ones_in_threads(
                 now -= 1
 
     monkeypatch.setattr("etl.pipeline.load.decode", observed)
-    decoder = Decoder(LIMITS, Stop(), at_once=2)
+    decoder = decoder_of(2)
     small = await decoder.decode("/small", body(SMALL))
     assert (5, {True}) == (small.rows, names)
     names.clear()
@@ -212,7 +216,7 @@ async def test_an_error_that_is_not_caused_by_the_file_is_explained(
     def broken(*_: Any, **__: Any) -> Any:
         raise error
 
-    decoder = Decoder(LIMITS, Stop(), at_once=1)
+    decoder = decoder_of(1)
     with monkeypatch.context() as patch:
         patch.setattr("etl.pipeline.load.decode", broken)
         with pytest.raises(becomes, match=says):
@@ -226,7 +230,7 @@ async def test_a_file_on_disk_is_decoded_in_place(tmp_path: Path) -> None:
     file.write_bytes(SMALL)
     with file.open("rb") as stream:
         spooled = Body(len(SMALL), stream, in_memory=False)
-        assert 5 == (await Decoder(LIMITS, Stop(), at_once=1).decode("/x", spooled)).rows
+        assert 5 == (await decoder_of(1).decode("/x", spooled)).rows
 
 
 async def test_a_small_file_that_unpacks_to_a_large_one_is_decoded_in_a_thread(
@@ -243,5 +247,5 @@ async def test_a_small_file_that_unpacks_to_a_large_one_is_decoded_in_a_thread(
     monkeypatch.setattr(Decoded, "finish", observed)
     content = gzip.compress(b" " * 2**24 + lines(ROWS).encode())
     assert len(content) < 2**15
-    decoder = Decoder(LIMITS, Stop(), at_once=1)
+    decoder = decoder_of(1)
     assert (5, [False]) == ((await decoder.decode("/x", body(content))).rows, in_loop)
