@@ -27,8 +27,6 @@ _MONTHS_IN_FULL: Final = 24
 # The days that are shown first.
 _LATEST_DAYS: Final = 31
 _ROWS_SHOWN: Final = 12
-_RUNS_SHOWN: Final = 20
-_LISTED: Final = 50
 # The metrics of the heat map, with the texts of their legend.
 _METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("files", "Files"),
@@ -36,7 +34,6 @@ _METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("handle", "Handle time (h)"),
     ("quarantined", "Quarantined"),
 )
-_MARKS: Final = {Complete.YES: "✓", Complete.NO: "✕", Complete.OPEN: "…"}
 
 
 def view(
@@ -54,18 +51,12 @@ def view(
     starts, ends = _reasons(facts.durations.by_start), _reasons(facts.durations.by_end)
     lateness = _lateness(facts)
     return {
-        "number": number,
-        "share": share,
-        "duration": duration,
-        "span": span,
-        "plural": plural,
-        "size": size,
+        **{each.__name__: each for each in (number, share, duration, span, plural, size, one_line)},
         "clock": clock,
         "version": __version__,
         "now": now,
         "lake": lake,
         "lake_name": lake.rstrip("/").rpartition("/")[2] or lake,
-        "selection": survey.selection,
         "accounts": sorted({*survey.accounts, *survey.expected}),
         "facts": facts,
         "survey": survey,
@@ -78,23 +69,13 @@ def view(
         "all_hours": held_hours + gap_hours,
         "segments": segments,
         "mean_ms": facts.durations.total_ms / segments if segments else 0.0,
-        "listed": _LISTED,
-        "latest_days": _LATEST_DAYS,
         "all_months": all_months,
         "months": full,
         "metrics": [found for found in _METRICS if found[0] != "quarantined" or survey.quarantined],
-        "marks": _MARKS,
         "by_start": starts,
         "by_end": ends,
         "lateness": lateness,
-        "latest": [(late, one_line(path)) for late, path in facts.latest],
-        "late_files": sum(hour.late for hour in facts.hours.values()),
         "runs": sorted(facts.runs.values(), key=lambda run: run.last_at, reverse=True),
-        "runs_shown": _RUNS_SHOWN,
-        "quarantined": bool(survey.quarantined or facts.quarantine.rows or facts.quarantine.damage),
-        "reasons": facts.quarantine.by_reason.most_common(),
-        "worst": [(count, one_line(path)) for count, path in facts.worst],
-        "damage": [(one_line(each.name), one_line(each.message)) for each in facts.damage],
         "data": {
             **_hours(facts, full, all_months, clock),
             **_handle_times(starts, ends),
