@@ -45,52 +45,48 @@ class ArchiveCheck:
     def check(self, receipt: Receipt) -> Finding | None:
         """Decode the archived file of a receipt and compare the two."""
         name = receipt.path.removeprefix("/")
-        findings = []
+        first = None
         for kept_as in (name, version_name(name, receipt.sha256)):
             try:
                 with self._archive.open(kept_as) as body:
-                    finding = self._compare(body, kept_as, receipt)
+                    problem = self._compare(body, receipt)
             except FileNotFoundError:
                 continue
             except (StoreError, OSError) as error:
-                message = f"cannot be read: {error}"
-                finding = Finding(FindingKind.ARCHIVE_DIFFERS, kept_as, message)
-            if finding is None:
+                problem = FindingKind.ARCHIVE_DIFFERS, f"cannot be read: {error}"
+            if problem is None:
                 return None
-            findings.append(finding)
-        if findings:
-            return findings[0]
-        message = (
+            first = first or Finding(problem[0], kept_as, problem[1])
+        return first or Finding(
+            FindingKind.ARCHIVE_MISSING,
+            name,
             "is in the lake and not in the archive (raw.uri): get it back from a backup; if it was "
-            "loaded before there was an archive, nothing is wrong with the lake"
+            "loaded before there was an archive, nothing is wrong with the lake",
         )
-        return Finding(FindingKind.ARCHIVE_MISSING, name, message)
 
-    def _compare(self, body: BinaryIO, name: str, receipt: Receipt) -> Finding | None:
+    def _compare(self, body: BinaryIO, receipt: Receipt) -> tuple[FindingKind, str] | None:
+        """Return what differs, with advice; None if nothing does."""
         # The ratio of bad rows was checked when the file was loaded.
         limits = replace(self._limits, max_bad_row_ratio=1.0)
         try:
             with _decode(body, receipt.path, limits) as file:
                 if (file.sha256, file.bytes) != (receipt.sha256, receipt.bytes):
-                    message = (
+                    return FindingKind.ARCHIVE_DIFFERS, (
                         f"has {file.bytes:,} bytes and SHA-256 {file.sha256}, the receipt of the "
                         f"loaded file says {receipt.bytes:,} and {receipt.sha256}; get the right "
                         "file back from a backup"
                     )
-                    return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
                 if (file.rows, file.quarantined) != (receipt.rows, receipt.quarantined):
-                    message = (
+                    return FindingKind.ARCHIVE_ROWS, (
                         f"has {file.rows:,} rows and {file.quarantined:,} bad ones, the receipt of "
                         f"the loaded file says {receipt.rows:,} and {receipt.quarantined:,}; "
                         "delete its part while no run is active and run again"
                     )
-                    return Finding(FindingKind.ARCHIVE_ROWS, name, message)
         except FileError as error:
-            message = (
+            return FindingKind.ARCHIVE_DIFFERS, (
                 f"cannot be decoded any more: {error.message}; get the right file back from a "
                 "backup"
             )
-            return Finding(FindingKind.ARCHIVE_DIFFERS, name, message)
         return None
 
     def find_not_loaded(self, lake: Store, selection: Selection, result: Verification) -> None:

@@ -12,14 +12,7 @@ from itertools import groupby
 from typing import Final
 
 from etl.audit.page.rows import Durations, PartRows, Segments, counted_as, read_rows
-from etl.audit.survey import (
-    LATE_AFTER,
-    Gap,
-    PartitionSurvey,
-    PartSurvey,
-    Survey,
-    delay_of,
-)
+from etl.audit.survey import LATE_AFTER, Gap, PartitionSurvey, PartSurvey, Survey, delay_of
 from etl.audit.verify import in_order
 from etl.lake.layout import QUARANTINE, Damage, Selection, to_partition
 from etl.model.machine import cores
