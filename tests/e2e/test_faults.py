@@ -242,10 +242,10 @@ def test_wrong_keys_end_the_run_with_advice(run: Runner, serve: Serve) -> None:
     assert "Agent Activity API" in ended.report["error"]
 
 
-@pytest.mark.parametrize("limit", [{"max_concurrent": 3}, {"rate": 20}])
+@pytest.mark.parametrize("limit", [{"max_concurrent": 3}, {"rate": 5}])
 def test_a_rate_limit_slows_the_run_only(run: Runner, serve: Serve, limit: dict[str, Any]) -> None:
     """429s slow the run down, but no file fails."""
-    emulator = serve(DATA, latency_s=0.02, **limit)
+    emulator = serve(DATA, latency_s=0.2, **limit)
     ended = run(emulator)
     assert (0, ALL) == (ended.code, ended.report["files"]["loaded"])
     assert ended.report["http"]["throttled"] == emulator.count(status=429) > 0
