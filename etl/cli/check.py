@@ -23,11 +23,14 @@ from etl.config.settings import Redactor, Settings
 from etl.model.errors import UsageError
 from etl.model.text import as_json, one_line
 from etl.model.times import Window
-from etl.pipeline.check import Check, Checkup, Outcome, configuration
+from etl.pipeline.check import Check, Checkup, configuration
 from etl.pipeline.job import require_account, settle_window
 
-_WORDS: Final = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
-_STYLES: Final = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
+_WORDS: Final = {
+    "ok": ("ok", "green"),
+    "failed": ("FAILED", "bold red"),
+    "skipped": ("skipped", "yellow"),
+}
 # The columns where a check's name and its message start.
 _NAME_COLUMN: Final = 9
 _MESSAGE_COLUMN: Final = 25
@@ -95,14 +98,13 @@ def _check(
     """Run all checks; print each when it ends, or all as JSON at the end."""
     checks = [configuration(values)]
     console = Console(highlight=False)
-    width = _width()
     if not as_json:
-        _print_configuration(console, values, width, verbose=verbose)
+        _print_configuration(console, values, verbose=verbose)
 
     def on_end(check: Check) -> None:
         checks.append(check)
         if not as_json:
-            _print_check(console, check.outcome, check.name, check.message, width)
+            _print_check(console, check)
 
     live = console.is_terminal and not as_json
     with _exit_on_signal(), console.status("checking") if live else nullcontext() as status:
@@ -159,20 +161,12 @@ def _print(console: Console, text: Text) -> None:
             raise
 
 
-def _width() -> int | None:
-    """Return the columns to wrap at; None in a pipe, where each check is one line."""
-    columns = shutil.get_terminal_size((0, 0)).columns
-    return max(40, columns) if columns else None
-
-
-def _print_configuration(
-    console: Console, values: Sequence[ShownValue], width: int | None, *, verbose: bool
-) -> None:
+def _print_configuration(console: Console, values: Sequence[ShownValue], *, verbose: bool) -> None:
     """Print each value that is set on its own line; if `verbose`, the defaults too."""
     chosen = [value for value in values if not value.is_default]
     defaults = [value for value in values if value.is_default]
     summary = f"{len(chosen)} values set, {len(defaults)} left at their defaults"
-    _print_check(console, "ok", "configuration", summary, width)
+    _print_check(console, Check("configuration", "ok", summary))
     key_width = max((len(value.key) for value in chosen), default=0)
     value_width = min(24, max((len(value.text) for value in chosen), default=0))
     rows = [
@@ -182,8 +176,7 @@ def _print_configuration(
     if verbose:
         rows.append(("defaults: " + ", ".join(f"{v.key} {v.text}" for v in defaults), "dim"))
     for row, style in rows:
-        text = _wrapped(" " * _NAME_COLUMN + row, width, _NAME_COLUMN + 2)
-        _print(console, Text(text, style))
+        _print(console, Text(_wrapped(" " * _NAME_COLUMN + row, _NAME_COLUMN + 2), style))
 
 
 def _cut(text: str) -> str:
@@ -191,23 +184,22 @@ def _cut(text: str) -> str:
     return text if len(text) <= _VALUE_MAX_CHARS else f"{text[:_VALUE_MAX_CHARS]}…"
 
 
-def _print_check(
-    console: Console, outcome: Outcome, name: str, message: str, width: int | None
-) -> None:
-    word = _WORDS[outcome]
-    wide = width is None or width >= _WIDE_COLUMNS
-    head = f"{word:<{_NAME_COLUMN}}{name:<{_MESSAGE_COLUMN - _NAME_COLUMN}}"
-    text = Text(
-        _wrapped(head + one_line(message), width, _MESSAGE_COLUMN if wide else _NAME_COLUMN)
-    )
-    text.stylize(_STYLES[outcome], 0, len(word))
+def _print_check(console: Console, check: Check) -> None:
+    word, style = _WORDS[check.outcome]
+    head = f"{word:<{_NAME_COLUMN}}{check.name:<{_MESSAGE_COLUMN - _NAME_COLUMN}}"
+    text = Text(_wrapped(head + one_line(check.message), _MESSAGE_COLUMN))
+    text.stylize(style, 0, len(word))
     _print(console, text)
 
 
-def _wrapped(line: str, width: int | None, indent: int) -> str:
+def _wrapped(line: str, indent: int) -> str:
+    """Wrap a line at the terminal's width; in a pipe it stays one line."""
+    columns = shutil.get_terminal_size((0, 0)).columns or sys.maxsize
+    if columns < _WIDE_COLUMNS and indent == _MESSAGE_COLUMN:
+        indent = _NAME_COLUMN
     return textwrap.fill(
         line,
-        width or sys.maxsize,
+        max(40, columns),
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,

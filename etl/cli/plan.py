@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 import typer
@@ -22,7 +22,7 @@ from etl.cli.flags import (
     Paths,
     Shard,
 )
-from etl.model.text import duration, one_line, size
+from etl.model.text import duration, one_line, plural, size
 from etl.pipeline.plan_report import PlannedPartition, PlanReport, plan_report
 
 
@@ -65,25 +65,6 @@ _LABEL: Final = 16
 _BAR_LEAST, _BAR_MOST = 8, 40
 
 
-@dataclass(slots=True)
-class _Line:
-    """Partitions of one hour, or of one day."""
-
-    label: str
-    already_loaded: int = 0
-    to_load: int = 0
-    blocked: int = 0
-
-    def add(self, partition: PlannedPartition) -> None:
-        self.already_loaded += partition.already_loaded
-        self.to_load += partition.to_load
-        self.blocked += partition.to_load if partition.damage else 0
-
-    @property
-    def listed(self) -> int:
-        return self.already_loaded + self.to_load
-
-
 def to_text(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> str:
     """Return what a run would do. Only long names make a line wider than `width` columns."""
     window = report.window
@@ -103,37 +84,35 @@ def to_text(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> 
 def _table(report: PlanReport, fold: Fold, width: int, *, ascii_only: bool) -> list[str]:
     by_day = fold == "day" or (fold == "auto" and len(report.partitions) > _HOURS_SHOWN)
     shown = "%Y-%m-%d" if by_day else "%Y-%m-%d %H:%M"
-    rows: dict[str, _Line] = {}
+    whole = replace(report, invalid_paths=(), skipped_paths=())
+    partitions: dict[str, list[PlannedPartition]] = {}
     for partition in report.partitions:
-        label = partition.partition.hour.strftime(shown)
-        rows.setdefault(label, _Line(label)).add(partition)
-    lines = list(rows.values())
+        partitions.setdefault(f"{partition.hour:{shown}}", []).append(partition)
+    shares = {label: replace(whole, partitions=group) for label, group in partitions.items()}
     unit = "day" if by_day else "hour"
     head = f"{unit + ' (UTC)':<{_LABEL}}{'listed':>9}{'loaded':>9}{'to load':>9}"
     bar_width = min(_BAR_MOST, width - len(head) - 3)
-    marked = any(line.blocked for line in lines)
+    most = max(share.listed for share in shares.values())
+    marked = any(share.blocked for share in shares.values())
     text = [head]
-    for line in lines:
+    for label, share in shares.items():
         bar = ""
         if bar_width >= _BAR_LEAST:
-            bar = _bar(line, max(other.listed for other in lines), bar_width, ascii_only=ascii_only)
-        mark = " !" if line.blocked else ("  " if marked else "")
-        text.append(f"{_numbers(line)}{mark}{'  ' if bar else ''}{bar}".rstrip())
-    total = _Line(f"{len(lines):,} {unit}{'' if len(lines) == 1 else 's'}")
-    for partition in report.partitions:
-        total.add(partition)
-    return [*text, _numbers(total)]
+            bar = _bar(share, most, bar_width, ascii_only=ascii_only)
+        mark = " !" if share.blocked else ("  " if marked else "")
+        text.append(f"{_numbers(label, share)}{mark}{'  ' if bar else ''}{bar}".rstrip())
+    return [*text, _numbers(plural(len(shares), unit), whole)]
 
 
-def _numbers(line: _Line) -> str:
-    to_load = f"{line.to_load:,}" if line.to_load else "-"
-    return f"{line.label:<{_LABEL}}{line.listed:>9,}{line.already_loaded:>9,}{to_load:>9}"
+def _numbers(label: str, share: PlanReport) -> str:
+    to_load = f"{share.to_load:,}" if share.to_load else "-"
+    return f"{label:<{_LABEL}}{share.listed:>9,}{share.already_loaded:>9,}{to_load:>9}"
 
 
-def _bar(line: _Line, most: int, width: int, *, ascii_only: bool) -> str:
+def _bar(share: PlanReport, most: int, width: int, *, ascii_only: bool) -> str:
     full, empty = "#." if ascii_only else "█░"
-    whole = max(1, round(line.listed / most * width))
-    done = whole * line.already_loaded // line.listed
+    whole = max(1, round(share.listed / most * width))
+    done = whole * share.already_loaded // share.listed
     return full * done + empty * (whole - done)
 
 
