@@ -52,9 +52,9 @@ def expected_spans(
         first = min(hours, default=None)
         last = max(hours, default=None)
         if selection.start is not None:
-            first = whole_hour(selection.start)
+            first = _whole_hour(selection.start)
         if selection.end is not None:
-            last = whole_hour(min(selection.end, now) - timedelta(microseconds=1))
+            last = _whole_hour(min(selection.end, now) - timedelta(microseconds=1))
         if first is not None and last is not None and first <= last:
             spans[account] = first, last
     return spans
@@ -103,7 +103,7 @@ def is_hidden(at: datetime, hidden: Sequence[tuple[int, ...]]) -> bool:
     return any(numbers[: len(prefix)] == prefix for prefix in hidden)
 
 
-def whole_hour(at: datetime) -> datetime:
+def _whole_hour(at: datetime) -> datetime:
     """Return the start of an instant's hour."""
     return at.replace(minute=0, second=0, microsecond=0)
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -91,11 +92,8 @@ def _compare_day(
         )
         findings.append(Finding(FindingKind.COPY_EXTRA, name, message))
     for part, receipts in in_copy.items():
-        lake_rows = _LakeRows(lake, in_lake)
-        try:
+        with closing(_LakeRows(lake, in_lake)) as lake_rows:
             finding = _compare_rows(copy, part, receipts, here, lake_rows)
-        finally:
-            lake_rows.close()
         if finding is not None:
             findings.append(finding)
     return findings

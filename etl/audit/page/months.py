@@ -5,6 +5,7 @@ First, how the page writes days, hours, numbers and durations.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -12,7 +13,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from etl.audit.page.facts import Facts, Hour
-from etl.audit.survey import LATE_AFTER, Comparison, is_hidden, whole_hour
+from etl.audit.survey import LATE_AFTER, Comparison, is_hidden
 from etl.model.paths import DAY, HOUR
 from etl.model.text import plural
 
@@ -41,19 +42,13 @@ class Clock:
 
     def hours_of(self, day: date) -> list[datetime]:
         """Return the hours, in UTC, that start on a day: 24, or 23 or 25 when clocks change."""
-        midnight = datetime(day.year, day.month, day.day, tzinfo=self.zone)
-        try:
-            first = whole_hour(midnight.astimezone(UTC))
-        except OverflowError:
-            first = midnight.replace(tzinfo=UTC)
+        first = datetime(day.year, day.month, day.day, tzinfo=UTC)
         hours = []
-        for number in range(-1, 27):
-            try:
+        for number in range(-15, 39):  # zones differ by at most 14 hours from UTC
+            with suppress(OverflowError):  # a datetime holds the years 1 to 9999
                 hour = first + number * HOUR
-            except OverflowError:
-                continue
-            if self.date_of(hour) == day:
-                hours.append(hour)
+                if self.date_of(hour) == day:
+                    hours.append(hour)
         return hours
 
     def column(self, hour: datetime) -> str:
