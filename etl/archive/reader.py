@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -38,7 +38,6 @@ from etl.model.text import log
 from etl.model.times import Window
 from etl.storage.store import Store, StoredFile, StoreError, StoreUnusableError
 
-_PIECE_BYTES: Final = 2**20
 _DIGITS: Final = 12
 # For a longer window whole months are listed instead of days: object stores charge by request.
 _BY_DAY: Final = timedelta(days=62)
@@ -111,29 +110,24 @@ def versions_by_path(files: Iterable[StoredFile]) -> dict[str, Versions]:
     return {text: versions for text, versions in found.items() if versions.files}
 
 
-def folders_in(window: Window) -> Iterator[str]:
-    """Yield the folders of the days, or months, that a window touches, in both spellings."""
+def folders_in(window: Window) -> list[str]:
+    """Return the folders of the days, or months, that a window touches, in both spellings."""
     by_day = window.end - window.start <= _BY_DAY
-    day = window.start.date()
-    while day <= window.end.date():
-        year = f"year={day.year:04}"
-        for month in dict.fromkeys((f"{year}/month={day.month}", f"{year}/month={day.month:02}")):
-            if by_day:
-                yield from dict.fromkeys((f"{month}/day={day.day}", f"{month}/day={day.day:02}"))
-            else:
-                yield month
-        try:
-            day = day + _DAY if by_day else (day.replace(day=1) + 32 * _DAY).replace(day=1)
-        except OverflowError:
-            return
+    first = window.start.date()
+    folders: dict[str, None] = {}
+    for number in range((window.end.date() - first).days + 1):
+        day = first + number * _DAY
+        for month in (f"{day.month}", f"{day.month:02}"):
+            folder = f"year={day.year:04}/month={month}"
+            days = (f"/day={day.day}", f"/day={day.day:02}") if by_day else ("",)
+            folders.update(dict.fromkeys(folder + each for each in days))
+    return list(folders)
 
 
 def sha256_of(store: Store, name: str) -> str:
     """Return the SHA-256 of a file in a store. Raises OSError or StoreError."""
     with store.open(name) as stream:
-        digest = hashlib.sha256()
-        while piece := stream.read(_PIECE_BYTES):
-            digest.update(piece)
+        digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]  # BinaryIO is one
         return digest.hexdigest()
 
 
@@ -265,9 +259,9 @@ def _read_hour(store: Store, directory: str) -> PartitionState:
     def refused(_: str, error: StoreError) -> None:
         state.damage = str(error)
 
-    for text, copies in versions_by_path(store.walk(refused, directory)).items():
+    for text, versions in versions_by_path(store.walk(refused, directory)).items():
         try:
-            _, decodable = copies.best(store)
+            _, decodable = versions.best(store)
         except FileNotFoundError:
             continue  # an operator deleted it
         except (StoreError, OSError) as error:
