@@ -153,7 +153,7 @@ def test_every_code_block_runs_or_can_be_parsed(document: Path) -> None:
 def parse(group: Any, words: list[str]) -> None:
     """Raise if a command, a flag or a value does not exist."""
     while words and words[0] in getattr(group, "commands", {}):
-        group = group.commands[words.pop(0)]
+        _, group, words = group.resolve_command(group.context_class(group), words)
     group.make_context("aht-etl", words, resilient_parsing=False)
 
 
