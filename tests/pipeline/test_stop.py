@@ -1,6 +1,7 @@
 """Stop requests."""
 
 import asyncio
+import errno
 
 import pytest
 
@@ -64,3 +65,31 @@ async def test_a_callback_added_after_the_request_runs_at_once() -> None:
     heard: list[int] = []
     stop.on_request(lambda: heard.append(1))
     assert heard == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RunError("no"), "no"),
+        (OSError(errno.EMFILE, "x"), "too many open files"),
+        (StoppedError(), "None"),
+    ],
+)
+def test_an_error_that_ends_the_run_becomes_a_request(error: Exception, reason: str) -> None:
+    """What the machine lacks is such an error; a request that was made before stays as it is."""
+
+    def fail() -> None:
+        raise error
+
+    stop = Stop()
+    with stop.at_error():
+        fail()
+    assert str(stop.error).startswith(reason)
+
+
+def test_a_defect_is_no_request() -> None:
+    """It goes on to the outermost boundary, which says where its trace is."""
+    stop = Stop()
+    with pytest.raises(ZeroDivisionError), stop.at_error():
+        raise ZeroDivisionError
+    assert not stop.requested()
