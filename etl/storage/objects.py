@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -140,26 +140,18 @@ class ObjectStore:
 
     def prepare(self) -> None:
         """Make sure that the store can be written and does not replace. Raises StoreError."""
-        if not self._refuses_to_replace(_PROBE) and not self._refuses_to_replace(_PROBE):
-            with suppress(BaseError, FileNotFoundError):
-                obstore.delete(self._store, _PROBE)
+        if not self._refuses_to_replace() and not self._refuses_to_replace():
+            with suppress(StoreError):
+                self.delete(_PROBE)
             raise replaced(self.place)
 
-    def _refuses_to_replace(self, name: str) -> bool:
-        """Try to create a small object; return whether that was refused because it exists."""
-        pauses_s = iter(self._pauses_s)
-        while True:
-            try:
-                self._put_new(memoryview(_PROBE_TEXT), name)
-            except AlreadyExistsError:
-                return True
-            except RepeatableError:
-                pause_s = next(pauses_s, None)
-                if pause_s is None:
-                    raise
-                time.sleep(pause_s)
-            else:
-                return False
+    def _refuses_to_replace(self) -> bool:
+        """Try to create the probe; return whether that was refused because it exists."""
+        try:
+            self._patiently(lambda: self._put_new(memoryview(_PROBE_TEXT), _PROBE))
+        except AlreadyExistsError:
+            return True
+        return False
 
     def try_out(self) -> str:
         """Create an object as a part is created, read it back, try to replace it, remove it.
@@ -173,11 +165,9 @@ class ObjectStore:
             probe(self, name)
         finally:
             try:
-                obstore.delete(self._store, name)
-            except FileNotFoundError:
-                pass
-            except BaseError as error:
-                kept = f"; {name} stays: {refusal_of(error, self._place).reason}"
+                self.delete(name)
+            except StoreError as error:
+                kept = f"; it stays: {error}"
         return f"a probe was written, read back and {'not ' if kept else ''}removed{kept}"
 
     def clean_up(self) -> None:
@@ -261,10 +251,10 @@ class ObjectStore:
             except (PreconditionError, FileNotFoundError):
                 raise StoreError(f"reading {name}: it was replaced meanwhile; try again") from None
 
-        piece = partial(self._ask, "reading", name)
-        return io.BufferedReader(
-            ObjectFile(size, tail, lambda start, end: piece(partial(fetch, start, end)))
-        )
+        def piece(start: int, end: int) -> Any:
+            return self._ask("reading", name, partial(fetch, start, end))
+
+        return io.BufferedReader(ObjectFile(size, tail, piece))
 
     def stage(self) -> ScratchFile:
         """Start a file in the temporary folder. Raises OSError."""
@@ -296,7 +286,7 @@ class ObjectStore:
     def _may_create(self) -> bool:
         """Return whether the credentials may create another object."""
         try:
-            self._refuses_to_replace(_PROBE)
+            self._refuses_to_replace()
         except StoreError:
             return False
         return True
@@ -318,41 +308,49 @@ class ObjectStore:
         """Create an object, or replace the object of that name. Raises StoreError."""
         with mapped(staged) as content:
             store = self._connection.for_bytes(len(content))
-            try:
+            with self._explained("writing", name):
                 obstore.put(store, name, content, use_multipart=False)
-            except (BaseError, FileNotFoundError) as error:
-                raise refusal_of(error, self._place).as_error("writing", name) from None
 
     def delete(self, name: str) -> None:
         """Delete an object, if it exists. Raises StoreError."""
-        try:
+        with self._explained("deleting", name), suppress(FileNotFoundError):
             obstore.delete(self._store, name)
-        except FileNotFoundError:
-            pass
-        except BaseError as error:
-            raise refusal_of(error, self._place).as_error("deleting", name) from None
 
-    def _ask(self, operation: str, name: str, work: Callable[[], T]) -> T:
-        """Send requests that change nothing; repeat them if there is no whole answer.
+    @contextmanager
+    def _explained(self, operation: str, name: str) -> Iterator[None]:
+        """Raise StoreError, or FileNotFoundError if nothing but the object to read is missing."""
+        try:
+            yield
+        except (BaseError, FileNotFoundError) as error:
+            refusal = refusal_of(error, self._place)
+            is_object = operation == "reading" and not refusal.container_is_missing
+            if isinstance(error, FileNotFoundError) and is_object:
+                raise FileNotFoundError(name) from None
+            raise refusal.as_error(operation, name) from None
 
-        obstore repeats most requests by itself, but not a listing that breaks off. Raises
-        StoreError, or FileNotFoundError if nothing but the object to read is missing.
-        """
-        start_s = time.monotonic()
-        pauses_s = iter(self._pauses_s)
-        while True:
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Do what may be done twice, and do it again, for a while, if there is no answer."""
+        ends_s = time.monotonic() + REQUEST_S
+        for pause_s in self._pauses_s:
             try:
                 return work()
-            except (BaseError, FileNotFoundError) as error:
-                refusal = refusal_of(error, self._place)
-                is_object = operation == "reading" and not refusal.container_is_missing
-                if isinstance(error, FileNotFoundError) and is_object:
-                    raise FileNotFoundError(name) from None
-                pause_s = next(pauses_s, None)
-                late = time.monotonic() > start_s + REQUEST_S
-                if pause_s is None or late or not refusal.unanswered:
-                    raise refusal.as_error(operation, name) from None
+            except RepeatableError:
+                if time.monotonic() > ends_s:
+                    raise
                 time.sleep(pause_s)
+        return work()
+
+    def _ask(self, operation: str, name: str, work: Callable[[], T]) -> T:
+        """Send requests that change nothing; see `_explained` for the errors.
+
+        obstore repeats most requests by itself, but not a listing that breaks off.
+        """
+
+        def once() -> T:
+            with self._explained(operation, name):
+                return work()
+
+        return self._patiently(once)
 
     def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:
         """Return the objects and the folders in a folder, sorted by name. Raises StoreError."""
