@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -42,21 +43,28 @@ class Client:
         """Get a token, if this scheme needs one. Raises AuthenticationError."""
         await self.auth.header(self._base)
 
-    async def list(self, windows: list[Window]) -> Listing:
-        """List each window. Raises RunError; see `list_windows`."""
+    async def list(self, windows: list[Window], listing: Listing) -> None:
+        """List each window into `listing`. Raises RunError; see `list_windows`."""
         url = f"{self._base}/breakdown"
-        return await list_windows(self.transport, self.auth, url, self.settings.api, windows)
+        await list_windows(self.transport, self.auth, url, self.settings.api, windows, listing)
 
     def attempts(self, path: BreakdownPath) -> Attempts:
         """Return the attempts to download one file."""
         return self.transport.attempts(path.text)
 
-    async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+    async def download(
+        self,
+        path: BreakdownPath,
+        memory_bytes: int,
+        max_bytes: int,
+        *,
+        new_connection: bool = False,
+    ) -> Body:
         """Make one attempt to download a whole file. Raises FileError."""
         # All characters of a path (the documented pattern) are allowed in a query, and some
         # servers compare the parameter without decoding it.
         url = f"{self._base}/files?path={path.text}&source={self.settings.api.source}"
-        async with self.transport.get(url, self.auth) as response:
+        async with self.transport.get(url, self.auth, new_connection=new_connection) as response:
             body = await download(response, memory_bytes, max_bytes)
         self.transport.traffic.downloaded_bytes += body.size
         return body
@@ -93,7 +101,7 @@ async def _request_token(transport: Transport, url: str, auth: AuthSettings) -> 
         "grant_type": "client_credentials",
     }
     try:
-        return await _ask(transport, "OAuth 2.0 token", lambda: transport.post(url, form))
+        return await _ask(transport, "OAuth 2.0 token", partial(transport.post, url, form))
     except FileError as error:
         advice = (
             "; check auth.client_id and auth.client_secret" if error.status in {400, 401} else ""
@@ -106,12 +114,12 @@ async def _request_token(transport: Transport, url: str, auth: AuthSettings) -> 
 async def _ask(
     transport: Transport,
     what: str,
-    send: Callable[[], AbstractAsyncContextManager[Response]],
+    send: Callable[..., AbstractAsyncContextManager[Response]],
 ) -> Any:
     """Return the JSON that a server sends, by the retry policy. Raises FileError."""
     async for attempt in transport.attempts(what):
         with attempt:
-            async with send() as response:
+            async with send(new_connection=attempt.new_connection) as response:
                 return await read_json(response)
     raise AssertionError  # attempts end with a response or an error
 
@@ -127,7 +135,7 @@ async def look_up(transport: Transport, domain_url: str, account: str, service: 
         ", or set api.base_url" if service == AGENT_ACTIVITY else ""
     )
     try:
-        answer = await _ask(transport, where, lambda: transport.get(url, Anonymous()))
+        answer = await _ask(transport, where, partial(transport.get, url, Anonymous()))
     except FileError as error:
         raise RunError(f"{where}: {error.message}; {advice}") from error
     host = _base_uri(answer, service) or ""

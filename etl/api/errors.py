@@ -192,6 +192,8 @@ class Attempts:
     on_retry: Callable[[FileError, int], None]
     #: The number of this attempt, from 1.
     number: int = 0
+    #: Whether this attempt needs a new connection, because the last one's broke.
+    new_connection: bool = False
     _retries: int = 0
     _throttles: int = 0
     _unauthorized: int = 0
@@ -223,6 +225,7 @@ class Attempts:
         if not isinstance(error, FileError):
             return False
         error.attempts = self.number
+        self.new_connection = error.kind is FailureKind.CONNECTION
         delay_s = self._delay_after(error)
         if delay_s is None:
             return False

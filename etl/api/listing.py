@@ -20,6 +20,7 @@ _404_MAX_BYTES: Final = 2**16
 # "no paths were found in hdfs for the given timeframe" (Actual Handle Time API, "Breakdown").
 _NO_PATHS: Final = "no paths"
 _SHOWN_CHARS: Final = 80
+_ANSWERS: Final = frozenset({200, 206, 404})
 
 
 @dataclass(slots=True)
@@ -48,15 +49,17 @@ async def list_windows(
     endpoint: str,
     settings: ApiSettings,
     windows: list[Window],
-) -> Listing:
-    """List each window at `endpoint`; the entries come in the order of the windows.
+    listing: Listing,
+) -> None:
+    """List each window at `endpoint` into `listing`, whose entries are in the order of the windows.
+
+    On an error, `listing` has what was sent and answered until then, but no entries.
 
     206 is a partial window. 404 is an empty window if the response can be the vendor's, or with
     `any_404_is_empty`. Any other 404, and a 200 or 206 without a list of files, is retried; if it
     stays, the window is unanswered. Every other failure raises RunError: a failed listing is never
     an empty window.
     """
-    listing = Listing()
 
     async def list_window(window: Window) -> list[Any]:
         url = (
@@ -69,7 +72,9 @@ async def list_windows(
             async for attempt in transport.attempts(where):
                 with attempt:
                     listing.requests += 1
-                    async with transport.get(url, auth, frozenset({200, 206, 404})) as response:
+                    async with transport.get(
+                        url, auth, _ANSWERS, new_connection=attempt.new_connection
+                    ) as response:
                         if response.status == 404:
                             if not settings.any_404_is_empty:
                                 await _require_vendors_404(response, transport.redactor)
@@ -90,12 +95,12 @@ async def list_windows(
     except BaseExceptionGroup as failed:
         first = failed.exceptions[0]  # the group cancelled the other tasks
         raise first from first.__cause__
+    finally:
+        listing.empty_windows.sort()
+        listing.partial_windows.sort()
+        listing.unanswered = dict(sorted(listing.unanswered.items()))
     for task in tasks:
         listing.add(task.result())
-    listing.empty_windows.sort()
-    listing.partial_windows.sort()
-    listing.unanswered = dict(sorted(listing.unanswered.items()))
-    return listing
 
 
 def require_an_answer(listing: Listing, windows: list[Window]) -> None:

@@ -1,6 +1,7 @@
 """How a server is reached: the proxy in between, the certificates to trust, why it is not."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -13,7 +14,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from etl.model.errors import RunError
+from etl.model.errors import FailureKind, RunError
 from etl.model.machine import is_loopback
 
 # X509_V_ERR_… of OpenSSL: the certificate is not for this host name or address; it has expired.
@@ -145,35 +146,52 @@ def describe_connection(host: str, connection: asyncio.BaseTransport | None) -> 
     return f"{version}, its certificate is good until {until:%Y-%m-%d}{soon}"
 
 
-def ended_before_response(cause: Exception) -> bool:
-    """Return whether a connection ended before the first byte of the response."""
+def was_closed_before(cause: Exception) -> bool:
+    """Return whether the server may have closed a kept connection before the request reached it.
+
+    Then it ends in order, without a byte of a response. A server that resets the connection has
+    seen the request.
+    """
     if isinstance(cause, aiohttp.ServerDisconnectedError):
         return isinstance(cause.message, str)  # otherwise it is the part of the head that came
-    return isinstance(cause, aiohttp.ClientOSError | ConnectionError)
+    return isinstance(cause, aiohttp.ClientConnectionResetError) or (
+        isinstance(cause, OSError) and cause.errno == errno.EPIPE
+    )
 
 
-def explain_connection_error(cause: Exception, proxy: Proxy | None) -> tuple[str, bool]:
-    """Return what went wrong before the response, and whether to try again."""
+def explain_connection_error(
+    cause: Exception, proxy: Proxy | None
+) -> tuple[FailureKind, str, bool]:
+    """Return what went wrong before the response could be read, and whether to try again."""
+    kind = FailureKind.CONNECTION
     match cause:
         case aiohttp.ClientHttpProxyError():
             # Its own text has the proxy's URL.
             message = f"no connection by {proxy}: it answers with status {cause.status}"
-            return message, cause.status >= 500
+            return kind, message, cause.status >= 500
+        case aiohttp.ClientResponseError():
+            # After the first paragraph, its own text has bytes of the answer, which may be rows.
+            reason = " ".join(cause.message.partition("\n\n")[0].split())
+            return FailureKind.CORRUPT, f"the answer breaks the rules of HTTP: {reason}", True
         case (
             aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as error)
             | aiohttp.ClientConnectorError(os_error=ssl.SSLError() as error)
         ):
-            return _explain_handshake(cause.host, cause.port or 443, error)
+            return kind, *_explain_handshake(cause.host, cause.port or 443, error)
         case aiohttp.ClientConnectorDNSError():
             reason = "the name cannot be looked up"
         case aiohttp.ClientConnectorError():
             number = cause.os_error.errno or 0
             reason = os.strerror(number).lower() if number > 0 else str(cause.os_error)
+        case aiohttp.ServerDisconnectedError():
+            # Its own text has the part of the head that came.
+            return kind, "no answer: the server closed the connection", True
         case _:
-            return f"no answer: {cause or type(cause).__name__}", True
+            return kind, f"no answer: {cause or type(cause).__name__}", True
     place = proxy or f"{cause.host}:{cause.port}"
     advice = f"check {proxy.variable}" if proxy else "check api.base_url"
-    return f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)", True
+    message = f"no connection to {place}: {reason}; {advice} and the network (aht-etl check)"
+    return kind, message, True
 
 
 def _explain_handshake(host: str, port: int, error: ssl.SSLError) -> tuple[str, bool]:

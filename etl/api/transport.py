@@ -27,10 +27,10 @@ from etl.api.limiter import Limiter, Slot
 from etl.api.network import (
     Proxy,
     describe_connection,
-    ended_before_response,
     explain_connection_error,
     proxy_for,
     trusted_certificates,
+    was_closed_before,
 )
 from etl.api.responses import MINUTE_S, Response, require_rate
 from etl.config.settings import Redactor, Settings
@@ -133,7 +133,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
         self._session = self._open(self._connector)
-        # For a request whose kept connection was closed: another kept one may be closed, too.
+        # For a request whose connection broke: another kept one may be closed, too.
         self._fresh_session = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
         return self
 
@@ -184,29 +184,41 @@ class Transport:
 
     @asynccontextmanager
     async def get(
-        self, url: str, auth: Authenticator, accept: frozenset[int] = _OK
+        self,
+        url: str,
+        auth: Authenticator,
+        accept: frozenset[int] = _OK,
+        *,
+        new_connection: bool = False,
     ) -> AsyncIterator[Response]:
         """Send one request; yield the response, its status in `accept`, its body not yet read.
 
         `url` must be percent-encoded already. Any other status, a broken connection or a timeout,
         also while the block reads the body, raises a FileError of its kind, or UnauthorizedError.
-        This method does not retry, with one exception: if the server had closed the kept
-        connection, it signs the request again and sends it at once.
+        This method does not retry, with one exception: if the server has closed the kept
+        connection, it signs the request again and sends it at once. With `new_connection` it
+        keeps none.
         """
         async with (
             self.limiter.slot() as slot,
-            self._exchange("GET", url, auth, slot, accept) as response,
+            self._exchange(
+                "GET", url, auth, slot, accept, new_connection=new_connection
+            ) as response,
         ):
             yield response
 
     @asynccontextmanager
-    async def post(self, url: str, form: dict[str, str]) -> AsyncIterator[Response]:
+    async def post(
+        self, url: str, form: dict[str, str], *, new_connection: bool = False
+    ) -> AsyncIterator[Response]:
         """Send one form, whose fields have the credentials; otherwise as `get`.
 
         It does not count as another request in flight: a request that has a slot waits for it.
         """
         slot = await self.limiter.wait_to_start()
-        async with self._exchange("POST", url, Anonymous(), slot, form=form) as response:
+        async with self._exchange(
+            "POST", url, Anonymous(), slot, form=form, new_connection=new_connection
+        ) as response:
             yield response
 
     @asynccontextmanager
@@ -218,9 +230,12 @@ class Transport:
         slot: Slot,
         accept: frozenset[int] = _OK,
         form: dict[str, str] | None = None,
+        *,
+        new_connection: bool,
     ) -> AsyncIterator[Response]:
+        session = self._fresh_session if new_connection else self._session
         try:
-            sent = await self._send(method, url, auth, slot, form)
+            sent = await self._send(method, url, auth, slot, form, session)
             async with sent.response as received:
                 chunks = require_rate(received.content.iter_any(), self._least_rate, self.clock)
                 response = Response(received.status, received.headers, chunks)
@@ -237,7 +252,13 @@ class Transport:
             raise FileError(FailureKind.TRUNCATED, message) from error
 
     async def _send(
-        self, method: str, url: str, auth: Authenticator, slot: Slot, form: dict[str, str] | None
+        self,
+        method: str,
+        url: str,
+        auth: Authenticator,
+        slot: Slot,
+        form: dict[str, str] | None,
+        session: aiohttp.ClientSession,
     ) -> _Sent:
         """Send a request until it gets a response, or fails on a new connection."""
         target = URL(url, encoded=True)
@@ -249,9 +270,11 @@ class Transport:
         if proxy is not None:
             # A proxy sends the host of the target, not that of the header (RFC 9112, 3.2.2).
             target = URL(signed, encoded=True)
-        session = self._session
         while True:
             header = await auth.header(signed)
+            while self.limiter.paused_s:  # since this request got its slot: the token took time
+                slot = await self.limiter.wait_to_start()
+                header = await auth.header(signed)
             headers = {"Host": host} | ({"Authorization": header} if header else {})
             if proxy is not None and target.scheme == "http":
                 headers |= proxy.headers
@@ -277,7 +300,7 @@ class Transport:
                 if (reason := resource_shortage(cause)) is not None:
                     raise RunError(reason) from error
                 may_be_closed = seen.reused and session is self._session
-                if not (may_be_closed and ended_before_response(cause)):
+                if not (may_be_closed and was_closed_before(cause)):
                     raise self._connection_error(cause, proxy) from error
                 # Servers close connections at any time. Sending the POST for a token again does
                 # no harm: the server issues another token.
@@ -329,9 +352,8 @@ class Transport:
         )
 
     def _connection_error(self, cause: Exception, proxy: Proxy | None) -> FileError:
-        text, retryable = explain_connection_error(cause, proxy)
-        message = quoted(text, self.redactor.text)
-        return FileError(FailureKind.CONNECTION, message, retryable=retryable)
+        kind, text, retryable = explain_connection_error(cause, proxy)
+        return FileError(kind, quoted(text, self.redactor.text), retryable=retryable)
 
     async def _status_error(
         self, response: Response, auth: Authenticator, sent: _Sent, *, keys_sent: bool

@@ -147,8 +147,8 @@ class ArchiveReader:
         self._account = account
         self._versions: dict[str, Versions] = {}
 
-    async def list(self, windows: list[Window]) -> Listing:
-        """List the hours that these consecutive windows touch. Raises RunError.
+    async def list(self, windows: list[Window], listing: Listing) -> None:
+        """List the hours that these consecutive windows touch into `listing`. Raises RunError.
 
         A path is listed once, also if it has several versions.
         """
@@ -169,15 +169,20 @@ class ArchiveReader:
         if several:
             reason = "the newest that can be decoded is taken of each"
             log.warning("archive.several", paths=len(several), first=several[0], reason=reason)
-        listing = Listing()
         listing.add(self._versions)
-        return listing
 
     def attempts(self, _path: BreakdownPath) -> Attempts:
         """Return a single attempt: a file that is read again is the same."""
         return Attempts((), 0, asyncio.sleep, lambda _error, _number: None)
 
-    async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+    async def download(
+        self,
+        path: BreakdownPath,
+        memory_bytes: int,
+        max_bytes: int,
+        *,
+        new_connection: bool = False,  # noqa: ARG002 - there is none
+    ) -> Body:
         """Read a file; one of more than `memory_bytes` is read while it is decoded. FileError."""
         body = await asyncio.to_thread(self._open, path, memory_bytes, max_bytes)
         self._traffic.downloaded_bytes += body.size

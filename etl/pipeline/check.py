@@ -243,7 +243,8 @@ class Checkup:
         return seen
 
     async def _list(self, day: Window) -> Listing:
-        listing = await self._client.list([day])
+        listing = Listing()
+        await self._client.list([day], listing)
         require_an_answer(listing, [day])
         return listing
 

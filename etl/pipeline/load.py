@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from etl.api.errors import UnauthorizedError
+from etl.api.errors import Attempts, UnauthorizedError
 from etl.api.responses import Body
 from etl.archive.reader import archive_error
 from etl.archive.writer import ArchiveWriter, Download
@@ -272,7 +272,7 @@ class _Loader:
         async for attempt in self.source.attempts(path):
             with (
                 attempt,
-                await self.stop.interruptible(self._download(path)) as body,
+                await self.stop.interruptible(self._download(path, attempt)) as body,
                 self.room.taken(),
             ):
                 # Inside the attempt: a damaged file is requested again.
@@ -288,10 +288,12 @@ class _Loader:
                             await self._quarantine(decoded)
                             await self.sink.add(partition, decoded, attempt.number)
 
-    async def _download(self, path: BreakdownPath) -> Body:
+    async def _download(self, path: BreakdownPath, attempt: Attempts) -> Body:
         await self.room.wait()
         max_bytes = self.job.settings.limits.max_file_size
-        return await self.source.download(path, self.memory_bytes, max_bytes)
+        return await self.source.download(
+            path, self.memory_bytes, max_bytes, new_connection=attempt.new_connection
+        )
 
     async def _decode(self, path: BreakdownPath, body: Body, *, last: bool) -> Decoded:
         """Decode a file. Raises FileError.

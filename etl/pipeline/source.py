@@ -35,13 +35,15 @@ _NOTHING_KEPT: Final = (
 class Source(Protocol):
     """Lists and downloads files: a client of the API, or a replay of the archive."""
 
-    async def list(self, windows: list[Window]) -> Listing:
-        """List the windows, which follow each other. Raises RunError."""
+    async def list(self, windows: list[Window], listing: Listing) -> None:
+        """List the windows, which follow each other, into `listing`. Raises RunError."""
 
     def attempts(self, path: BreakdownPath) -> Attempts:
         """Return the attempts of one file."""
 
-    async def download(self, path: BreakdownPath, memory_bytes: int, max_bytes: int) -> Body:
+    async def download(
+        self, path: BreakdownPath, memory_bytes: int, max_bytes: int, *, new_connection: bool
+    ) -> Body:
         """Make one attempt to download a whole file. Raises FileError."""
 
 
@@ -77,7 +79,8 @@ async def list_files(state: RunState, source: Source | None) -> None:
     if not job.from_archive and window.start < job.now - _KEPT_BY_VENDOR:
         log.warning("window.old", reason="the vendor keeps one month; it may refuse this window")
     windows = list(window.cut(job.settings.api.request_window))
-    listing = state.listing = await source.list(windows)
+    listing = state.listing
+    await source.list(windows, listing)
     for empty_window in listing.empty_windows:
         log.warning("window.empty", **as_json(empty_window), reason=_EMPTY)
     for unanswered, error in listing.unanswered.items():

@@ -1,5 +1,6 @@
 """Windows and saved responses to listed paths."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from etl.api.auth import Anonymous
 from etl.api.listing import Listing, list_windows, read_listing, require_an_answer
 from etl.config.sections import ApiSettings, RetrySettings
 from etl.model.errors import RunError
-from etl.model.times import Window
+from etl.model.times import Window, to_millis
 from tests.api.servers import Answer, serving, transport
 
 START = datetime(2022, 6, 1, tzinfo=UTC)
@@ -38,16 +39,43 @@ def files(*paths: Any, status: int = 200) -> web.Response:
     return web.json_response({"files": list(paths)}, status=status)
 
 
-async def listed(answer: Callable[[int], web.Response], **how: Any) -> Any:
+async def listed(answer: Callable[[int], web.Response], **how: Any) -> Listing:
+    listing = Listing()
     async with answering(answer) as server, transport(retry=RETRY) as opened:
         url = f"{server.url}/api/account/a1/agent-segments/breakdown"
-        return await list_windows(opened, Anonymous(), url, ApiSettings(**how), DAYS)
+        await list_windows(opened, Anonymous(), url, ApiSettings(**how), DAYS, listing)
+    return listing
 
 
 async def test_windows_in_their_order_each_path_once() -> None:
     """Entries come in the order of the windows, and a path that is listed twice counts once."""
     result = await listed(lambda day: files(f"/{day}", "/0"))
     assert (["/0", "/1", "/2"], 3) == (list(result.entries), result.requests)
+
+
+async def test_a_failed_listing_shows_what_was_answered() -> None:
+    """The report of a failed run counts its requests too."""
+    listing = Listing()
+    last = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        if int(request.query["fromMillis"]) == to_millis(DAYS[2].start):
+            await last.wait()
+            return web.Response(status=400)
+        return web.Response(status=404)
+
+    async def others() -> None:
+        while len(listing.empty_windows) < 2:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0)
+        last.set()
+
+    async with serving(handle) as server, transport(retry=RETRY) as opened:
+        with pytest.raises(RunError, match="400"):
+            await asyncio.gather(
+                list_windows(opened, Anonymous(), server.url, ApiSettings(), DAYS, listing),
+                others(),
+            )
+    assert ([*DAYS[:2]], 3) == (listing.empty_windows, listing.requests)
 
 
 async def test_empty_and_partial_windows_are_named() -> None:

@@ -4,6 +4,9 @@ import asyncio
 import errno
 import gzip
 import os
+import re
+import socket
+import struct
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -107,6 +110,88 @@ async def test_a_server_that_closes_connections_now_and_then_costs_no_retry(answ
 
         await asyncio.gather(*(some() for _ in range(8)))
         assert opened.traffic.retries == 0
+
+
+async def test_a_reset_of_a_kept_connection_is_left_to_the_retries() -> None:
+    """A server that resets a connection has seen the request; one that closes it may not have."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.readuntil(b"\r\n\r\n")
+        # Closing with this option sends a reset.
+        option = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+        writer.transport.abort()
+
+    async with sockets(handle) as port, transport() as opened:
+        url = f"http://127.0.0.1:{port}"
+        await fetch(opened, url)
+        with pytest.raises(FileError) as caught:
+            await fetch(opened, url)
+        assert (FailureKind.CONNECTION, 2) == (caught.value.kind, opened.traffic.requests)
+
+
+async def test_a_retry_after_a_broken_connection_uses_a_new_one() -> None:
+    """A server that always closes kept connections sees each attempt once, the first one twice."""
+    async with closing_kept_alive() as (url, seen), transport() as opened:
+        await asyncio.gather(*(fetch(opened, url, auth=Signing()) for _ in range(8)))
+        del seen[:]
+        attempts = opened.attempts("a file")
+        async for attempt in attempts:
+            with attempt:
+                kept = not attempt.new_connection
+                async with opened.get(url, Signing(), new_connection=attempt.new_connection):
+                    pass
+                if attempt.number < 3:
+                    raise FileError(FailureKind.CONNECTION, "reset")
+                assert not kept
+        assert (4, 2) == (len(seen), opened.traffic.retries)
+
+
+async def test_a_pause_holds_a_request_that_waited_for_a_token() -> None:
+    """It had its turn before the server asked to wait."""
+    slept: list[float] = []
+
+    class Renewing(Anonymous):
+        async def header(self, url: str) -> None:
+            if not slept:
+                opened.limiter.pause(3)
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=b"ok", headers={"X-Slept": f"{sum(slept):g}"})
+
+    async with serving(handle) as server, transport(slept=slept) as opened:
+        async with opened.get(server.url, Renewing()) as response:
+            assert response.headers["X-Slept"] == "3"
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 9",
+        "Connection: close\r\nContent-Length: 9",
+        "Transfer-Encoding: chunked",
+        "Content-Length: nine",
+    ],
+)
+async def test_an_answer_that_breaks_http_is_corrupt_and_is_not_quoted(head: str) -> None:
+    """It may hold rows, which never reach a log or a report."""
+    body = '{"segmentId": "of-a-person"}\n' * 2
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async with sockets(handle) as port, transport() as opened:
+        with pytest.raises(FileError) as caught:
+            await fetch(opened, f"http://127.0.0.1:{port}")
+        error = caught.value
+        assert (FailureKind.CORRUPT, True) == (error.kind, error.retryable)
+        assert "HTTP" in error.message
+        assert not {"segmentId", "person"} & set(re.findall(r"\w+", error.message))
 
 
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Le"])
