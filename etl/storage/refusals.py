@@ -19,6 +19,11 @@ _SERVER_TIME: Final = re.compile(r"<ServerTime>\s*([\w:.+-]+)")
 _REGION: Final = re.compile(r"<Region>\s*([\w-]+)|expecting '([\w-]+)'|s3[.-]([a-z]+-[\w-]+-\d)\.")
 _REQUEST: Final = re.compile(r"Error performing (?:[A-Z]+ )?(https?://[^\s?]+)")
 _SYSTEM: Final = re.compile(r'message: "([^"]{1,200})"')
+# object_store's kind for what fails before there is a connection to send on: the host look-up, the
+# connection to the host or a proxy, TLS. It has repeated that for long enough. If an open
+# connection breaks, the kind is `Interrupted` (a reset: its cause is `ConnectionReset`) or
+# `Request`, and the store may have done it.
+_NOT_CONNECTED: Final = re.compile(r"\bHttpError \{\s*kind: Connect,")
 # Hosts that give credentials if none are set.
 _METADATA: Final = {"169.254.169.254", "metadata.google.internal", "metadata", "169.254.170.2"}
 _TOKENS: Final = (
@@ -82,7 +87,7 @@ _MEANINGS: Final = {
     "(?i)invalidcertificate|invalid peer certificate": (
         "the certificate of {at} is not trusted; set the option root_certificate"
     ),
-    "IncompleteMessage|ConnectionReset|BrokenPipe|body error": (
+    "IncompleteMessage|Connection(Reset|Aborted)|BrokenPipe|UnexpectedEof|body error": (
         "{at} broke the connection; check the endpoint and the network"
     ),
     _NO_STORE: (
@@ -102,7 +107,7 @@ class Refusal:
     status: int | None
     code: str
     reason: str
-    #: Whether it was sent and may have been done.
+    #: Whether it may have been sent, and done.
     unanswered: bool = False
     #: Whether every other request will fail too: because of credentials, clock or a proxy.
     lasting: bool = False
@@ -151,7 +156,8 @@ def refusal_of(error: Exception, place: Place) -> Refusal:
     if status is None and not code:
         reason = _unanswered(said, inside, host)
         portal = re.search(_NO_STORE, said) is not None
-        sent = not portal and "builder error" not in said and "kind: Connect" not in inside
+        unsent = "builder error" in said or _NOT_CONNECTED.search(inside) is not None
+        sent = not portal and not unsent
         return Refusal(None, "", reason, unanswered=sent, lasting=portal)
     answer = f"{status or ''} {code}\n{said}"
     meaning = next((text for pattern, text in _ANSWERS.items() if re.search(pattern, answer)), "")

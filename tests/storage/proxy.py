@@ -5,6 +5,8 @@ It also sends puts one after another, because the emulators' conditional puts ar
 
 import asyncio
 import io
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,8 +48,8 @@ class Fault:
 
     `lose_answer`: the server does it, then the connection breaks. `break_body`: the connection
     breaks before the server has the request. `cut_answer`: it breaks in the middle of the answer.
-    `answer`: the proxy answers instead of the server. `delay_s`: the answer comes later. `strip`:
-    headers that are not passed on.
+    `reset`: it breaks with a reset, not with an end. `answer`: the proxy answers instead of the
+    server. `delay_s`: the answer comes later. `strip`: headers that are not passed on.
     """
 
     concerns: Callable[[web.Request], bool]
@@ -55,6 +57,7 @@ class Fault:
     lose_answer: bool = False
     break_body: bool = False
     cut_answer: bool = False
+    reset: bool = False
     answer: tuple[int, str] | None = None
     delay_s: float = 0
     strip: tuple[str, ...] = ()
@@ -100,9 +103,7 @@ class Proxy:
         self.on_request(request)
         if fault is not None and fault.break_body:
             await request.content.readany()
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
+            return _break(request, fault)
         body = await request.read()
         if fault is not None and fault.answer is not None:
             status, text = fault.answer
@@ -114,16 +115,15 @@ class Proxy:
                 await asyncio.wait_for(self._stop.wait(), fault.delay_s)
         self._note(request, body, status, answer)
         if fault is not None and fault.lose_answer:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
+            return _break(request, fault)
         if fault is not None and fault.cut_answer:
             response = web.StreamResponse(status=status, headers=headers)
             response.content_length = len(answer)
             await response.prepare(request)
             await response.write(answer[: len(answer) // 2])
-            assert request.transport is not None
-            request.transport.abort()
+            if fault.reset:
+                await asyncio.sleep(0.1)  # a reset can overtake the part that was sent
+            _break(request, fault)
             return response
         if request.method == "HEAD":
             response = web.StreamResponse(status=status, headers=headers)
@@ -177,6 +177,18 @@ class Proxy:
                 status,
             )
         )
+
+
+def _break(request: web.Request, fault: Fault) -> web.Response:
+    """Break the connection; the answer returned goes nowhere."""
+    assert request.transport is not None
+    if fault.reset:
+        # Closing a socket that may not linger sends a reset.
+        at_once = struct.pack("ii", 1, 0)
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    request.transport.abort()
+    return web.Response()
 
 
 @contextmanager

@@ -45,6 +45,10 @@ def into(bucket: Bucket) -> tuple[str, ...]:
     return ("--lake", bucket.uri, *WINDOW)
 
 
+def lists(request: web.Request) -> bool:
+    return "list-type" in request.query
+
+
 def test_every_row_once_and_then_nothing_to_do(run: Runner, serve: Serve, bucket: Bucket) -> None:
     """The lake holds the dataset, row by row; every command reads it."""
     emulator = serve(DATA)
@@ -109,14 +113,20 @@ def test_killed_around_each_put(run: Runner, serve: Serve, s3: Bucket) -> None:
     [
         Fault(puts, 3, lose_answer=True),
         Fault(puts, 3, break_body=True),
+        Fault(puts, 3, lose_answer=True, reset=True),
+        Fault(puts, 3, break_body=True, reset=True),
         Fault(puts, 2, answer=CONFLICT),
         Fault(puts, 3, answer=SLOW_DOWN),
         Fault(puts, 2, answer=(500, "<Error><Code>InternalError</Code></Error>")),
         Fault(puts, 2, delay_s=1),
         Fault(lambda request: request.method == "GET", 3, lose_answer=True),
         Fault(lambda request: request.method == "GET", 2, answer=SLOW_DOWN),
+        Fault(lists, 3, cut_answer=True, reset=True),
     ],
-    ids=["lost", "broken", "conflict", "slow_down", "error", "late", "lost_get", "slow_get"],
+    ids=[
+        *("lost", "broken", "lost_reset", "reset", "conflict", "slow_down", "error", "late"),
+        *("lost_get", "slow_get", "list_reset"),
+    ],
 )
 def test_passing_faults_are_survived(run: Runner, serve: Serve, s3: Bucket, fault: Fault) -> None:
     """After a lost answer the part is not taken for another run's; a failed put is repeated."""

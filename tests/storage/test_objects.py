@@ -181,15 +181,20 @@ def test_any_piece_in_any_order(bucket: Bucket) -> None:
         assert len(content) == stream.tell()
 
 
-def test_answers_that_break_off(bucket: Bucket) -> None:
+def gets(request: web.Request) -> bool:
+    return request.method == "GET"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_answers_that_break_off(bucket: Bucket, reset: bool) -> None:
     """They are requested again, from the same object."""
     content = os.urandom(6_000_000)
     store = bucket.store()
     put(store, "f", content)
-    bucket.proxy.faults.append(Fault(lambda request: request.method == "GET", 3, cut_answer=True))
+    bucket.proxy.faults.append(Fault(gets, 3, cut_answer=True, reset=reset))
     with store.open("f") as stream:
         assert content == stream.read()
-    bucket.proxy.faults.append(Fault(lambda request: request.method == "GET", 2, cut_answer=True))
+    bucket.proxy.faults.append(Fault(gets, 2, cut_answer=True, reset=reset))
     assert ["f"] == store.names("")
 
 
