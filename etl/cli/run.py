@@ -17,10 +17,11 @@ from etl.cli.process import SIGNALS, leave
 from etl.cli.progress import ProgressMode, shown
 from etl.model.text import one_line, size
 from etl.pipeline import run as pipeline
-from etl.pipeline.job import Job, threads_for
+from etl.pipeline.job import Job
 from etl.pipeline.report import EXIT_FAILED, EXIT_OK, Report
 from etl.pipeline.state import FailedFile, RunState
 from etl.pipeline.stop import Stop
+from etl.pipeline.threads import threads_for
 
 
 @command("run.failed", *RUN, log_level=None)

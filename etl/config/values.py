@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, WithJsonSchema
 
-from etl.model.text import exact_duration, exact_size
 from etl.model.times import (
     EARLIEST,
     TIME_FORMS,
@@ -32,6 +31,19 @@ _URL: Final = re.compile(
 )
 # This machine's names with a dot at the end (RFC 6761, section 6.3), which resolvers may not know.
 _LOCALHOST: Final = re.compile(r"(?i)(://(?:[a-z0-9._-]+\.)?localhost)\.(?=[:/]|\Z)")
+
+# Largest first: the unit is the first that is exact.
+_SIZE_UNITS: Final = {
+    2**40: "TiB",
+    10**12: "TB",
+    2**30: "GiB",
+    10**9: "GB",
+    2**20: "MiB",
+    10**6: "MB",
+    2**10: "KiB",
+    10**3: "kB",
+}
+_DURATION_UNITS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +180,9 @@ def yaml_value(value: Any) -> Any:
         case SecretStr():
             return "set"
         case ByteSize():
-            return exact_size(value)
+            return _exact_size(value)
         case timedelta():
-            return exact_duration(value)
+            return _exact_duration(value)
         case datetime():
             return rfc3339(value)
         case tuple():
@@ -182,3 +194,19 @@ def yaml_text(value: Any) -> str:
     """Return a value as one line of YAML."""
     text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _exact_size(count: int) -> str | int:
+    """Return a number of bytes as a configuration has it, with nothing rounded: `128MiB`."""
+    fitting = (f"{count // size}{unit}" for size, unit in _SIZE_UNITS.items() if not count % size)
+    return next(fitting, int(count))
+
+
+def _exact_duration(value: timedelta) -> str:
+    """Return a duration as a configuration has it, with nothing rounded: `7d`, `0.5s`."""
+    for seconds, unit in _DURATION_UNITS.items():
+        count, rest = divmod(value, timedelta(seconds=seconds))
+        if count and not rest and (count, unit) != (1, "m"):  # people write 60s
+            return f"{count}{unit}"
+    text = f"{value.total_seconds():.6f}".rstrip("0").rstrip(".")
+    return f"{text}s"

@@ -4,11 +4,7 @@ import errno
 import ipaddress
 import os
 import resource
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -61,40 +57,6 @@ def _text(file: Path) -> str:
         return file.read_text()
     except (OSError, ValueError):
         return ""
-
-
-def thread_pool(most: int, others: int, name: str) -> ThreadPoolExecutor:
-    """Return a pool of `most` threads, of fewer where the machine allows fewer, of at least one.
-
-    `others` is how many threads libraries start. Raises RuntimeError if no thread can be started.
-    """
-    allowed = _startable(most + others) - others
-    pool = ThreadPoolExecutor(max(1, min(most, allowed)), name)
-    pool.submit(int).result()  # start the first thread
-    return pool
-
-
-def _startable(most: int) -> int:
-    """Return how many threads can be started now, up to a number."""
-    tasks = Path("/proc/self/task")
-    before = len(list(tasks.iterdir()))
-    over = threading.Event()
-    started = []
-    with suppress(RuntimeError):
-        for _ in range(most):
-            thread = threading.Thread(target=over.wait, daemon=True)
-            thread.start()
-            started.append(thread)
-    over.set()
-    for thread in started:
-        thread.join()
-    # A joined thread counts until the kernel has removed it from its list.
-    ends_at = time.monotonic() + 1
-    while len(started) < most and len(list(tasks.iterdir())) > before:
-        if time.monotonic() > ends_at:
-            break
-        time.sleep(0.001)
-    return len(started)
 
 
 def resource_shortage(error: BaseException | None) -> str | None:

@@ -6,7 +6,7 @@ package is silent, because structlog prints every event by default.
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from functools import partialmethod
 from typing import Any, Final
@@ -17,18 +17,6 @@ from structlog.typing import EventDict, ExcInfo, WrappedLogger
 from etl.model.paths import Partition
 from etl.model.times import rfc3339
 
-# Largest first: the unit is the first that is exact.
-_SIZE_UNITS: Final = {
-    2**40: "TiB",
-    10**12: "TB",
-    2**30: "GiB",
-    10**9: "GB",
-    2**20: "MiB",
-    10**6: "MB",
-    2**10: "KiB",
-    10**3: "kB",
-}
-_DURATION_UNITS: Final = {86400: "d", 3600: "h", 60: "m", 1: "s"}
 # The ends of a window, and of a gap.
 _KEYS: Final = {"start": "from", "end": "to"}
 
@@ -118,22 +106,6 @@ def duration(seconds: float) -> str:
     if hours < 24:
         return f"{hours} h {minutes:02} min"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def exact_size(count: int) -> str | int:
-    """Return a number of bytes as a configuration has it, with nothing rounded: `128MiB`."""
-    fitting = (f"{count // size}{unit}" for size, unit in _SIZE_UNITS.items() if not count % size)
-    return next(fitting, int(count))
-
-
-def exact_duration(value: timedelta) -> str:
-    """Return a duration as a configuration has it, with nothing rounded: `7d`, `0.5s`."""
-    for seconds, unit in _DURATION_UNITS.items():
-        count, rest = divmod(value, timedelta(seconds=seconds))
-        if count and not rest and (count, unit) != (1, "m"):  # people write 60s
-            return f"{count}{unit}"
-    text = f"{value.total_seconds():.6f}".rstrip("0").rstrip(".")
-    return f"{text}s"
 
 
 def plural(count: int, one: str, several: str | None = None) -> str:

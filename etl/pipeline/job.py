@@ -4,7 +4,6 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -13,18 +12,10 @@ from typing import BinaryIO, Final
 from etl.config.keys import missing
 from etl.config.settings import Redactor, Settings
 from etl.model.errors import UsageError
-from etl.model.machine import cores, thread_pool
 from etl.model.times import Window, rfc3339
-from etl.storage.places import is_remote
 
 #: A longer window is a mistake: each day is a request, and the vendor keeps a month.
 LONGEST_WINDOW: Final = timedelta(days=400)
-
-# Threads that libraries start: Arrow, and the client of an object store.
-_LIBRARY_THREADS: Final = 6
-# More threads: they wait for the disk of an archive, or for an object store.
-_ARCHIVE_THREADS: Final = 2
-_STORE_THREADS: Final = 8
 
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
@@ -193,18 +184,3 @@ def parse_shard(text: str | None) -> Shard:
 def whole_millis(at: datetime) -> datetime:
     """Return the time, cut to milliseconds, as the vendor has them."""
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
-
-
-def threads_for(settings: Settings) -> ThreadPoolExecutor:
-    """Return the thread pool for the event loop of a job, with at least one thread.
-
-    One thread for each core decodes, and as many commit, read receipts or write spool files. There
-    are fewer where `ulimit -u` or a cgroup's `pids.max` allows fewer. Raises RuntimeError where no
-    thread can be started. More threads cost memory: with asyncio's default number the peak was an
-    eighth higher.
-    """
-    raw = settings.raw.uri
-    more = _ARCHIVE_THREADS if raw else 0
-    if is_remote(settings.lake.uri) or (raw and is_remote(raw)):
-        more = _STORE_THREADS
-    return thread_pool(2 * max(2, cores()) + more, _LIBRARY_THREADS, "aht-etl")
