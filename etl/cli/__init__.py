@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from etl.cli.process import SIGNALS, guard_streams, handled, last_line, leave
+from etl.cli.process import SIGNALS, guard_streams, handled, last_line, leave, logs_json
 from etl.model import __version__
 
 #: The commands, each with the first sentence of its help. `etl.cli.run` has the function `run`.
@@ -127,24 +127,53 @@ def main() -> None:
     # Without this, pydantic reads the metadata of every installed package to find plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(GARBAGE_AFTER)
-    code = 0
     try:
-        app()
+        ended = app(standalone_mode=False)
+        code = ended if isinstance(ended, int) else 0  # what `typer.Exit` was raised with
+    except typer.TyperException as wrong:
+        _explain(wrong)
+        code = wrong.exit_code
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else 1
-        if isinstance(ending.__context__, typer.TyperException):  # typer has printed what is wrong
-            if "\n" in ending.__context__.format_message():  # the whole help: no command was given
-                line = "wrong usage: a command is missing; for example aht-etl demo"
-                last_line(line, "usage.wrong")
-        elif code > 128:
-            line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
-            last_line(line, "command.interrupted")
     except Exception as failure:  # noqa: BLE001 - the outermost boundary: one line says why
         from etl.model.errors import explain_blindly  # noqa: PLC0415 - a crash alone needs it
 
         last_line(f"error: {explain_blindly(failure)}", "command.failed")
         code = 1
+    if code > 128:
+        line = f"interrupted: {signal.Signals(code - 128).name}; run the command again"
+        last_line(line, "command.interrupted")
     leave(code)  # everything is written and closed
+
+
+def _explain(wrong: typer.TyperException) -> None:
+    """Say in the last line what is wrong with the arguments, and what to do.
+
+    On a terminal the help comes first if there are no arguments.
+    """
+    from etl.model.text import one_line  # noqa: PLC0415 - structlog slows `--version`
+
+    given, command = _called(sys.argv[1:])
+    if isinstance(command, TyperGroup) and given == sys.argv[1:]:
+        if not logs_json():
+            typer.echo(wrong.format_message(), err=True)
+        last_line("wrong usage: a command is missing; for example aht-etl demo", "usage.wrong")
+        return
+    message = one_line(wrong.format_message()).rstrip(".")
+    help_of = " ".join(("aht-etl", *given, "--help"))
+    last_line(f"wrong usage: {message}; see {help_of}", "usage.wrong")
+
+
+def _called(arguments: list[str]) -> tuple[list[str], Any]:
+    """Return the command that arguments name: the first of them, and the command itself."""
+    command: Any = get_group(app)
+    if arguments and arguments[0] in COMMANDS:
+        command = load_command(arguments[0])
+        inner = getattr(command, "commands", {})
+        if arguments[1:] and arguments[1] in inner:
+            return arguments[:2], inner[arguments[1]]
+        return arguments[:1], command
+    return [], command
 
 
 def _share_memory() -> None:

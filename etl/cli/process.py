@@ -134,13 +134,23 @@ def guard_streams() -> None:
         )
 
 
+def logs_json() -> bool:
+    """Return whether the log is JSON, also if the other arguments cannot be parsed."""
+    log_format = "auto"
+    for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == "--log-format":
+            log_format = value if equals else following
+    return log_format == "json" or (log_format != "console" and not os.isatty(2))
+
+
 def last_line(line: str, event: str) -> None:
-    """Write why the process ends now, as a log event if standard error is not a terminal.
+    """Write why the process ends now, as a log event if the log is JSON.
 
     It bypasses all buffers, because a signal may come in the middle of a write.
     """
     with suppress(OSError):
-        if os.isatty(2):
+        if not logs_json():
             text = f"\naht-etl: {line}\n"  # after the ^C that the terminal shows
         else:
             now = datetime.now(UTC).isoformat().replace("+00:00", "Z")

@@ -241,7 +241,7 @@ import re, threading
 from etl import cli
 def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
-def app():
+def app(**_):
     import pyarrow as pa
     b"x" * 30_000_000  # after this the C library by default keeps smaller blocks
     over, seen = threading.Event(), []
