@@ -30,6 +30,7 @@ from etl.model.errors import UsageError, explain, is_expected
 from etl.model.text import as_json
 from etl.pipeline.job import Job, make_job, settle_window
 from etl.pipeline.report import write_report
+from etl.storage.disk import is_in_place
 
 T = TypeVar("T")
 
@@ -207,8 +208,10 @@ def check_report_file(report: str | None) -> None:
     """Raise UsageError if no report could be written at the end."""
     if report is None or report == "-":
         return
-    folder = Path(report).parent
-    if Path(report).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    file = Path(report)
+    folder = file.resolve().parent
+    replaceable = not file.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
+    if not (os.access(file, os.W_OK) if is_in_place(file) else replaceable):
         raise UsageError(f"--report {report}: not a file in a folder that can be written to")
 
 

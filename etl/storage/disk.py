@@ -136,16 +136,25 @@ def _rename_new(source: Path, target: str) -> None:
     raise OSError(code, os.strerror(code))
 
 
+def is_in_place(file: Path) -> bool:
+    """Return whether this is a pipe or a device, which cannot be replaced.
+
+    Links are followed, but do not resolve them before: /dev/stdout and /dev/fd/63 lead to a pipe
+    whose resolved name, /proc/123/fd/pipe:[456], nothing has.
+    """
+    return file.exists() and not file.is_file() and not file.is_dir()
+
+
 def write_whole(text: str, file: Path) -> None:
     """Write a file whole or not at all, over an older one. Raises OSError.
 
-    A pipe, a device, and a file that cannot be replaced because it is a mount of its own are
-    written in place.
+    What `is_in_place` selects, and a file that cannot be replaced because it is a mount of its own,
+    are written in place.
     """
-    file = file.resolve()
-    if file.exists() and not file.is_file():
+    if is_in_place(file):
         file.write_text(text, encoding="utf-8")
         return
+    file = file.resolve()
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

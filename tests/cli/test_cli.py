@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from etl import __version__
 from etl.cli import app
+from etl.cli.command import check_report_file
 from etl.emulator import Dataset
+from etl.model.errors import UsageError
 from tests.conftest import COMMAND, Serve, environment
 
 WINDOW = ("--from", "2022-06-01", "--to", "2022-06-02")
@@ -180,6 +182,30 @@ def test_streams_that_take_nothing(streams: str, serve: Serve, tmp_path: Path) -
         json.loads((tmp_path / "r.json").read_text())["files"]["loaded"],
     )
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/stderr", "/dev/fd/2"])
+def test_a_report_into_a_pipe(stream: str, serve: Serve, tmp_path: Path) -> None:
+    """Also for a user who may not write to the pipe's folder; the exit code is the run's own."""
+    url = serve(Dataset.of({})).base_url
+    command = [COMMAND, "run", "--account", "a1", "--base-url", url, *WINDOW, "--report", stream]
+    done = subprocess.run(
+        command, env=environment(), cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert 0 == done.returncode, done.stderr
+    found = done.stdout if stream == "/dev/stdout" else done.stderr
+    report = found[found.index("{\n") :]
+    assert "ok" == json.JSONDecoder().raw_decode(report)[0]["status"]
+
+
+def test_a_report_through_a_link(tmp_path: Path) -> None:
+    """The folder of its target counts, and the target is replaced."""
+    link = tmp_path / "report.json"
+    link.symlink_to("missing/report.json")
+    with pytest.raises(UsageError, match="not a file in a folder that can be written to"):
+        check_report_file(str(link))
+    (tmp_path / "missing").mkdir()
+    check_report_file(str(link))
 
 
 def test_a_report_that_cannot_be_written(serve: Serve, tmp_path: Path) -> None:

@@ -442,6 +442,18 @@ def test_a_gap_of_which_the_vendor_lists_nothing(
         assert "All that the vendor lists is loaded" in shown
 
 
+def test_a_page_into_a_pipe(loaded: Path) -> None:
+    """It is written into a pipe without a name as into a file."""
+    done = subprocess.run(
+        [COMMAND, "status", "--lake", str(loaded), "--html", "/dev/stderr"],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "</html>" in done.stderr
+
+
 def test_a_page_that_cannot_be_written(lake: Path) -> None:
     """It ends with 1 and one line."""
     ended = invoke(lake, "--html", "/proc/page.html", code=1)

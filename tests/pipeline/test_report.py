@@ -162,6 +162,12 @@ def test_a_report_follows_links_and_pipes(tmp_path: Path, monkeypatch: pytest.Mo
         reading = pool.submit(pipe.read_text)
         write_report({"a": 2}, pipe)
         assert ({"a": 2}, True) == (json.loads(reading.result()), pipe.is_fifo())
+    # The target of this link is no path: /proc/123/fd/pipe:[456].
+    ours, theirs = os.pipe()
+    write_report({"a": 4}, Path(f"/dev/fd/{theirs}"))
+    os.close(theirs)
+    with os.fdopen(ours) as unnamed:
+        assert {"a": 4} == json.load(unnamed)
 
     def busy(*_: object) -> None:
         raise OSError(errno.EBUSY, "mounted on its own")
