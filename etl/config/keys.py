@@ -51,6 +51,11 @@ def variable(key: str) -> str:
     return ENV_PREFIX + key.upper().replace(".", "__")
 
 
+def file_name(key: str) -> str:
+    """Return the name of the secret file of a dotted key."""
+    return key.replace(".", "__")
+
+
 def missing(key: str, flag: str, user: str | None = None) -> UsageError:
     """Return the error that a key is not set, which `user` needs, and what sets it."""
     needed = f", and {user} needs it" if user else ""

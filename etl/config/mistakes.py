@@ -6,7 +6,7 @@ No message holds a value, except a time or a duration, because the value may be 
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from etl.config.keys import (
     KEYS,
     SECRETS_DIR,
     Origins,
+    file_name,
     is_below,
     origin_of,
     variable,
@@ -32,10 +33,9 @@ def explain(error: ValidationError, origins: Origins) -> str:
     lines: list[str] = []
     for details in error.errors(include_url=False):
         path = [str(part) for part in details["loc"]]
-        key, given = ".".join(path), details["input"]
-        too_deep = key in KEYS and isinstance(given, dict) and given
-        if details["type"] == "extra_forbidden" or too_deep:
-            lines += (_unknown_key(each, path, origins) for each in _paths(path, given))
+        key = ".".join(path)
+        if details["type"] == "extra_forbidden":
+            lines.append(_unknown_key(path, origins))
         else:
             subject = f"{key}: " if key else ""
             lines.append(f"{subject}{_reason(key, details)}{_place(key, origins)}")
@@ -43,43 +43,48 @@ def explain(error: ValidationError, origins: Origins) -> str:
 
 
 def _place(key: str, origins: Origins) -> str:
-    origin = origin_of(key, origins)
+    below = [origin for each, origin in origins.items() if is_below(each, key)]
+    origin = below[-1] if below else origin_of(key, origins)
     return "" if origin in {"", DEFAULT} else f" ({origin})"
 
 
-def _paths(path: list[str], value: Any) -> Iterator[list[str]]:
-    """Yield the paths of all values in a value."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _paths([*path, str(name)], inner)
-    else:
-        yield path
+def _unknown_key(path: Sequence[str], origins: Origins) -> str:
+    """Return the message about an unknown key, which says which one was probably meant.
 
-
-def _unknown_key(path: Sequence[str], to_unknown: Sequence[str], origins: Origins) -> str:
-    """Return the message about an unknown key, given its path also up to the first unknown part.
-
-    It says which key was probably meant, for a variable or a secret file by the key's name there.
+    The path of an unknown variable or secret file is its name. There the key's name is named too.
     """
     key = ".".join(path)
-    origin = origin_of(key, origins)
-    meant = _closest_key(path) or _closest_key(to_unknown)
-    if meant is None:
-        hint = f" (known: {', '.join(_names_in(to_unknown[:-1]) or _names_in([]))})"
+    named = origin_of(key, origins) == key
+    if named and key.startswith(ENV_PREFIX):
+        subject, name, name_of = (
+            f"environment variable {key}",
+            key.removeprefix(ENV_PREFIX),
+            variable,
+        )
+    elif named and key.startswith(FILE_ORIGIN):
+        subject, name, name_of = key, key.removeprefix(FILE_ORIGIN), file_name
     else:
-        section, _, name = meant.rpartition(".")
-        near = name if section == key.rpartition(".")[0] else meant
-        if origin.startswith(ENV_PREFIX):
-            near += f" ({variable(meant)})"
-        elif origin.startswith(FILE_ORIGIN):
-            near += f" ({meant.replace('.', '__')})"
-        hint = f", did you mean {near}?"
-    if not origin.startswith((ENV_PREFIX, FILE_ORIGIN)):
-        return f"{key}: unknown key{hint}{_place(key, origins)}"
-    if difflib.get_close_matches(origin, [SECRETS_DIR], cutoff=0.9):
+        return f"{key}: unknown key{_hint(path, _closest_key(path))}{_place(key, origins)}"
+    path = name.lower().split("__")
+    depths = range(len(path))
+    unknown = next(path[: end + 1] for end in depths if path[end] not in _names_in(path[:end]))
+    meant = _closest_key(path)
+    hint = _hint(path if meant else unknown, meant or _closest_key(unknown), name_of)
+    if difflib.get_close_matches(key, [SECRETS_DIR], cutoff=0.9):
         hint = f", did you mean {SECRETS_DIR}?"
-    kind = "environment variable " if origin.startswith(ENV_PREFIX) else ""
-    return f"{kind}{origin}: {f'{key}: ' if len(path) > 1 else ''}unknown key{hint}"
+    within = f"{'.'.join(unknown)}: " if len(unknown) > 1 else ""
+    return f"{subject}: {within}unknown key{hint}"
+
+
+def _hint(
+    path: Sequence[str], meant: str | None, name_of: Callable[[str], str] | None = None
+) -> str:
+    """Return the end of a message about an unknown key: the key that was meant, or those known."""
+    if meant is None:
+        return f" (known: {', '.join(_names_in(path[:-1]) or _names_in([]))})"
+    section, _, name = meant.rpartition(".")
+    near = name if section == ".".join(path[:-1]) else meant
+    return f", did you mean {near}{f' ({name_of(meant)})' if name_of else ''}?"
 
 
 def _closest_key(path: Sequence[str]) -> str | None:

@@ -75,7 +75,10 @@ def load(
         *flags,
     ):
         values = _merged(source.values, values)
-        origins |= dict.fromkeys(_leaves(source.values), source.name)
+        for key in _leaves(source.values):
+            # The strongest is the last; a value in a value replaces that one.
+            origins = {each: name for each, name in origins.items() if not is_below(key, each)}
+            origins[key] = source.name
     try:
         return Settings.model_validate(values), origins
     except ValidationError as error:
@@ -94,31 +97,40 @@ def _merged(strong: Mapping[str, Any], weak: Mapping[str, Any]) -> dict[str, Any
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys of all values that are not sections."""
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+        key = f"{prefix}{name}"
+        is_section = key not in KEYS and any(is_below(each, key) for each in KEYS)
+        if isinstance(value, Mapping) and (value or is_section):
+            yield from _leaves(value, f"{key}.")
         else:
-            yield f"{prefix}{name}"
+            yield key
 
 
 def _variables(variables: Mapping[str, tuple[str, str]]) -> list[Source]:
     """Return the sources for variables or secret files, given by their shown names.
 
     A list or a whole section is JSON, and a variable for one key of the section is stronger. An
-    empty variable sets nothing.
+    empty variable sets nothing. An unknown one sets a key that no other source can set, so the
+    model always finds it.
     """
-    found = []
+    found: list[tuple[tuple[bool, int], Source]] = []
     for shown, (name, text) in variables.items():
         key = name.lower().replace("__", ".")
-        if not text and any(is_below(each, key) or is_below(key, each) for each in KEYS):
-            continue
-        field = next((field for each, field in KEYS.items() if is_below(key, each)), None)
-        value: Any = text
-        if field is None or (key in KEYS and get_origin(field.annotation) in {dict, tuple}):
-            with suppress(ValueError):  # the model's own message names the key exactly
-                value = json.loads(text)
-        # A text in a section's place is the strongest, so that it is reported.
-        rank = (field is None and value is text, key.count("."))
-        found.append((rank, Source.of(key, value, shown)))
+        above = next((each for each in KEYS if is_below(key, each)), None)
+        is_section = above is None and any(is_below(each, key) for each in KEYS)
+        kind = dict if is_section else get_origin(KEYS[above].annotation) if above else None
+        if "." in name or not (is_section or key == above or kind is dict):
+            found.append(((False, 0), Source({shown: text}, shown)))
+        elif text:
+            value: Any = text
+            is_json = is_section or (key == above and kind in {dict, tuple})
+            if is_json:
+                with suppress(ValueError):  # the model's own message names the key exactly
+                    value = json.loads(text)
+            if is_section and value is None:
+                continue  # as in YAML
+            # What stands in a mapping's place is the strongest, so that it is reported.
+            wrong = is_json and kind is dict and not isinstance(value, dict)
+            found.append(((wrong, key.count(".")), Source.of(key, value, shown)))
     return [source for _, source in sorted(found, key=itemgetter(0))]
 
 

@@ -141,7 +141,7 @@ Ratio = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1")]
 Size = Annotated[
     ByteSize,
     Field(gt=0),
-    Expected("a number of bytes, or a number with kB, MB, GB, KiB, MiB or GiB"),
+    Expected("a number of bytes, or a number with kB, MB, GB, KiB, MiB or GiB, more than 0"),
     WithJsonSchema(
         {
             "type": ["string", "integer"],

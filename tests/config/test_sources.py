@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.config.settings import Settings
-from etl.config.sources import load_settings
+from etl.config.sources import load, load_settings
 from etl.model.errors import UsageError
 
 
@@ -329,10 +329,63 @@ def test_a_variable_may_hold_a_whole_section() -> None:
         load_settings(None, {**environ, "AHT_ETL_FETCH": "hush"})
 
 
-def test_keys_in_the_place_of_a_value_are_unknown(tmp_path: Path) -> None:
-    """Each one is named, in YAML and in the environment."""
+def test_keys_in_the_place_of_a_value_are_not_shown(tmp_path: Path) -> None:
+    """They are part of the value, which may be a secret."""
     config = tmp_path / "c.yaml"
-    config.write_text("fetch: {rate: {least: 1, most: 2}}\n")
-    for file, environ in ((config, {}), (None, {"AHT_ETL_FETCH": '{"rate": {"least": 1}}'})):
-        with pytest.raises(UsageError, match=r"fetch\.rate\.least: unknown key, did you mean"):
-            load_settings(file, environ)
+    config.write_text("auth: {consumer_key: {hush-hush: 1}}\nfetch: {rate: {hush-hush: 1}}\n")
+    environ = {
+        "AHT_ETL_AUTH": '{"consumer_key": {"hush-hush": 1}}',
+        "AHT_ETL_FETCH": '{"rate": {"hush-hush": 1}}',
+    }
+    for file, variables, origin in ((config, {}, config), (None, environ, "AHT_ETL_AUTH")):
+        with pytest.raises(UsageError) as caught:
+            load_settings(file, variables)
+        said = str(caught.value)
+        assert f"auth.consumer_key: must be text, for example 0123456789abcdef ({origin})" in said
+        assert "fetch.rate: must be a number, more than 0, for example 20 (" in said
+        assert "hush" not in said
+
+
+@pytest.mark.parametrize(
+    "name", ["lake__uri__x", "account__x", "fetch__skip__0", "lake.uri", "fetch.rate"]
+)
+@pytest.mark.parametrize("value", ["", "1"])
+def test_an_unknown_name_is_refused_whatever_else_is_set(
+    name: str, value: str, tmp_path: Path
+) -> None:
+    """Below a value, with dots instead of `__`, empty, or where a stronger source sets the key."""
+    (tmp_path / name).write_text(value)
+    for environ in (
+        {f"AHT_ETL_{name.upper()}": value},
+        {"AHT_ETL_SECRETS_DIR": str(tmp_path), "AHT_ETL_FETCH__RATE": "1"},
+    ):
+        with pytest.raises(UsageError, match=r"unknown key, did you mean"):
+            load_settings(
+                None, environ, account="1", lake={"uri": "./lake"}, fetch={"rate": 1, "skip": ["a"]}
+            )
+
+
+def test_what_stands_in_the_place_of_a_section(tmp_path: Path) -> None:
+    """JSON's null sets nothing, as in YAML; all else is reported though a key of it is set too."""
+    config = tmp_path / "c.yaml"
+    config.write_text("lake: {uri: ./y, compression: lz4}\n")
+    environ = {"AHT_ETL_LAKE": "null", "AHT_ETL_LAKE__OPTIONS__REGION": "eu"}
+    settings = load_settings(config, environ)
+    assert ("./y", "lz4") == (settings.lake.uri, settings.lake.compression)
+    for text in ("[]", "1", '"hush"'):
+        with pytest.raises(UsageError, match=r"lake: is a section, .+\(AHT_ETL_LAKE\)"):
+            load_settings(config, {**environ, "AHT_ETL_LAKE": text})
+    with pytest.raises(UsageError, match=r"lake\.options: must be names with values"):
+        load_settings(config, {**environ, "AHT_ETL_LAKE": "", "AHT_ETL_LAKE__OPTIONS": "hush"})
+
+
+def test_the_source_of_a_rule_between_keys_is_the_strongest_that_sets_one(tmp_path: Path) -> None:
+    """And an empty section sets no key."""
+    config = tmp_path / "c.yaml"
+    config.write_text("auth: {client_id: a, client_secret: }\nlake: {options: {a: {b: c}}}\n")
+    with pytest.raises(UsageError) as caught:
+        load_settings(config, {})
+    assert f"auth: OAuth 2.0 needs auth.client_secret as well ({config})" in str(caught.value)
+    assert f"lake.options.a: must be text, for example eu-west-1 ({config})" in str(caught.value)
+    config.write_text("lake: {}\nfetch:\n")
+    assert load([], config, {})[1] == {}
