@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -31,7 +31,7 @@ from etl.storage.store import Store, StoreError, StoreUnusableError
 
 # More workers than requests in flight: these wait for a retry, or finish their file.
 _MORE_WORKERS: Final = 48
-# Files that may be downloaded and not in a part yet, in addition to those being written.
+# Files that may be downloaded and not in a part yet, while others are being downloaded or written.
 _UNFINISHED: Final = 8
 # A smaller file is decoded in the event loop: in threads W1 takes 1.3 times as long (tests/bench).
 _IN_LOOP_BYTES: Final = 2**15
@@ -66,8 +66,7 @@ async def load(state: RunState, source: Source, store: Store, stop: Stop) -> Non
         await stop.interruptible(_prepare("raw.uri", raw, archive.prepare))
     files = sum(len(partition.to_load) for partition in todo)
     workers = min(settings.fetch.concurrency + _MORE_WORKERS, files)
-    room = _Room(_UNFINISHED + store.readers)
-    downloads = min(settings.fetch.concurrency + room.most, files)
+    downloads = min(settings.fetch.concurrency + _UNFINISHED + store.readers, files)
     memory = Memory.share_out(settings.limits.memory, downloads)
     sink = Sink(
         store,
@@ -79,7 +78,16 @@ async def load(state: RunState, source: Source, store: Store, stop: Stop) -> Non
     )
     decoder = Decoder(settings.limits, memory)
     loader = _Loader(
-        job, outcomes, stop, source, room, decoder, archive, store, sink, memory.download
+        job,
+        outcomes,
+        stop,
+        source,
+        asyncio.Semaphore(downloads),
+        decoder,
+        archive,
+        store,
+        sink,
+        memory.download,
     )
     # The workers pull the next file when they are free: nothing piles up.
     queue = ((partition, path) for partition in todo for path in partition.to_load)
@@ -208,42 +216,19 @@ def _is_small(body: Body) -> bool:
     return body.size <= _IN_LOOP_BYTES and body.in_memory
 
 
-class _Room:
-    """Counts files that are downloaded and not in a part yet: at `most` no new download starts."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._count = 0
-        self._free = asyncio.Event()
-        self._free.set()
-
-    async def wait(self) -> None:
-        """Wait until one more file may be downloaded."""
-        await self._free.wait()
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Count a file within the block."""
-        self._count += 1
-        if self._count >= self.most:
-            self._free.clear()
-        try:
-            yield
-        finally:
-            self._count -= 1
-            if self._count < self.most:
-                self._free.set()
-
-
 @dataclass(frozen=True, slots=True)
 class _Loader:
-    """The workers of one load, and what they share."""
+    """The workers of one load, and what they share.
+
+    A file holds one of `downloads` from its request until it is in a part, because it takes up to
+    `memory_bytes`. A file that waits for a retry holds none.
+    """
 
     job: Job
     outcomes: Outcomes
     stop: Stop
     source: Source
-    room: _Room
+    downloads: asyncio.Semaphore
     decoder: Decoder
     archive: ArchiveWriter | None
     lake: Store
@@ -257,7 +242,7 @@ class _Loader:
                 if self.stop.requested():
                     return
                 try:
-                    await self._load(partition, path)
+                    await self._load_file(partition, path)
                 except FileError as error:
                     if resource_shortage(error) is not None:
                         raise
@@ -267,33 +252,32 @@ class _Loader:
                         self.stop.request(error=RunError(reason))
                     await self.sink.failed(partition)
 
-    async def _load(self, partition: PartitionPlan, path: BreakdownPath) -> None:
+    async def _load_file(self, partition: PartitionPlan, path: BreakdownPath) -> None:
         """Load a file. Raises FileError, and an error that ends the run."""
         async for attempt in self.source.attempts(path):
-            with (
-                attempt,
-                await self.stop.interruptible(self._download(path, attempt)) as body,
-                self.room.taken(),
-            ):
-                # Inside the attempt: a damaged file is requested again.
-                async with self.decoder.slot(body):
-                    with await self._decode(path, body, last=attempt.last) as decoded:
-                        # A part refers to the archive and to bad rows: they come first.
-                        is_new = await self._keep(Download(path.text, body, decoded))
-                        if self.job.archive_only:
-                            self.outcomes.decoded(decoded.decompressed)
-                            self.outcomes.kept(path.text, by_another_run=not is_new)
-                        else:
-                            self.outcomes.decoded(decoded.decompressed, decoded.repaired)
-                            await self._quarantine(decoded)
-                            await self.sink.add(partition, decoded, attempt.number)
+            with attempt:  # a file that proves damaged when it is decoded is requested again
+                async with self.downloads:
+                    await self._try(partition, path, attempt)
 
-    async def _download(self, path: BreakdownPath, attempt: Attempts) -> Body:
-        await self.room.wait()
-        max_bytes = self.job.settings.limits.max_file_size
-        return await self.source.download(
-            path, self.memory_bytes, max_bytes, new_connection=attempt.new_connection
+    async def _try(self, partition: PartitionPlan, path: BreakdownPath, attempt: Attempts) -> None:
+        download = self.source.download(
+            path,
+            self.memory_bytes,
+            self.job.settings.limits.max_file_size,
+            new_connection=attempt.new_connection,
         )
+        with await self.stop.interruptible(download) as body:
+            async with self.decoder.slot(body):
+                with await self._decode(path, body, last=attempt.last) as decoded:
+                    # A part refers to the archive and to bad rows: they come first.
+                    is_new = await self._keep(Download(path.text, body, decoded))
+                    if self.job.archive_only:
+                        self.outcomes.decoded(decoded.decompressed)
+                        self.outcomes.kept(path.text, by_another_run=not is_new)
+                    else:
+                        self.outcomes.decoded(decoded.decompressed, decoded.repaired)
+                        await self._quarantine(decoded)
+                        await self.sink.add(partition, decoded, attempt.number)
 
     async def _decode(self, path: BreakdownPath, body: Body, *, last: bool) -> Decoded:
         """Decode a file. Raises FileError.

@@ -11,19 +11,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etl.api.errors import Attempts
 from etl.api.responses import Body
 from etl.config.sections import LimitSettings
+from etl.config.settings import Settings
 from etl.decode.file import Decoded, decode
 from etl.decode.unpack import Unpacked
 from etl.emulator import Dataset
-from etl.model.errors import FileError, RunError
-from etl.pipeline.load import Decoder, Memory
+from etl.model.errors import FailureKind, FileError, RunError
+from etl.model.paths import BreakdownPath
+from etl.pipeline.load import Decoder, Memory, _Loader
+from etl.pipeline.stop import Stop
 from tests.conftest import COMMAND, Serve, environment
 from tests.decode.test_file import ROW as FIRST
 from tests.decode.test_file import ROWS, lines
@@ -148,6 +153,49 @@ def test_a_listing_of_very_many_paths(serve: Serve, peak: Peak, tmp_path: Path) 
     ended, bytes_, err = peak(url, "--paths", "paths", AHT_ETL_FETCH__SKIP='["*"]')
     assert 0 == ended, err
     assert bytes_ < 512 * MIB
+
+
+async def test_no_more_files_are_in_memory_than_the_budget_is_shared_among() -> None:
+    """All workers are free at first; they must not all download before the first is decoded."""
+    held = 0
+    decoding = asyncio.Event()
+
+    class Source:
+        def attempts(self, _: Any) -> Attempts:
+            return Attempts((), 0, asyncio.sleep, lambda *_: None)
+
+        async def download(self, *_: Any, **__: Any) -> Body:
+            nonlocal held
+            await asyncio.sleep(0)  # as the limiter of requests
+            held += 1
+            return Body(2**20, io.BytesIO(), in_memory=True)
+
+    class Waiting(Decoder):
+        async def decode(self, path: str, body: Body) -> Decoded:
+            await decoding.wait()
+            raise FileError(FailureKind.MALFORMED, f"{path}: {body.size}")
+
+    class NoSink:
+        async def failed(self, _: Any) -> None:
+            pass
+
+    job: Any = SimpleNamespace(archive_only=False, settings=Settings())
+    memory = Memory(download=4 * MIB, decode=64 * MIB, pending=64 * MIB, decoders=2)
+    parts: list[Any] = [Waiting(LimitSettings(), memory), None, None, NoSink(), memory.download]
+    failed: list[Any] = []
+    outcomes: Any = SimpleNamespace(failed=lambda *what: failed.append(what))
+    source: Any = Source()
+    loader = _Loader(job, outcomes, Stop(), source, asyncio.Semaphore(5), *parts)
+    paths = [BreakdownPath.parse(HOUR.format(f"sequences.{n}")) for n in range(50)]
+    files: Iterator[Any] = ((None, path) for path in paths)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(loader.work(files))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert held == 5
+        decoding.set()
+    assert (50, 50) == (held, len(failed))
 
 
 def decoder_of(decoders: int) -> Decoder:
