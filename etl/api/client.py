@@ -8,9 +8,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from etl.api.auth import Anonymous, AuthenticationError, Authenticator, OAuth1, OAuth2, reveal
-from etl.api.errors import Attempts
 from etl.api.listing import Listing, list_windows
 from etl.api.responses import Body, Response, download, read_json
+from etl.api.retry import Attempts
 from etl.api.transport import Transport
 from etl.config.sections import AuthSettings
 from etl.config.settings import Settings

@@ -15,7 +15,6 @@ from yarl import URL
 
 from etl.api.auth import Anonymous, Authenticator
 from etl.api.errors import (
-    Attempts,
     UnauthorizedError,
     describe_clock,
     explain_401,
@@ -33,6 +32,7 @@ from etl.api.network import (
     was_closed_before,
 )
 from etl.api.responses import MINUTE_S, Response, require_rate
+from etl.api.retry import Attempts
 from etl.config.settings import Redactor, Settings
 from etl.model import __version__
 from etl.model.errors import FailureKind, FileError, RunError
@@ -101,6 +101,7 @@ class Transport:
 
     It follows no redirects, decompresses no bodies and keeps no cookies. `redactor` hides secrets
     in the messages of errors, because a server may quote them. `clock` is monotonic, in seconds.
+    `sleep` raises StoppedError if the run has a stop request, also for 0 seconds.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Transport:
     ) -> None:
         fetch, self._retry = settings.fetch, settings.retry
         self._timeout_s = fetch.timeout.total_seconds()
-        self._least_rate = float(fetch.least_rate)
+        self._least_bytes_per_s = float(fetch.least_rate)
         self._use_proxy = settings.api.use_proxy
         self._sleep = sleep
         self.traffic = traffic
@@ -237,7 +238,9 @@ class Transport:
         try:
             sent = await self._send(method, url, auth, slot, form, session)
             async with sent.response as received:
-                chunks = require_rate(received.content.iter_any(), self._least_rate, self.clock)
+                chunks = require_rate(
+                    received.content.iter_any(), self._least_bytes_per_s, self.clock
+                )
                 response = Response(received.status, received.headers, chunks)
                 if response.status not in accept:
                     keys_sent = form is not None or sent.header is not None
@@ -278,7 +281,7 @@ class Transport:
             headers = {"Host": host} | ({"Authorization": header} if header else {})
             if proxy is not None and target.scheme == "http":
                 headers |= proxy.headers
-            await self._sleep(0)  # raises if the run has a stop request
+            await self._sleep(0)  # no request after a stop request
             self.traffic.requests += 1
             seen = SimpleNamespace(reused=False)
             try:

@@ -26,9 +26,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from etl.api.errors import Attempts
 from etl.api.listing import Listing
 from etl.api.responses import Body
+from etl.api.retry import Attempts
 from etl.api.transport import Traffic
 from etl.config.settings import Settings, open_archive
 from etl.lake.layout import PartitionState, Selection

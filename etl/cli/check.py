@@ -41,7 +41,7 @@ _WIDE_COLUMNS: Final = 80
 _MONTH: Final = timedelta(days=28)
 
 
-@command("check.failed", *RUN, log_level="error")
+@command("check.failed", *RUN, default_log_level="error")
 def check(
     call: Call,
     as_json: Annotated[

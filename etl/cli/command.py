@@ -108,13 +108,14 @@ class Call:
 
 
 def command(
-    event: str, *flags: Flag, log_level: LogLevel | None
+    event: str, *flags: Flag, default_log_level: LogLevel | None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command: it receives a `Call` and the values of its own flags.
 
     The command also has the configuration flags `flags`, with them `--config`, and the flags of the
-    logs. On wrong usage it ends with exit code 2. On any other error it ends with exit code 1 and
-    `event` in the log. Both say why in one line.
+    logs; `default_log_level` is None if it depends on the terminal. On wrong usage it ends with
+    exit code 2. On any other error it ends with exit code 1 and `event` in the log. Both say why in
+    one line.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -141,14 +142,15 @@ def command(
                 raise typer.Exit(1) from None
 
         _, *own = inspect.signature(function).parameters.values()
-        level = RunLogLevel if log_level is None else LogLevel
+        level = RunLogLevel if default_log_level is None else LogLevel
+        # typer reads the flags from here.
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
                 *([_parameter("config", Config, None)] if flags else []),
                 *(_parameter(flag.parameter, flag.annotation, None) for flag in flags),
                 *(parameter.replace(kind=_NAMED) for parameter in own),
                 _parameter("log_format", LogFormat, "auto"),
-                _parameter("log_level", level, log_level),
+                _parameter("log_level", level, default_log_level),
             ]
         )
         return called

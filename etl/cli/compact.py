@@ -50,7 +50,7 @@ SETTLE: Final = Flag(
 )
 
 
-@command("compact.failed", ACCOUNT, HOURS[0], LAKE, SETTLE, log_level="info")
+@command("compact.failed", ACCOUNT, HOURS[0], LAKE, SETTLE, default_log_level="info")
 def compact(call: Call, to: To = None, report: ReportFile = None, json_: Json = False) -> None:
     """Keep a coarse copy of the lake: few files, for scans of weeks or months.
 

@@ -16,7 +16,7 @@ config = typer.Typer(
 
 
 @config.command()
-@command("command.failed", *RUN, log_level="warning")
+@command("command.failed", *RUN, default_log_level="warning")
 def show(
     call: Call,
     as_json: Annotated[

@@ -26,7 +26,7 @@ Name = Annotated[
 _READS: Final = {Engine.ATHENA: "s3", Engine.BIGQUERY: "gs"}
 
 
-@command("ddl.failed", ACCOUNT, LAKE, log_level="warning")
+@command("ddl.failed", ACCOUNT, LAKE, default_log_level="warning")
 def ddl(call: Call, engine: EngineName, name: Name = "aht.units") -> None:
     """Print the statement that makes the lake, or its coarse copy, a table.
 

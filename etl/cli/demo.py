@@ -36,7 +36,7 @@ FROM read_parquet('{lake}/year=*/**/*.parquet', hive_partitioning = true, hive_t
 GROUP BY day ORDER BY day"""
 
 
-@command("command.failed", log_level="warning")
+@command("command.failed", default_log_level="warning")
 def demo(
     call: Call,
     lake: Annotated[

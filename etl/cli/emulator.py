@@ -11,7 +11,7 @@ from etl.emulator import serve
 from etl.model.errors import RunError
 
 
-@command("emulator.failed", log_level="warning")
+@command("emulator.failed", default_log_level="warning")
 def emulator(
     _call: Call,
     port: Annotated[

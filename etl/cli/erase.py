@@ -30,7 +30,7 @@ COPY: Final = Flag(
 )
 
 
-@command("erase.failed", LAKE, RAW, COPY, log_level="info")
+@command("erase.failed", LAKE, RAW, COPY, default_log_level="info")
 def erase(call: Call, segment: Segment, dry_run: DryRun = False) -> None:
     """Take a segment, or all segments of a conversation, out of the raw archive and the lake.
 

@@ -26,7 +26,9 @@ from etl.model.text import duration, one_line, plural, size
 from etl.pipeline.plan_report import PlannedPartition, PlanReport, plan_report
 
 
-@command("plan.failed", ACCOUNT, BASE_URL, *WINDOW, LAKE, RAW, CONCURRENCY, log_level="warning")
+@command(
+    "plan.failed", ACCOUNT, BASE_URL, *WINDOW, LAKE, RAW, CONCURRENCY, default_log_level="warning"
+)
 def plan(
     call: Call,
     paths: Paths = None,

@@ -24,7 +24,7 @@ from etl.pipeline.stop import Stop
 from etl.pipeline.threads import threads_for
 
 
-@command("run.failed", *RUN, log_level=None)
+@command("run.failed", *RUN, default_log_level=None)
 def run(
     call: Call,
     paths: Paths = None,
@@ -57,8 +57,8 @@ def execute(
     stop = Stop()
     exit_code = EXIT_OK
 
-    def finish(report: Report) -> int:
-        nonlocal exit_code
+    def deliver_report(report: Report) -> int:
+        nonlocal exit_code  # not the report's if the report cannot be written
         exit_code = report.exit_code
         SIGNALS.take_back(asyncio.get_running_loop())
         try:
@@ -79,7 +79,7 @@ def execute(
 
     async def go() -> Report:
         SIGNALS.hand_to(stop, asyncio.get_running_loop())
-        return await pipeline.run(job, stop, watch, finish)
+        return await pipeline.run(job, stop, watch, deliver_report)
 
     runner = asyncio.Runner()
     report = runner.run(go())
@@ -93,7 +93,7 @@ def execute(
         # Threads cannot be cancelled, and may wait for a disk or a store that does not answer.
         # Nothing that they do matters any more.
         leave(exit_code)
-    with suppress(RuntimeError):  # it starts a thread to end the others, which are idle
+    with suppress(RuntimeError):  # closing starts a thread that joins the idle ones
         runner.close()
     return exit_code
 

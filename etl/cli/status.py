@@ -59,7 +59,7 @@ Timezone = Annotated[
 Hours = Annotated[bool, typer.Option("--hours", help="One line for each hour as well.")]
 
 
-@command("status.failed", ACCOUNT, BASE_URL, *HOURS, LAKE, log_level="warning")
+@command("status.failed", ACCOUNT, BASE_URL, *HOURS, LAKE, default_log_level="warning")
 def status(
     call: Call,
     against: AgainstApi = None,

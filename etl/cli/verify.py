@@ -32,7 +32,7 @@ OfCopy = Annotated[
 ]
 
 
-@command("verify.failed", ACCOUNT, *HOURS, LAKE, RAW, log_level="info")
+@command("verify.failed", ACCOUNT, *HOURS, LAKE, RAW, default_log_level="info")
 def verify(
     call: Call,
     deep: Deep = False,

@@ -125,19 +125,18 @@ def commit(
         while left is not None:
             known = state.loaded & {source.path for source in left.sources}
             if known:
-                # Found just now, or when an earlier part of this run met another run's.
+                # Another run's part has them: one that was met in the last turn, or by an earlier
+                # commit of this run.
                 theirs |= known
                 left = without(left, known, new_builder())
                 continue
             name = f"{directory}/{part_name(state.next_number)}"
             # Each part has a fresh UUID, so no other run's has the same bytes.
-            created = create_new(store, left.staged, name)
-            sources = left.sources if created else _receipts(store, name).sources
-            state.next_number += 1
-            state.loaded.update(source.path for source in sources)
-            if created:
-                part = PartWritten(name, left.rows, left.bytes, len(sources))
-                return Committed(part, sources, frozenset(theirs))
+            if create_new(store, left.staged, name):
+                state.add_part(source.path for source in left.sources)
+                part = PartWritten(name, left.rows, left.bytes, len(left.sources))
+                return Committed(part, left.sources, frozenset(theirs))
+            state.add_part(source.path for source in _receipts(store, name).sources)
         return Committed(None, (), frozenset(theirs))
     finally:
         if left is not None:

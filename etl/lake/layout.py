@@ -1,6 +1,7 @@
 """Where files are in a lake: partitions, their parts, bad rows, and other files."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import BinaryIO, Final
@@ -102,6 +103,11 @@ class PartitionState:
     loaded: set[str] = field(default_factory=set)
     next_number: int = 0
     damage: str | None = None
+
+    def add_part(self, sources: Iterable[str]) -> None:
+        """Add the sources, by their paths, of the part that has the next number."""
+        self.loaded.update(sources)
+        self.next_number += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class Sink:
         async with gathering.lock:
             builder = gathering.builder
             gathering.attempts[decoded.path] = attempts
-            with self._discarded_on_error(gathering, builder):
+            with self._failing_the_part(gathering, builder):
                 if not decoded.spilled and builder.has_room(decoded.in_memory_bytes):
                     builder.add(receipt, decoded.batches())
                 else:
@@ -91,12 +91,12 @@ class Sink:
             gathering.last_added_s = asyncio.get_running_loop().time()
             if gathering.builder.size_guess >= self.target_part_bytes:
                 await self._commit(gathering)
-        await self._settle(gathering)
+        await self._one_file_done(gathering)
         await self._relieve()
 
     async def failed(self, plan: PartitionPlan) -> None:
         """Accept that a file of the partition failed: it no longer waits for this file."""
-        await self._settle(self._gathering_of(plan))
+        await self._one_file_done(self._gathering_of(plan))
 
     def _gathering_of(self, plan: PartitionPlan) -> _Gathering:
         directory = plan.partition.directory
@@ -105,7 +105,7 @@ class Sink:
             self._gathering[directory] = gathering
         return self._gathering[directory]
 
-    async def _settle(self, gathering: _Gathering) -> None:
+    async def _one_file_done(self, gathering: _Gathering) -> None:
         gathering.waiting_for -= 1
         if gathering.waiting_for == 0:
             async with gathering.lock:
@@ -117,7 +117,7 @@ class Sink:
             largest = max(self._gathering.values(), key=lambda g: g.builder.pending_bytes)
             async with largest.lock:
                 builder = largest.builder
-                with self._discarded_on_error(largest, builder):
+                with self._failing_the_part(largest, builder):
                     await asyncio.to_thread(builder.flush)
 
     async def _commit_overdue(self, stop: Stop) -> None:
@@ -144,17 +144,17 @@ class Sink:
             encoded = builder.finish()
             return commit(self.store, directory, state, encoded, self._new_builder)
 
-        with self._discarded_on_error(gathering, builder):
+        with self._failing_the_part(gathering, builder):
             result = await asyncio.to_thread(finish_and_commit)
             self.outcomes.committed(directory, result)
 
     @contextmanager
-    def _discarded_on_error(self, gathering: _Gathering, builder: PartBuilder) -> Iterator[None]:
+    def _failing_the_part(self, gathering: _Gathering, builder: PartBuilder) -> Iterator[None]:
         """On any error in the block, discard the part: it may hold a receipt without all rows.
 
-        If the store or the disk refuses, fail the part's files and continue with the others. Raises
-        RunError where every other file would meet the same error: the machine lacks something, or
-        the store's credentials have expired.
+        If the store or the disk refuses, this fails the part's files and ends the block, and the
+        caller continues with other files. Raises RunError where every other file would meet the
+        same error: the machine lacks something, or the store's credentials have expired.
         """
         try:
             yield

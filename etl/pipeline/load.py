@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from etl.api.errors import Attempts, UnauthorizedError
+from etl.api.errors import UnauthorizedError
 from etl.api.responses import Body
+from etl.api.retry import Attempts
 from etl.archive.reader import archive_error
 from etl.archive.writer import ArchiveWriter, Download
 from etl.config.sections import LimitSettings

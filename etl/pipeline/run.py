@@ -83,7 +83,7 @@ async def _load(state: RunState, stop: Stop) -> None:
         store = await stop.interruptible(_open_store(job))
         await stop.interruptible(asyncio.to_thread(store.clean_up))
         async with open_source(state, stop) as source:
-            read, load = await stop.interruptible(_list(state, source))
+            read, load = await stop.interruptible(_list_and_import(state, source))
             await stop.interruptible(_plan(state, read, store))
             _log_plan(state)
             await load(state, source, store, stop)
@@ -101,7 +101,7 @@ async def plan(job: Job) -> RunState:
     state = RunState(job)
     store = await _open_store(job)
     async with nullcontext() if job.saved_listing else open_source(state, Stop()) as source:
-        read, _ = await _list(state, source)
+        read, _ = await _list_and_import(state, source)
         await _plan(state, read, store)
     return state
 
@@ -117,8 +117,8 @@ async def _open_store(job: Job) -> Store:
     return store
 
 
-async def _list(state: RunState, source: Source | None) -> tuple[_Read, _Engine]:
-    """List the files; meanwhile a thread imports what reads the ledger and what loads."""
+async def _list_and_import(state: RunState, source: Source | None) -> tuple[_Read, _Engine]:
+    """List the files; meanwhile a thread imports what reads the receipts and what loads."""
     _, stages = await asyncio.gather(
         list_files(state, source), asyncio.to_thread(_stages, state.job)
     )

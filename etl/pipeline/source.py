@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import BinaryIO, Final, Protocol
 
 from etl.api.client import connect
-from etl.api.errors import Attempts
 from etl.api.listing import Listing, read_listing, require_an_answer
 from etl.api.responses import Body
+from etl.api.retry import Attempts
 from etl.api.transport import Transport
 from etl.archive.reader import open_archive_reader
 from etl.model.errors import RunError

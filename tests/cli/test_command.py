@@ -25,7 +25,7 @@ def _logs() -> Iterator[None]:
 def made(work: Callable[[Call], None]) -> typer.Typer:
     """Return a program with one command that does this work."""
 
-    @command("plan.failed", ACCOUNT, *WINDOW, LAKE, log_level="warning")
+    @command("plan.failed", ACCOUNT, *WINDOW, LAKE, default_log_level="warning")
     def tried(call: Call) -> None:
         work(call)
 

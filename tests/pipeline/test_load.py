@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.api.errors import Attempts
 from etl.api.responses import Body
+from etl.api.retry import Attempts
 from etl.config.sections import LimitSettings
 from etl.config.settings import Settings
 from etl.decode.file import Decoded, decode
