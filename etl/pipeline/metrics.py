@@ -41,6 +41,7 @@ from etl.storage.disk import write_whole
 JOB: Final = "aht_etl"
 #: How long a gateway and a disk, together, may take before the run ends without them.
 PATIENCE_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.01
 
 _LAST_SUCCESS: Final = "aht_etl_last_success_timestamp_seconds"
 _NEWEST_HOUR: Final = "aht_etl_newest_complete_hour_timestamp_seconds"
@@ -97,7 +98,7 @@ async def publish(report: Report, exit_code: int, shard: Shard, settings: Metric
     try:
         for thread in threads:
             thread.start()
-        await asyncio.to_thread(_join, threads)
+        await _join(threads)
     except RuntimeError as error:  # there are no threads to be had
         problems = dict.fromkeys(targets, resource_shortage(error) or str(error))
     for setting, problem in problems.items():
@@ -106,11 +107,14 @@ async def publish(report: Report, exit_code: int, shard: Shard, settings: Metric
             log.warning("metrics.failed", setting=setting, reason=reason)
 
 
-def _join(threads: Sequence[Thread]) -> None:
-    """Wait for the threads, `PATIENCE_S` at most."""
+async def _join(threads: Sequence[Thread]) -> None:
+    """Wait for the threads, `PATIENCE_S` at most.
+
+    No thread of the pool can do that: after the grace all of them may hang in a store.
+    """
     ends_at = time.monotonic() + PATIENCE_S
-    for thread in threads:
-        thread.join(max(0, ends_at - time.monotonic()))
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < ends_at:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def measure(report: Report, exit_code: int, labels: dict[str, str]) -> list[Metric]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -312,6 +312,22 @@ def test_a_text_file_that_cannot_be_written_is_one_warning(tmp_path: Path) -> No
     assert [f"No such file or directory: {tmp_path}/missing; the run is not affected"] == [
         event["reason"] for event in logs
     ]
+
+
+async def test_threads_that_hang_do_not_delay_metrics(tmp_path: Path) -> None:
+    """After the grace, all threads of a run's pool may wait for a store that does not answer."""
+    file, over = tmp_path / "aht.prom", Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    hanging = loop.run_in_executor(None, over.wait)
+    try:
+        async with asyncio.timeout(metrics.PATIENCE_S / 2):
+            settings = MetricsSettings(textfile=str(file))
+            await metrics.publish(report(), 0, Shard(), settings)
+    finally:
+        over.set()
+        await hanging
+    assert file.exists()
 
 
 def test_failing_metrics_change_nothing_of_a_run(run: Runner, serve: Serve) -> None:
