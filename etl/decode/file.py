@@ -120,11 +120,14 @@ class Decoded:
         self.quarantined += 1
 
     def finish(self, unpacked: Unpacked) -> None:
-        """Complete the result after the last row."""
+        """Complete the result after the last row. Raises OSError where the disk refuses it."""
         self.bytes, self.sha256 = unpacked.file.bytes, unpacked.file.sha256
         self.decompressed, self.encodings = unpacked.decompressed, unpacked.encodings
         if self._writer is not None:
             self._writer.close()
+        for file in (self._spill, self._bad_rows):
+            if file is not None:
+                file.flush()
 
     @property
     def spilled(self) -> bool:

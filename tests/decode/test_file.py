@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import resource
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -279,6 +280,20 @@ def test_more_bad_rows_than_allowed_fail_the_file(bad: int, *, fails: bool) -> N
     with pytest.raises(FileError, match=r"3 of 5 rows are bad.*first is row 2: not JSON") as caught:
         load(body, limits)
     assert caught.value.kind == "malformed"
+
+
+def test_a_full_disk_is_met_while_a_file_is_decoded(tmp_path: Path) -> None:
+    """Not when the bad rows are read: what is written last waits in a buffer."""
+    body = b"\n".join(b"{%d %s" % (number, b"x" * 500) for number in range(600))
+    with decode(io.BytesIO(body), PATH, ANY_RATIO, scratch=tmp_path) as decoded:
+        whole = len((decoded.bad_rows() or io.BytesIO()).read())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 1, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            decode(io.BytesIO(body), PATH, ANY_RATIO, scratch=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_rows_beyond_the_memory_are_spilled_and_come_back_in_order(tmp_path: Path) -> None:
