@@ -5,6 +5,7 @@ a plugin, which is there from the run's begin to its end. Events are collected f
 logs them: the operator does not see the standard error of a worker on another machine.
 """
 
+import asyncio
 import logging
 import uuid
 from collections import deque
@@ -28,6 +29,8 @@ from etl.pipeline.state import Limits, Outcomes, RunState
 from etl.pipeline.stop import Stop, StoppedError
 from etl.storage.store import Store
 
+# A run says when it ends. If its client was killed, what its tasks left is closed after this.
+_MOST_IDLE_S: Final = 60.0
 # The oldest are dropped beyond this; the client takes them at least once a second.
 _MOST_EVENTS: Final = 10_000
 
@@ -139,6 +142,8 @@ class RunPlugin(WorkerPlugin):
         self.stop = Stop()
         self._attempts: set[Attempt] = set()
         self._idle: list[Session] = []
+        self._expiry: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._over = False
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002
@@ -157,6 +162,8 @@ class RunPlugin(WorkerPlugin):
 
     async def load(self, order: Order, worker: str) -> Progress:
         """Do a task."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         fitting = [each for each in self._idle if each.state.job.settings == order.job.settings]
         session = fitting[0] if fitting else Session.of(order)
         if fitting:
@@ -170,10 +177,16 @@ class RunPlugin(WorkerPlugin):
             self._idle.append(session)
             if self._over:
                 await self._close()
+            elif not self._attempts:
+                loop = asyncio.get_running_loop()
+                self._expiry = loop.call_later(_MOST_IDLE_S, self._expire)
 
     def progress(self) -> list[Progress]:
         """Return the progress of the tasks that run now."""
         return [attempt.progress() for attempt in self._attempts]
+
+    def _expire(self) -> None:
+        self._closing = asyncio.ensure_future(self._close())
 
     async def _close(self) -> None:
         while self._idle:

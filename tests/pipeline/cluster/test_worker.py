@@ -119,3 +119,16 @@ async def test_connections_are_kept_for_the_next_task(
         assert (await worker.load(order, "w")).error is None
     assert (1, 1) == (emulator.count("token"), emulator.count("domain"))
     assert_lake_holds(tmp_path, DATA)
+
+
+async def test_connections_that_no_task_needs_are_closed(
+    worker: RunPlugin, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that was killed cannot say that its run has ended; a later task opens new ones."""
+    monkeypatch.setattr("etl.pipeline.cluster.worker._MOST_IDLE_S", 0.1, raising=False)
+    emulator = serve(DATA, auth="oauth2")
+    for number, folder in enumerate(FOLDERS[:2], 1):
+        paths = tuple(path for path in PATHS if path.startswith(f"{folder}/"))
+        assert (await worker.load(order_for(emulator, tmp_path, paths), "w")).error is None
+        await asyncio.sleep(0.3)
+        assert (number, number) == (emulator.count("token"), emulator.count("domain"))
