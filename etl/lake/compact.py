@@ -156,26 +156,21 @@ class DayCopy:
         self._folder = day.partition.directory
         self._in_copy = PartitionState()
         self._known: set[str] = set()
+        #: The number of files that the lake holds, as far as its receipts are read.
+        self.files = 0
+        #: How many of them the copy holds.
+        self.in_copy = 0
         self.parts: list[PartWritten] = []
         self.quarantined = 0
         self.damage: Damage | None = None
         self.outcome: Literal["copied", "already_copied", "failed", "not_attempted"]
         self.outcome = "not_attempted"
 
-    @property
-    def files(self) -> int:
-        """The number of files that the lake holds, as far as its receipts are read."""
-        return len(self._known)
-
-    @property
-    def in_copy(self) -> int:
-        """How many of them the copy holds."""
-        return len(self._known & self._in_copy.loaded)
-
     def run(self) -> None:
         """Copy the sources that the copy lacks."""
         try:
             parts = self._read_receipts()
+            self._count()
             if not self._known <= self._in_copy.loaded:
                 self._write(parts)
             self.outcome = "copied" if self.parts else "already_copied"
@@ -188,8 +183,17 @@ class DayCopy:
             self._fail(Damage(self._folder, str(StoreError.of("writing to", place, error))))
         except StoreError as error:
             self._fail(Damage(self._folder, str(error)))
+        finally:
+            self._count()
+            # Only the numbers stay: the paths of all days would be those of the whole lake.
+            self._known, self._in_copy = set(), PartitionState()
+
+    def _count(self) -> None:
+        self.files = len(self._known)
+        self.in_copy = len(self._known & self._in_copy.loaded)
 
     def _fail(self, damage: Damage) -> None:
+        self._count()  # first: a report subtracts the numbers of days with a damage
         self.damage, self.outcome = damage, "failed"
         _log(damage)
 
@@ -257,6 +261,7 @@ class DayCopy:
             result = commit(self._copier.copy, self._folder, self._in_copy, encoded, new_builder)
         except UnreadablePartError as error:  # of the copy, not of the lake
             raise StoreError(str(error)) from None
+        self._count()
         result.log(self._folder)
         self.quarantined += result.quarantined
         if result.part is not None:

@@ -1,8 +1,10 @@
 """`aht-etl compact`: the coarse copy has every row of the lake once, and only grows."""
 
+import gc
 import json
 import os
 import subprocess
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -278,6 +280,24 @@ def test_another_copier_is_faster(tmp_path: Path) -> None:
     parts = sorted(copy.rglob("*.parquet"))
     groups = [pq.read_metadata(part).num_row_groups for part in parts]
     assert [2, 2] == groups  # hours 6 and 8, then hours 6 and 7
+
+
+def test_paths_of_finished_days_are_forgotten(tmp_path: Path) -> None:
+    """A lake has millions of files: only those of the days in work are in memory."""
+    for day in range(1, 5):
+        files = [(f"{'x' * 60}{number}", 0) for number in range(1000)]
+        write_part(tmp_path / "lake", directory(6, day=day), files)
+    copy_here(tmp_path / "lake", tmp_path / "copy")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        so_far = copy_here(tmp_path / "lake", tmp_path / "copy")
+        gc.collect()
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [(1000, 1000)] * 4 == [(day.files, day.in_copy) for day in so_far.days]
+    assert kept_bytes < 4000 * 100
 
 
 def test_wrong_places(lake: Path, tmp_path: Path) -> None:
