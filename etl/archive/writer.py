@@ -21,6 +21,7 @@ from etl.decode.unpack import removable_encodings, without_encodings
 from etl.model.errors import FileError
 from etl.model.text import log
 from etl.storage.store import (
+    AlreadyExistsError,
     StagedFile,
     Store,
     StoreError,
@@ -143,16 +144,29 @@ class ArchiveWriter:
             staged.stream.write(piece)
         one = _Staged(file.path, staged, digest.hexdigest(), outcome)
         # Before the file itself: without its note, the file would count as decodable.
-        self._write_note(one, f"{outcome.kind.value}: {outcome.message}\n")
+        self._note(one, f"{outcome.kind.value}: {outcome.message}\n")
         return one
 
-    def _write_note(self, one: _Staged, text: str) -> None:
+    def _note(self, one: _Staged, text: str) -> bool:
+        """Note why a file cannot be decoded, or that it can; return whether that is news.
+
+        A note that says so already stays as it is: the store may have object lock.
+        """
+        try:
+            noted = self._store.stat(one.note_name).bytes > 0
+        except FileNotFoundError:
+            noted = False
+        if noted == bool(text):
+            return False
         replace_file(self._store, one.note_name, io.BytesIO(text.encode()))
+        return True
 
     def _after_refusal(self, one: _Staged, refusal: StoreError) -> bool:
         """Add a file whose creation was refused; return whether it is new."""
         if settle(self._store, one.file, one.name, refusal):
-            return self._withdraw_note(one)
+            # Without an answer it is most likely this very creation that succeeded, or its repeat.
+            new = not isinstance(refusal, AlreadyExistsError)
+            return self._withdraw_note(one) or new
         beside = version_name(one.name, one.sha256)
         log.warning("archive.differs", path=one.path, kept_as=beside)
         if not create_new(self._store, one.file, beside):
@@ -162,12 +176,4 @@ class ArchiveWriter:
 
     def _withdraw_note(self, one: _Staged) -> bool:
         """Empty the note of a file that can now be decoded; return whether it had one."""
-        if one.failed is not None:
-            return False
-        try:
-            noted = self._store.stat(one.note_name).bytes > 0
-        except FileNotFoundError:
-            return False
-        if noted:
-            self._write_note(one, "")
-        return noted
+        return one.failed is None and self._note(one, "")
