@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -273,6 +274,7 @@ class ObjectStore:
     def _put_new(self, content: memoryview, name: str) -> None:
         """Put an object if it does not exist. Raises StoreError."""
         store = self._connection.for_bytes(len(content))
+        start_s = time.monotonic()
         try:
             # Never multipart: only a single put can be conditional.
             obstore.put(store, name, content, mode="create", use_multipart=False)
@@ -281,6 +283,9 @@ class ObjectStore:
             exists = isinstance(error, ObjectExistsError | PreconditionError)
             if exists and not refusal.conflict:
                 raise AlreadyExistsError(f"creating {name}: it exists already") from None
+            if time.monotonic() > start_s + REQUEST_S:
+                # A network that cannot carry it would only take as long again, for each repetition.
+                refusal = replace(refusal, unanswered=False)
             raise refusal.as_error("creating", name) from None
 
     def _may_create(self) -> bool:

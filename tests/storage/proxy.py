@@ -49,7 +49,8 @@ class Fault:
     `lose_answer`: the server does it, then the connection breaks. `break_body`: the connection
     breaks before the server has the request. `cut_answer`: it breaks in the middle of the answer.
     `reset`: it breaks with a reset, not with an end. `answer`: the proxy answers instead of the
-    server. `delay_s`: the answer comes later. `strip`: headers that are not passed on.
+    server. `delay_s`: the answer, or the break before it, comes later. `strip`: headers that are
+    not passed on.
     """
 
     concerns: Callable[[web.Request], bool]
@@ -103,6 +104,7 @@ class Proxy:
         self.on_request(request)
         if fault is not None and fault.break_body:
             await request.content.readany()
+            await self._wait(fault)
             return _break(request, fault)
         body = await request.read()
         if fault is not None and fault.answer is not None:
@@ -110,9 +112,8 @@ class Proxy:
             self._note(request, body, status, b"")
             return web.Response(status=status, text=text, content_type="application/xml")
         status, headers, answer = await self._forward(request, body, fault.strip if fault else ())
-        if fault is not None and fault.delay_s:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), fault.delay_s)
+        if fault is not None:
+            await self._wait(fault)
         self._note(request, body, status, answer)
         if fault is not None and fault.lose_answer:
             return _break(request, fault)
@@ -131,6 +132,11 @@ class Proxy:
             return response
         headers.pop("Content-Length", None)
         return web.Response(status=status, headers=headers, body=answer)
+
+    async def _wait(self, fault: Fault) -> None:
+        if fault.delay_s:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), fault.delay_s)
 
     async def _forward(
         self, request: web.Request, body: bytes, strip: tuple[str, ...]

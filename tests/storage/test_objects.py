@@ -261,6 +261,16 @@ def test_a_put_that_takes_longer_than_its_limit(s3: Bucket) -> None:
     assert b"x" == store.open("late.parquet").read()
 
 
+def test_a_put_that_takes_long_is_not_repeated(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one may take eight minutes to fail: a network that cannot carry it fails it once."""
+    monkeypatch.setattr("etl.storage.objects.REQUEST_S", 0.5)
+    fault = Fault(puts, 100, break_body=True, delay_s=1)
+    s3.proxy.faults.append(fault)
+    with pytest.raises(StoreError, match="broke the connection"):
+        created(s3.store(patient=False), "large.parquet", b"x")
+    assert fault.times == 99
+
+
 def test_nothing_is_left_in_the_temporary_folder(
     s3: Bucket, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
