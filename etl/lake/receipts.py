@@ -6,11 +6,11 @@ The receipts are in the part's own metadata. The rows are in the order of the re
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from etl.model import __version__
 from etl.model.dataset import SCHEMA
@@ -30,6 +30,10 @@ _SOURCES: Final = b"aht_etl.sources"
 _RUN: Final = b"aht_etl.run"
 
 
+# Arrow slices rows by numbers of 64 bits.
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class UnreadablePartError(StoreError):
     """A part that is no Parquet file, or one without receipts."""
 
@@ -39,9 +43,9 @@ class Receipt:
     """One source file that is whole in a part."""
 
     path: str
-    rows: int
-    quarantined: int
-    bytes: int
+    rows: _Count
+    quarantined: _Count
+    bytes: _Count
     sha256: str
 
 

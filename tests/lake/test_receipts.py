@@ -51,6 +51,8 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
         (with_sources(["/a"]), "damaged receipts"),
         (with_sources([{"path": "/a"}]), "damaged receipts"),
         (with_sources([{**SOURCE, "rows": "3"}]), "damaged receipts"),
+        (with_sources([{**SOURCE, "rows": -1}]), "damaged receipts"),
+        (with_sources([{**SOURCE, "bytes": 2**63}]), "damaged receipts"),
     ],
 )
 def test_parts_that_vouch_for_nothing(stream: io.BytesIO, said: str) -> None:
