@@ -116,8 +116,8 @@ def commit(
     """Put a part into the lake under the next free number, each source exactly once.
 
     Sources that another run loaded since `state` was read are removed first. Updates `state`.
-    Blocking. Raises StoreError; if it cannot even be read whether a put succeeded, the part may be
-    in the lake nevertheless, and the next run sees it.
+    Blocking. Raises StoreError or OSError; if it cannot even be read whether a put succeeded, the
+    part may be in the lake nevertheless, and the next run sees it.
     """
     theirs: set[str] = set()
     left: Encoded | None = encoded

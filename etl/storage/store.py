@@ -207,7 +207,8 @@ def replaced(place: str) -> StoreError:
 def create_new(store: Store, staged: StagedFile, name: str) -> bool:
     """Create a file; return whether it has the name now: False if another file has it.
 
-    Raises StoreError. If it cannot even be read whether the creation succeeded, the file may exist.
+    Raises StoreError; OSError if the name or the staged file cannot be read. If it cannot even be
+    read whether the creation succeeded, the file may exist.
     """
     try:
         store.create(staged, name)

@@ -201,7 +201,7 @@ class LosesAnswers(LocalStore):
 
 @pytest.mark.parametrize("refusal", [StoreError, AlreadyExistsError])
 def test_a_lost_answer_is_no_lost_part(store: LocalStore, refusal: type[StoreError]) -> None:
-    """The commit id shows that a put that seemed to fail has succeeded."""
+    """The bytes show that a put that seemed to fail has succeeded."""
     result = put(LosesAnswers(store.root, refusal), PartitionState(), {"/a": 3})
     assert path_of(result) == f"{DIRECTORY}/part-00000.parquet"
     assert result.brought_by_others == frozenset()
