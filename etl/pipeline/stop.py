@@ -52,7 +52,7 @@ class Stop:
             self.signal, self.error = signal, self.error or error
         for future in list(self._interruptible):
             future.cancel()
-        for callback in self._on_request:
+        for callback in list(self._on_request):
             callback()
 
     def on_request(self, callback: Callable[[], None]) -> None:
@@ -60,6 +60,10 @@ class Stop:
         self._on_request.append(callback)
         if self.requested():
             callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call back any more."""
+        self._on_request.remove(callback)
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work, but cancel it and raise StoppedError at a stop request."""
@@ -129,13 +133,10 @@ async def within_grace(work: Coroutine[Any, Any, None], stop: Stop, grace_s: flo
 async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
     """After a stop request, end the block when the grace is over, or at once if so requested."""
     loop = asyncio.get_running_loop()
-    running = True
     try:
         async with asyncio.timeout(None) as limit:
 
             def begin() -> None:
-                if not running:
-                    return
                 if stop.at_once:
                     limit.reschedule(loop.time())
                 elif limit.when() is None:
@@ -145,7 +146,7 @@ async def deadline(stop: Stop, grace: timedelta) -> AsyncIterator[None]:
             try:
                 yield
             finally:
-                running = False
+                stop.forget(begin)
     except TimeoutError:
         if not limit.expired():
             raise

@@ -2,11 +2,14 @@
 
 import asyncio
 import errno
+import gc
+import weakref
+from datetime import timedelta
 
 import pytest
 
 from etl.model.errors import RunError
-from etl.pipeline.stop import Stop, StoppedError
+from etl.pipeline.stop import Stop, StoppedError, deadline
 
 
 async def test_waiting_ends_at_once() -> None:
@@ -93,3 +96,20 @@ def test_a_defect_is_no_request() -> None:
     with pytest.raises(ZeroDivisionError), stop.at_error():
         raise ZeroDivisionError
     assert not stop.requested()
+
+
+async def test_work_that_has_ended_is_forgotten() -> None:
+    """On a cluster one stop request is for all tasks of a run, and outlives them."""
+    stop = Stop()
+
+    async def work() -> None:
+        async with deadline(stop, timedelta(seconds=1)):
+            pass
+
+    task = asyncio.create_task(work())
+    await task
+    ended = weakref.ref(task)
+    del task
+    await asyncio.sleep(0)  # the loop has it until then
+    gc.collect()
+    assert ended() is None
