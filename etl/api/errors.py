@@ -165,6 +165,17 @@ def _http_date(text: str) -> datetime | None:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
+class KeptConnectionClosedError(FileError):
+    """The server closed a kept connection, perhaps before the request reached it.
+
+    Servers do that at any time. The first retry follows at once, on a new connection. Sending the
+    POST for a token again does no harm: the server issues another token.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(FailureKind.CONNECTION, "the server closed the kept connection")
+
+
 class UnauthorizedError(FileError):
     """The status was 401; the request is sent again after this many."""
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from etl.api.errors import UnauthorizedError
+from etl.api.errors import KeptConnectionClosedError, UnauthorizedError
 from etl.model.errors import FailureKind, FileError
 
 
@@ -12,10 +12,10 @@ from etl.model.errors import FailureKind, FileError
 class Attempts:
     """The attempts of one request, used as `async for attempt in attempts: with attempt:`.
 
-    Retries after a retryable error: one for each of `server_delays`, after that many seconds. After
-    a 429: `throttle_attempts`. After a 401: as often as the error says. Any other error is raised
-    at once. FileErrors leave with `attempts` set. `on_retry` receives each error that is followed
-    by a retry, and the number of its attempt.
+    Retries after a retryable error: one for each of `server_delays`, after that many seconds, or at
+    once if the server closed a kept connection. After a 429: `throttle_attempts`. After a 401: as
+    often as the error says. Any other error is raised at once. FileErrors leave with `attempts`
+    set. `on_retry` receives each error that is followed by a retry, and the number of its attempt.
     """
 
     # Not a library: one costs 0.06 ms a file, half the time of downloading a small file, and none
@@ -80,4 +80,6 @@ class Attempts:
         if not error.retryable or self.last:
             return None
         self._retries += 1
+        if isinstance(error, KeptConnectionClosedError):
+            return 0.0
         return self.server_delays[self._retries - 1]

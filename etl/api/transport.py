@@ -15,6 +15,7 @@ from yarl import URL
 
 from etl.api.auth import Anonymous, Authenticator
 from etl.api.errors import (
+    KeptConnectionClosedError,
     UnauthorizedError,
     describe_clock,
     explain_401,
@@ -75,8 +76,8 @@ class _BrokenConnectionError(Exception):
 
 async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     # If a kept connection was dropped, aiohttp sends a GET again with the same headers: with a
-    # nonce that is used. It does so only for these two errors, so they get another type here.
-    # `_send` signs and sends again.
+    # nonce that is used. It does so only for these two errors, so they get another type here. The
+    # retry policy sends a request that is signed again.
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
@@ -196,9 +197,8 @@ class Transport:
 
         `url` must be percent-encoded already. Any other status, a broken connection or a timeout,
         also while the block reads the body, raises a FileError of its kind, or UnauthorizedError.
-        This method does not retry, with one exception: if the server has closed the kept
-        connection, it signs the request again and sends it at once. With `new_connection` it
-        keeps none.
+        It is KeptConnectionClosedError if the connection was kept from an earlier request, which
+        `new_connection` prevents.
         """
         async with (
             self.limiter.slot() as slot,
@@ -263,7 +263,7 @@ class Transport:
         form: dict[str, str] | None,
         session: aiohttp.ClientSession,
     ) -> _Sent:
-        """Send a request until it gets a response, or fails on a new connection."""
+        """Send a request and return its response, whose body is not read yet."""
         target = URL(url, encoded=True)
         # As the server sees it (RFC 9110 section 4.2.3, RFC 5849 section 3.4.1.2): in lower case,
         # without the last dot of a full name and without the scheme's default port.
@@ -273,45 +273,39 @@ class Transport:
         if proxy is not None:
             # A proxy sends the host of the target, not that of the header (RFC 9112, 3.2.2).
             target = URL(signed, encoded=True)
-        while True:
+        header = await auth.header(signed)
+        while self.limiter.paused_s:  # since this request got its slot: the token took time
+            slot = await self.limiter.wait_to_start()
             header = await auth.header(signed)
-            while self.limiter.paused_s:  # since this request got its slot: the token took time
-                slot = await self.limiter.wait_to_start()
-                header = await auth.header(signed)
-            headers = {"Host": host} | ({"Authorization": header} if header else {})
-            if proxy is not None and target.scheme == "http":
-                headers |= proxy.headers
-            await self._sleep(0)  # no request after a stop request
-            self.traffic.requests += 1
-            seen = SimpleNamespace(reused=False)
-            try:
-                # This limit ends a response whose head arrives byte by byte.
-                async with asyncio.timeout(2 * self._timeout_s + MINUTE_S):
-                    response = await session.request(
-                        method,
-                        target,
-                        data=form,
-                        headers=headers,
-                        allow_redirects=False,
-                        trace_request_ctx=seen,
-                        **connection,
-                    )
-            except TimeoutError as error:
-                raise self._timeout_error() from error
-            except (_BrokenConnectionError, aiohttp.ClientError, ConnectionError) as error:
-                cause = error.cause if isinstance(error, _BrokenConnectionError) else error
-                if (reason := resource_shortage(cause)) is not None:
-                    raise RunError(reason) from error
-                may_be_closed = seen.reused and session is self._session
-                if not (may_be_closed and was_closed_before(cause)):
-                    raise self._connection_error(cause, proxy) from error
-                # Servers close connections at any time. Sending the POST for a token again does
-                # no harm: the server issues another token.
-                session = self._fresh_session
-                slot = await self.limiter.wait_to_start()
-                continue
-            self._last_head = response.headers, datetime.now(UTC)
-            return _Sent(response, header, slot)
+        headers = {"Host": host} | ({"Authorization": header} if header else {})
+        if proxy is not None and target.scheme == "http":
+            headers |= proxy.headers
+        await self._sleep(0)  # no request after a stop request
+        self.traffic.requests += 1
+        seen = SimpleNamespace(reused=False)
+        try:
+            # This limit ends a response whose head arrives byte by byte.
+            async with asyncio.timeout(2 * self._timeout_s + MINUTE_S):
+                response = await session.request(
+                    method,
+                    target,
+                    data=form,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=seen,
+                    **connection,
+                )
+        except TimeoutError as error:
+            raise self._timeout_error() from error
+        except (_BrokenConnectionError, aiohttp.ClientError, ConnectionError) as error:
+            cause = error.cause if isinstance(error, _BrokenConnectionError) else error
+            if (reason := resource_shortage(cause)) is not None:
+                raise RunError(reason) from error
+            if seen.reused and was_closed_before(cause):
+                raise KeptConnectionClosedError from error
+            raise self._connection_error(cause, proxy) from error
+        self._last_head = response.headers, datetime.now(UTC)
+        return _Sent(response, header, slot)
 
     async def connect_once(self, origin: str) -> str:
         """Connect to `https://host` as a request does, then close; return what was seen.

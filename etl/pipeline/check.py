@@ -272,7 +272,10 @@ class Checkup:
         limits = self._settings.limits
         memory = Memory.share_out(limits.memory, 1)
         with (
-            await self._client.download(path, memory.download, limits.max_file_size) as body,
+            # There is no retry here, and a kept connection may be closed.
+            await self._client.download(
+                path, memory.download, limits.max_file_size, new_connection=True
+            ) as body,
             await Decoder(limits, memory).decode(path.text, body) as decoded,
         ):
             bad = f", {decoded.quarantined:,} bad rows" if decoded.quarantined else ""
