@@ -211,7 +211,8 @@ def check_report_file(report: str | None) -> None:
     if report is None or report == "-":
         return
     file = Path(report)
-    folder = file.resolve().parent
+    # Resolve only a link: the folders above the present one may be closed to this user.
+    folder = (file.resolve() if file.is_symlink() else file).parent
     replaceable = not file.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
     if not (os.access(file, os.W_OK) if is_in_place(file) else replaceable):
         raise UsageError(f"--report {report}: not a file in a folder that can be written to")
