@@ -162,7 +162,7 @@ class Sink:
             builder.close()
             if builder is gathering.builder:
                 gathering.builder = self._new_builder()
-            if not isinstance(error, (StoreError, OSError)) or isinstance(error, RunError):
+            if isinstance(error, RunError) or not isinstance(error, (StoreError, OSError)):
                 raise
             if (reason := resource_shortage(error)) is not None:
                 raise RunError(reason) from error

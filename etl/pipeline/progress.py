@@ -67,7 +67,7 @@ class Meter:
         limits, plan = state.limits, state.plan
         already_loaded = outcomes.already_loaded + more.already_loaded
         loaded = outcomes.loaded + more.loaded
-        failed = len(outcomes.failures) + len(more.failures)
+        failed = outcomes.failed_files + more.failed_files
         done = loaded + failed + already_loaded - plan.already_loaded
         to_load = plan.to_load
         downloaded = state.traffic.downloaded_bytes + traffic.downloaded_bytes

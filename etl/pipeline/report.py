@@ -154,7 +154,7 @@ class Report:
                 listed=plan.listed,
                 already_loaded=outcomes.already_loaded,
                 loaded=outcomes.loaded,
-                failed=len(outcomes.failures),
+                failed=outcomes.failed_files,
                 invalid=len(plan.invalid),
                 skipped=len(plan.skipped),
                 not_attempted=len(outcomes.unresolved()),

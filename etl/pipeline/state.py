@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from etl.lake.commit import Committed
 
 _COUNTS: Final = (
-    *("already_loaded", "loaded", "rows", "bad_rows", "repaired_rows"),
+    *("already_loaded", "loaded", "failed_files", "rows", "bad_rows", "repaired_rows"),
     *("decompressed_bytes", "written_bytes"),
 )
 
@@ -40,6 +40,7 @@ class Outcomes:
 
     already_loaded: int = 0
     loaded: int = 0
+    failed_files: int = 0
     rows: int = 0
     bad_rows: int = 0
     #: Rows in which half a surrogate pair in an unknown field was replaced by U+FFFD.
@@ -126,9 +127,8 @@ class Outcomes:
         self.parts += share.parts
 
     def counts(self) -> "Outcomes":
-        """Return what is counted so far, without parts and open files."""
-        counted = {name: getattr(self, name) for name in _COUNTS}
-        return Outcomes(**counted, failures=[*self.failures])
+        """Return what is counted so far, without failures, parts and open files."""
+        return Outcomes(**{name: getattr(self, name) for name in _COUNTS})
 
     def unresolved(self) -> Collection[str]:
         """Return the files that have no outcome yet."""
@@ -145,6 +145,7 @@ class Outcomes:
 
     def _fail(self, path: str, kind: FailureKind, message: str, attempts: int) -> None:
         del self._open[path]
+        self.failed_files += 1
         self.failures.append(FailedFile(path, kind, message, attempts))
 
     def _wrote(self, part: PartWritten, bad_rows: int) -> None:

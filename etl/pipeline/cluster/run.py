@@ -150,7 +150,7 @@ class _Run:
                 for slot, limits in enumerate(slots):
                     group.create_task(self._work(slot, limits))
         finally:
-            # One last exchange: it may bring events that nothing else brings.
+            # An exchange that is under way may bring events that nothing else brings.
             self._ended = True
             self._wake.set()
             await asyncio.wait({exchanging}, timeout=_LAST_STEP_S)
